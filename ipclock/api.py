@@ -1,0 +1,93 @@
+"""The library's way to a slot: `with ipclock.slot("staging") as slot:`. Same protocol, same pools as the command."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ipclock import config
+from ipclock.patience import Patience
+from ipclock.pool import Pool
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ipclock.pool import Claim
+
+DUE_PATIENCE_S = 10.0  # how long a caller that would not wait goes through the gate for a slot that is due to it
+
+
+class Slot:
+    """A held slot: `name` of the pool, `label`, `ticket`, and `number` (1..N, unique among the holders).
+
+    It counts as held while this process lives, and any process that inherited `fileno()`. Belongs to the thread that
+    took it. Leaving the `with` block, or `release`, gives it back.
+    """
+
+    def __init__(self, pool: Pool, label: str, claim: Claim) -> None:
+        self.name = pool.name
+        self.label = label
+        self.ticket = claim.ticket
+        self.number = claim.slot
+        self._pool = pool
+        self._claim = claim
+        self._process = os.getpid()
+
+    def fileno(self) -> int:
+        """Return the descriptor that keeps the slot held.
+
+        Hand it to children by `subprocess.Popen(pass_fds=...)`: then their build counts even if this process is
+        killed. Raises ValueError once the slot is given back.
+        """
+        return self._claim.fileno()
+
+    def release(self) -> None:
+        """Give the slot back; once more, or in a forked child, does nothing."""
+        if self._process == os.getpid() and self._claim.record:
+            self._pool.release(self._claim)
+            self._pool.close()
+
+    def __enter__(self) -> Slot:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def slot(
+    label: str,
+    *,
+    timeout: float | None = None,
+    block: bool = True,
+    name: str | None = None,
+    lock_dir: str | None = None,
+    max_parallel_builds: int | None = None,
+) -> Slot:
+    """Wait for a slot and return it, to be used in a `with` statement.
+
+    *timeout* is in seconds. What is not given comes from environment, settings file and defaults, as for the
+    command line. Without *block*, or with a timeout of 0, only a slot that is free now is taken.
+
+    Raises SlotTimeout or SlotBusy (no slot in time), BadValue and BadConfig (a setting is wrong), NotPermitted (the
+    pool is somebody else's), CannotCreate, Unavailable and DamagedSemaphore (no usable /dev/shm), all of them
+    subclasses of IpclockError. Inside a build that holds a slot of the same pool it waits for another one all the
+    same: a program that may run there checks `IPCLOCK_TICKET` or is started by `ipclock wrap`.
+    """
+    options = {
+        "BUILD_TIMEOUT": None if timeout is None else repr(timeout),
+        "SEMAPHORE_NAME": name,
+        "LOCK_DIR": lock_dir,
+        "MAX_PARALLEL_BUILDS": None if max_parallel_builds is None else str(max_parallel_builds),
+    }
+    config.checked_label(label)
+    settings = config.load(options)
+    pool = Pool.open(settings.semaphore_name, settings.lock_dir, settings.max_parallel_builds)
+    try:
+        block = block and settings.build_timeout > 0
+        patience = Patience(settings.build_timeout if block else DUE_PATIENCE_S)
+        return Slot(pool, label, pool.acquire(label, patience, block=block))
+    except BaseException:
+        pool.close()
+        raise

@@ -1,0 +1,124 @@
+"""The command line: options to settings, a command's run, and an error to its text and exit status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ipclock import __version__, config, messages
+from ipclock.errors import Interrupted, IpclockError, SlotTimeout, SlotUnavailable, UsageError
+from ipclock.messages import _
+from ipclock.progress import say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+    from ipclock.config import Settings
+
+COMMANDS = ("wrap", "status", "reset", "init")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors as ours: one line, exit status 2. Options are never abbreviated: scripts outlive them."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError (2)."""
+        raise UsageError(message, self.prog)
+
+
+def _module(command: str) -> ModuleType:
+    return import_module(f"ipclock.commands.{command}")
+
+
+def get_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of all commands; with *only* that one command's, whose start then pays for no other."""
+    parser = Parser(
+        prog="ipclock",
+        description=_("Let N builds run at once on this machine; the others wait their turn."),
+        epilog=_("'ipclock COMMAND --help' tells more."),
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"ipclock {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in [only] if only else COMMANDS:
+        module = _module(name)
+        summary = _(module.SUMMARY)
+        module.add_arguments(commands.add_parser(name, help=summary, description=summary))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line *argv* (default: the process's) and return the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    messages.use(config.language())
+    settings = None
+    conflict_status = None
+    try:
+        args = _parse(arguments)
+        conflict_status = getattr(args, "conflict_status", None)
+        settings = config.load({key.upper(): value for key, value in vars(args).items() if isinstance(value, str)})
+        status: int = _module(args.command).run(args, settings)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except Interrupted as error:
+        _die_of(error.signum)
+        return error.status
+    except KeyboardInterrupt:
+        _die_of(2)
+        return 130
+    except BrokenPipeError:
+        # the reader of our stdout has left (`ipclock status | head -1`): nothing to tell, and nobody to tell it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except IpclockError as error:
+        say(error_text(error, settings))
+        return error.status if conflict_status is None or not isinstance(error, SlotUnavailable) else conflict_status
+    except Exception as error:  # a bug: still one line, unless somebody wants to see where
+        if config.debugging():
+            raise
+        say(
+            _("ipclock: internal error: {error}. IPCLOCK_DEBUG=1 shows where; please report it.").format(
+                error=repr(error)
+            )
+        )
+        return IpclockError.status
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    # the command to wrap is what follows the first `--`, to the letter: argparse never sees it
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    named = next((word for word in arguments[:end] if not word.startswith("-")), None)
+    args = get_parser(named if named in COMMANDS else None).parse_args(arguments[:end])
+    args.command_line = arguments[end + 1 :]
+    if args.command_line and args.command != "wrap":
+        raise UsageError(_("unrecognized arguments: {arguments}").format(arguments=" ".join(arguments[end:])))
+    return args
+
+
+def _die_of(signum: int) -> None:
+    from ipclock.supervise import die_of
+
+    die_of(signum)
+
+
+def error_text(error: IpclockError, settings: Settings | None) -> str:
+    """Return what a person reads of a failure: what and where, then what to do about it, in the language in use."""
+    values = {key: _(value) if isinstance(value, str) else value for key, value in vars(error).items()}
+    what = _(error.what).format(**values)
+    if isinstance(error, SlotUnavailable) and settings:
+        lines = [f"❌ {what}"]
+        if isinstance(error, SlotTimeout):
+            lines.append(_("   current builds: {hint}").format(hint=settings.status_hint))
+            lines.append(_("   force unlock: {hint}").format(hint=settings.reset_hint))
+    else:
+        lines = [f"ipclock: {what}"]
+    if error.remedy:
+        lines.append("   " + _(error.remedy).format(**values))
+    return "\n".join(lines)

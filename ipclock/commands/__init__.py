@@ -1,0 +1,103 @@
+"""The commands, one file each, and what several of them share: their common options and the way to a slot."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from ipclock import config
+from ipclock.messages import _
+from ipclock.patience import Patience
+from ipclock.pool import Pool
+from ipclock.progress import Progress
+from ipclock.snapshot import place, take
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Callable
+
+    from ipclock.config import Settings
+    from ipclock.pool import Claim
+
+DUE_PATIENCE_S = 10.0  # how long -n goes through the gate for a slot that is due to it
+
+
+def add_pool_options(parser: ArgumentParser) -> None:
+    """Add the options that say which pool is meant; each is also a key of environment and settings file."""
+    group = parser.add_argument_group(_("pool"))
+    group.add_argument("--config", metavar="FILE", help=_("settings file to read"))
+    group.add_argument("--name", dest="SEMAPHORE_NAME", metavar="NAME", help=_("the semaphore's name (/oracle-build)"))
+    group.add_argument("--lock-dir", dest="LOCK_DIR", metavar="DIR", help=_("folder of the records (/dev/shm)"))
+    group.add_argument(
+        "--max-parallel-builds",
+        dest="MAX_PARALLEL_BUILDS",
+        metavar="N",
+        help=_("number of slots; becomes the pool's, for those who wait already too"),
+    )
+
+
+def add_wait_options(parser: ArgumentParser) -> None:
+    """Add the options about the wait for a slot, as flock(1) has them."""
+    how_long = parser.add_mutually_exclusive_group()
+    how_long.add_argument(
+        "-w",
+        "--wait",
+        "--timeout",
+        dest="BUILD_TIMEOUT",
+        metavar="SEC",
+        help=_("wait so long at most, then exit 75 (600)"),
+    )
+    how_long.add_argument(
+        "-n", "--nb", "--nonblock", dest="nonblock", action="store_true", help=_("do not wait: exit 75 at once")
+    )
+    parser.add_argument(
+        "-E",
+        "--conflict-exit-code",
+        dest="conflict_status",
+        metavar="CODE",
+        type=_exit_status,
+        help=_("exit with CODE instead of 75"),
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help=_("no lines of our own but errors"))
+
+
+def _exit_status(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 255):
+        raise ValueError
+    return int(text)
+
+
+def open_pool(settings: Settings, *, repair: bool = False) -> Pool:
+    """Open the pool that the settings name, making it if it is not there."""
+    return Pool.open(settings.semaphore_name, settings.lock_dir, settings.max_parallel_builds, repair=repair)
+
+
+def take_slot(pool: Pool, label: str, args: Namespace, settings: Settings, check: Callable[[], None]) -> Claim:
+    """Wait for a slot on behalf of a person, with the waiting line, and return the claim.
+
+    *check* raises to stop waiting. A change of the capacity in the settings file is taken over meanwhile.
+    """
+    limit = settings.build_timeout
+    block = not args.nonblock and limit > 0
+    progress = Progress(
+        limit,
+        quiet=args.quiet or not block,
+        interval=settings.progress_interval,
+        terminal=sys.stderr is not None and sys.stderr.isatty() and not config.plain_terminal(),
+    )
+    file = config.CapacityFile(settings)
+
+    def on_wait(ticket: int) -> None:
+        if (capacity := file.changed()) is not None:
+            pool.resize(capacity, patience)
+        if progress.due():
+            progress.waiting(take(pool.store, pool.name, waiters=False), place(pool.store, ticket))
+
+    patience = Patience(limit if block else DUE_PATIENCE_S, check, on_wait, progress.stuck)
+    try:
+        claim = pool.acquire(label, patience, block=block)
+    finally:
+        progress.clear()
+    if not args.quiet:
+        progress.acquired(label, claim.held, pool.capacity)
+    return claim

@@ -1,0 +1,119 @@
+"""`ipclock status`: who builds, who waits."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from ipclock import commands, progress, snapshot
+from ipclock.errors import N_, NoPool
+from ipclock.messages import _
+from ipclock.progress import pid_of, span
+from ipclock.records import Store
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from ipclock.config import Settings
+    from ipclock.snapshot import Holder, Snapshot
+
+SUMMARY = N_("show who builds and who waits")
+SCHEMA = 1
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--json", action="store_true", help=_("print JSON"))
+    commands.add_pool_options(parser)
+
+
+def run(args: Namespace, settings: Settings) -> int:
+    """Print the pool's state on stdout."""
+    try:
+        store = Store.open(settings.lock_dir, settings.semaphore_name[1:], create=False)
+    except NoPool:
+        now = snapshot.empty(settings.semaphore_name, settings.max_parallel_builds or 1)
+    else:
+        now = snapshot.take(store, settings.semaphore_name)
+        store.close()
+    if args.json:
+        import json
+
+        print(json.dumps(as_json(now), ensure_ascii=False, indent=2))
+    else:
+        print_text(now)
+    return 0
+
+
+def as_json(now: Snapshot) -> dict[str, Any]:
+    """Return the snapshot as plain values; `since` as ISO 8601 with the local offset."""
+
+    def plain(row: Any) -> dict[str, Any]:
+        values: dict[str, Any] = row._asdict()
+        if values["since"] is not None:
+            values["since"] = _iso(values["since"])
+        return values
+
+    def plain_holder(holder: Holder) -> dict[str, Any]:
+        return {**plain(holder), "processes": [process._asdict() for process in holder.processes]}
+
+    return {
+        "schema": SCHEMA,
+        **now._asdict(),
+        "holders": [plain_holder(holder) for holder in now.holders],
+        "waiters": [plain(waiter) for waiter in now.waiters],
+    }
+
+
+def _iso(when: float) -> str:
+    from datetime import datetime
+
+    return datetime.fromtimestamp(when).astimezone().isoformat(timespec="seconds")
+
+
+def print_text(now: Snapshot) -> None:
+    """Print the snapshot for people."""
+    import sys
+
+    for line in text_lines(now):
+        progress.say(line, sys.stdout)
+
+
+def text_lines(now: Snapshot) -> list[str]:
+    """Return the snapshot as lines for people."""
+    counts = {"held": len(now.holders), "capacity": now.capacity}
+    if now.holders:
+        lines = [_("⏳ builds running: {held}/{capacity}").format(**counts)]
+    else:
+        lines = [_("✓ no build is running ({held}/{capacity})").format(**counts)]
+    if now.drained:
+        lines.append(_("  drained: no build is started"))
+    lines += [_holder_line(holder) for holder in now.holders]
+    for holder in now.holders:
+        lines += [f"      {row.pid}  {span(row.age_s)}  {_escaped(row.command)}" for row in holder.processes]
+    if now.waiters:
+        lines.append(_("⏳ builds waiting: {count}").format(count=len(now.waiters)))
+    lines += [
+        f"  {waiter.position}. [{_clock(waiter.since)}] {waiter.label} (PID: {waiter.pid or '?'})"
+        + _(" waiting for {span}").format(span=span(waiter.waited_s or 0))
+        for waiter in now.waiters
+    ]
+    return lines
+
+
+def _holder_line(holder: Holder) -> str:
+    notes = {
+        "running": "",
+        "stopped": _(" stopped"),
+        "orphaned": _(" orphaned: its ipclock was killed, these processes go on"),
+        "unknown": _(" unknown: its process cannot be seen from here"),
+    }
+    return f"  - [{_clock(holder.since)}] {holder.label} (PID: {pid_of(holder)}){notes[holder.state]}"
+
+
+def _clock(when: float | None) -> str:
+    return "?" if when is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
+
+
+def _escaped(command: str) -> str:
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in command)

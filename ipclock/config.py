@@ -1,0 +1,298 @@
+"""Settings: option, else environment, else settings file, else default, as one frozen `Settings`.
+
+The only reader of the environment. The settings file is the shell file of the deploy scripts; it is read, never
+executed. Guarantees: every value has been checked, so that no name or number can crash glibc or posix_ipc
+(a NUL or a lone surrogate in a semaphore's name ends the interpreter).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ipclock.errors import N_, BadConfig, BadValue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+MAX_CAPACITY = 1000
+MAX_FILE_BYTES = 65536
+MAX_LABEL_BYTES = 255
+# room for "sem." before it and ".<ticket>" behind it within the 255 bytes of a file name
+MAX_NAME_BYTES = 200
+
+DEFAULT_FILES = ("{XDG_CONFIG_HOME}/ipclock/build-config.sh", "/etc/ipclock/build-config.sh")
+
+
+def capacity(text: str) -> int:
+    """A number of slots, 1 to `MAX_CAPACITY`. Raises ValueError with what is expected."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_CAPACITY):
+        raise ValueError(N_("a whole number from 1 to 1000"))
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A span of time in seconds; `30`, `0.5`, `90s`, `10m`, `2h`, `1d` as timeout(1) takes them."""
+    number, factor = text, 1
+    if text[-1:] in ("s", "m", "h", "d"):
+        number, factor = text[:-1], {"s": 1, "m": 60, "h": 3600, "d": 86400}[text[-1]]
+    try:
+        span = float(number) * factor if number[:1] in "0123456789." and "_" not in number else math.nan
+    except ValueError:
+        span = math.nan
+    if not (math.isfinite(span) and span >= 0):
+        raise ValueError(N_("seconds, as in 600, 0.5, 90s, 10m or 2h"))
+    return span
+
+
+def interval(text: str) -> float:
+    """A span of time above zero."""
+    span = seconds(text)
+    if span <= 0:
+        raise ValueError(N_("seconds above zero"))
+    return span
+
+
+def _printable(text: str, limit: int) -> bool:
+    try:
+        return 0 < len(text.encode()) <= limit and text.isprintable()
+    except UnicodeEncodeError:
+        return False
+
+
+def name(text: str) -> str:
+    """A semaphore's name (sem_overview(7)); the leading slash may be left out. Returns it with the slash.
+
+    A name that ends in a dot and digits is refused: that is how the turn semaphores of a pool are named.
+    """
+    bare = text.removeprefix("/")
+    if (
+        not _printable(bare, MAX_NAME_BYTES)
+        or "/" in bare
+        or bare[0] == "."
+        or (bare.rpartition(".")[2].isdigit() and "." in bare)
+    ):
+        raise ValueError(N_("a name like /oracle-build: printable, one slash at most, 200 bytes at most"))
+    return "/" + bare
+
+
+def directory(text: str) -> str:
+    """An absolute path of a folder."""
+    if not (_printable(text, 4000) and text[0] == "/"):
+        raise ValueError(N_("an absolute path"))
+    return os.path.normpath(text)
+
+
+def line(text: str) -> str:
+    """One line of printable text."""
+    if not _printable(text, 1000):
+        raise ValueError(N_("one line of printable text"))
+    return text
+
+
+def label(text: str) -> str:
+    """A build's label: printable UTF-8 text of at most 255 bytes."""
+    if not _printable(text, MAX_LABEL_BYTES) or text.isspace():
+        raise ValueError(N_("printable text of at most 255 bytes"))
+    return text
+
+
+class Setting(NamedTuple):
+    """One setting: its key in file and environment, the check that makes its value, its default, its option."""
+
+    key: str
+    check: Callable[[str], Any]
+    default: str | None
+    option: str = ""
+
+
+SETTINGS = (
+    Setting("MAX_PARALLEL_BUILDS", capacity, None, "--max-parallel-builds"),
+    Setting("BUILD_TIMEOUT", seconds, "600", "--wait"),
+    Setting("LOCK_DIR", directory, "/dev/shm", "--lock-dir"),
+    Setting("SEMAPHORE_NAME", name, "/oracle-build", "--name"),
+    Setting("PROGRESS_INTERVAL", interval, "5"),
+    Setting("STATUS_HINT", line, "ipclock status"),
+    Setting("RESET_HINT", line, "sudo ipclock reset"),
+)
+
+
+class Settings(NamedTuple):
+    """The settings of one run. Times are in seconds.
+
+    `max_parallel_builds` is None where nobody set it: an existing pool then keeps its capacity.
+    `capacity_file` names the settings file that gave it, None where it came from elsewhere.
+    """
+
+    max_parallel_builds: int | None
+    build_timeout: float
+    lock_dir: str
+    semaphore_name: str
+    progress_interval: float
+    status_hint: str
+    reset_hint: str
+    capacity_file: str | None = None
+
+
+def load(options: Mapping[str, str | None] = {}) -> Settings:
+    """Make the settings from *options* (by key, None = not given), environment, file and defaults.
+
+    Raises BadValue (status 2 for an option, 78 elsewhere) and BadConfig (78).
+    """
+    path = _file(options.get("CONFIG"))
+    from_file = read_file(path) if path else {}
+    values: dict[str, Any] = {}
+    capacity_file = None
+    for setting in SETTINGS:
+        key = setting.key
+        if (text := options.get(key)) is not None:
+            values[key.lower()] = _checked(setting.check, text, setting.option, usage=True)
+        elif text := os.environ.get(key):
+            values[key.lower()] = _checked(setting.check, text, f"${key}")
+        elif path and key in from_file:
+            values[key.lower()] = _checked(setting.check, from_file[key], f"{path}: {key}")
+            if setting.check is capacity:
+                capacity_file = path
+        else:
+            values[key.lower()] = None if setting.default is None else setting.check(setting.default)
+    return Settings(**values, capacity_file=capacity_file)
+
+
+def checked_label(text: str) -> str:
+    """Return *text* if it can be a label. Raises BadValue (2)."""
+    return str(_checked(label, text, "LABEL", usage=True))
+
+
+def _checked(check: Callable[[str], Any], text: str, where: str, *, usage: bool = False) -> Any:
+    try:
+        return check(text)
+    except ValueError as error:
+        raise BadValue(where, text, str(error), usage=usage) from None
+
+
+def _file(option: str | None) -> str | None:
+    """Return the path of the settings file: one that was asked for, else the first default that is there."""
+    if named := option or os.environ.get("IPCLOCK_CONFIG"):
+        return named
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    for pattern in DEFAULT_FILES:
+        path = pattern.format(XDG_CONFIG_HOME=home)
+        if os.path.lexists(path):
+            return path
+    return None
+
+
+def read_file(path: str) -> dict[str, str]:
+    """Read the assignments of a shell settings file; those under a key of ours are fully checked for syntax.
+
+    Raises BadConfig with the line's number. Nothing is expanded, so a value of ours with `$` or a backquote is
+    refused rather than taken to the letter.
+    """
+    import shlex
+
+    keys = {setting.key for setting in SETTINGS}
+    found: dict[str, str] = {}
+    for number, text in enumerate(_read_text(path).splitlines(), 1):
+        try:
+            words = shlex.split(text, comments=True)
+        except ValueError:
+            raise BadConfig(path, N_("a quote is not closed"), number) from None
+        if words[:1] == ["export"]:
+            del words[0]
+        for word in words:
+            key, equals, value = word.partition("=")
+            if not equals or not key.isidentifier() or not key.isascii():
+                raise BadConfig(path, N_("not an assignment"), number)
+            if key in keys:
+                if "$" in value or "`" in value:
+                    raise BadConfig(path, N_("a value with $ or ` is not expanded; write it out"), number)
+                found[key] = value
+    return found
+
+
+def _read_text(path: str) -> str:
+    try:
+        # O_NONBLOCK: a FIFO at this path must not hang every build
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise BadConfig(path, N_("not a regular file"))
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise BadConfig(path, error.strerror or str(error)) from None
+    if len(data) > MAX_FILE_BYTES:
+        raise BadConfig(path, N_("larger than 64 KiB"))
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise BadConfig(path, N_("not UTF-8 text")) from None
+
+
+class CapacityFile:
+    """Tells when the settings file that gave the capacity was changed to give another one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._path = settings.capacity_file
+        self._seen = self._stamp()
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            status = os.stat(self._path) if self._path else None
+        except OSError:
+            return None
+        return (status.st_ino, status.st_mtime_ns, status.st_size) if status else None
+
+    def changed(self) -> int | None:
+        """Return the new capacity if the file has changed since the last call, else None.
+
+        A file that is gone or cannot be understood changes nothing: an editor may be half way through it.
+        """
+        if self._path is None or (stamp := self._stamp()) == self._seen:
+            return None
+        self._seen = stamp
+        try:
+            text = read_file(self._path).get("MAX_PARALLEL_BUILDS")
+            return capacity(text) if text else None
+        except (BadConfig, ValueError):
+            return None
+
+
+def language() -> str:
+    """Return the language of messages, "ko" or "en": IPCLOCK_LANG, else the locale (locale(7)'s order)."""
+    variables = ("IPCLOCK_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
+    chosen = next(filter(None, map(os.environ.get, variables)), "")
+    return "ko" if chosen.lower().startswith("ko") else "en"
+
+
+def plain_terminal() -> bool:
+    """Whether the terminal cannot move its cursor (TERM unset or dumb)."""
+    return os.environ.get("TERM", "dumb") == "dumb"
+
+
+def debugging() -> bool:
+    """Whether a bug is to show its traceback."""
+    return bool(os.environ.get("IPCLOCK_DEBUG"))
+
+
+def held_slot() -> tuple[str, str] | None:
+    """Return (pool name, ticket) that a build around this process left in the environment. Unproven."""
+    pool, ticket = os.environ.get("IPCLOCK_NAME"), os.environ.get("IPCLOCK_TICKET")
+    return (pool, ticket) if pool and ticket else None
+
+
+def build_environment(name: str, label: str, ticket: int, slot: int) -> dict[str, str]:
+    """Return the environment of a build: ours, and what tells it which slot it holds."""
+    return {
+        **os.environ,
+        "IPCLOCK_NAME": name,
+        "IPCLOCK_LABEL": label,
+        "IPCLOCK_TICKET": str(ticket),
+        "IPCLOCK_SLOT": str(slot),
+    }
+
+
+def inherited_environment() -> dict[str, str]:
+    """Return the environment of this process unchanged, for a command that needs no slot of its own."""
+    return dict(os.environ)

@@ -1,0 +1,220 @@
+"""The kinds of failure: each one's data, its exit status and its wording.
+
+Guarantees: every failure that a caller can meet is a subclass of `IpclockError`, with the data as attributes.
+Does not print, and does not translate: `what` and `remedy` are templates over the attributes, looked up in the
+catalogue by whoever shows them. The exit statuses are those of sysexits(3), and of env(1) for 126 and 127.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+
+def N_(text: str) -> str:  # noqa: N802 - gettext's customary name
+    """Mark *text* for the message catalogue and return it unchanged."""
+    return text
+
+
+class IpclockError(Exception):
+    """A failure with a documented exit status.
+
+    `status` is what the command line exits with; `what` says what failed and where, `remedy` (perhaps empty)
+    what to do about it. Both are `str.format` templates over the instance's attributes.
+    """
+
+    status = 70
+    what = N_("internal error")
+    remedy = ""
+
+    def __str__(self) -> str:
+        return self.what.format(**vars(self))
+
+
+class UsageError(IpclockError):
+    """The command line cannot be understood."""
+
+    status = 2
+    what = "{message}"
+    remedy = N_("Try '{command} --help'.")
+
+    def __init__(self, message: str, command: str = "ipclock") -> None:
+        super().__init__(message)
+        self.message = message
+        self.command = command
+
+
+class BadValue(IpclockError):
+    """A value that a setting cannot take: where it stood, the `value` as written, what is expected instead."""
+
+    status = 78
+    what = N_("{where}: invalid value {value}: expected {expected}")
+
+    def __init__(self, where: str, value: str, expected: str, *, usage: bool = False) -> None:
+        super().__init__(where, value)
+        self.value = ascii(value) if len(value) < 80 else ascii(value[:77]) + "..."
+        self.expected = expected
+        self.where = where
+        if usage:
+            self.status = UsageError.status
+
+
+class BadConfig(IpclockError):
+    """A settings file that cannot be read or understood; `line` counts from 1, 0 is the file as a whole."""
+
+    status = 78
+    what = N_("{path}: {problem}")
+    remedy = N_("A settings file holds lines of the form KEY=VALUE and comments.")
+
+    def __init__(self, path: str, problem: str, line: int = 0) -> None:
+        super().__init__(path, problem, line)
+        self.path = f"{path}:{line}" if line else path
+        self.problem = problem
+
+
+class SlotUnavailable(IpclockError):
+    """No slot was to be had in the time allowed."""
+
+    status = 75
+
+
+class SlotTimeout(SlotUnavailable):
+    """The wait for a slot lasted `seconds` and ended without one."""
+
+    what = N_("timed out: no build slot within {seconds} seconds.")
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = f"{seconds:g}"
+
+
+class SlotBusy(SlotUnavailable):
+    """All slots are taken or promised, and the caller would not wait."""
+
+    what = N_("no free build slot: {held} of {capacity} taken, {waiting} waiting.")
+
+    def __init__(self, held: int, capacity: int, waiting: int) -> None:
+        super().__init__(held, capacity, waiting)
+        self.held = held
+        self.capacity = capacity
+        self.waiting = waiting
+
+
+class MutexStuck(SlotUnavailable):
+    """The pool's mutex was not given up in time; `pid` wrote itself into it, 0 where that is not known."""
+
+    what = N_("{path}: the pool's mutex is held by process {pid}, which does not go on.")
+    remedy = N_("Continue that process (kill -CONT {pid}) or end it (kill -KILL {pid}).")
+
+    def __init__(self, path: str, pid: int) -> None:
+        super().__init__(path, pid)
+        self.path = path
+        self.pid = pid
+
+
+class Unavailable(IpclockError):
+    """The machine offers no place for a pool: /dev/shm is missing or is no directory."""
+
+    status = 69
+    what = N_("{path}: not available: {reason}")
+    remedy = N_("POSIX semaphores need a tmpfs there: mount -t tmpfs tmpfs {path}")
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+
+class CannotCreate(IpclockError):
+    """A file, folder or semaphore of the pool cannot be made or written (full, read-only, out of inodes)."""
+
+    status = 73
+    what = N_("{path}: cannot create or write: {reason}")
+    remedy = N_("Look at 'df {directory}' and 'mount'.")
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.directory = os.path.dirname(path) or path
+        self.reason = reason
+
+
+class NotPermitted(IpclockError):
+    """The pool, or what lies at its path, belongs to somebody else."""
+
+    status = 77
+    what = N_("{path}: not permitted: {reason}")
+    remedy = N_("Use a pool of your own (--name), or ask the owner or root for access.")
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+
+class DamagedSemaphore(IpclockError):
+    """What lies at the semaphore's path is no working semaphore."""
+
+    status = 69
+    what = N_("{path}: not a usable semaphore: {reason}")
+    remedy = N_("'ipclock reset' replaces it.")
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+
+class NoPool(IpclockError):
+    """The pool does not exist (yet)."""
+
+    status = 69
+    what = N_("{path}: there is no such pool")
+    remedy = N_("'ipclock init' or the first build makes it.")
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+
+class NoTicket(IpclockError):
+    """No record bears the ticket."""
+
+    status = 2
+    what = N_("no holder or waiter has ticket {ticket}")
+    remedy = N_("'ipclock status --json' lists the tickets.")
+
+    def __init__(self, ticket: int) -> None:
+        super().__init__(ticket)
+        self.ticket = ticket
+
+
+class CommandFailed(IpclockError):
+    """The command could not be started: 127 not found, 126 found but not executable; as in POSIX `env`."""
+
+    what = N_("{command}: {reason}")
+
+    def __init__(self, command: str, error: OSError) -> None:
+        super().__init__(command, error)
+        self.command = command
+        self.reason = error.strerror or str(error)
+        self.status = 127 if isinstance(error, FileNotFoundError) else 126
+
+
+class Interrupted(IpclockError):
+    """A signal asked the waiting client to leave; `signum` is its number."""
+
+    what = N_("interrupted by signal {signum}")
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+        self.status = 128 + signum
+
+
+def from_os(error: OSError, path: str) -> IpclockError:
+    """Return the failure that *error* means for somebody who uses the pool at *path*."""
+    reason = error.strerror or str(error)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return NotPermitted(path, reason)
+    return CannotCreate(path, reason)

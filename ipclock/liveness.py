@@ -1,0 +1,43 @@
+"""Whether the client behind a record lives: asks the beacon and, where the record says so, a process.
+
+Takes and changes nothing, so it serves those with the mutex and those without. Errs towards alive (INV-3).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ipclock import policy, process
+from ipclock.records import HOLDING
+
+if TYPE_CHECKING:
+    from ipclock.records import Entry, Record, Store
+
+
+def identity(record: Record | None) -> process.Identity | None:
+    """Return the process that wrote the record or that it is bound to; None where it does not say."""
+    try:
+        return process.Identity.parse(record.fields.get("process", "")) if record else None
+    except ValueError:
+        return None
+
+
+def verdict(store: Store, state: str, entry: Entry) -> str:
+    """Return whether the client is ALIVE, DEAD or UNKNOWN, by the table of `policy.verdict`.
+
+    A waiter always has a beacon of its own, so only a holder's record is read, and only once the beacon is free.
+    """
+    beacon = store.beacon(state, entry)
+    if beacon is not False or state != HOLDING:
+        return policy.verdict("fd", beacon, None)
+    record = store.read(state, entry)
+    if record is None:
+        return policy.DEAD
+    bound = identity(record) if record.kind == "pid" else None
+    return policy.verdict(record.kind, beacon, process.exists(bound) if bound else None)
+
+
+def is_stopped(store: Store, state: str, entry: Entry) -> bool:
+    """Return whether the waiter's process is surely stopped: called to the gate, it would block the others."""
+    waiter = identity(store.read(state, entry))
+    return waiter is not None and process.is_stopped(waiter)

@@ -1,0 +1,40 @@
+"""Texts for people, in English and Korean, through GNU gettext catalogues.
+
+Knows which language is in use in this process. The source texts are English, so English needs no catalogue and
+loads none. Does not read the environment: `config` finds the language, `use` takes it.
+"""
+
+from __future__ import annotations
+
+import os
+
+LANGUAGES = ("en", "ko")
+DOMAIN = "ipclock"
+
+_catalogue = None
+
+
+def use(language: str) -> None:
+    """Show messages in *language*, one of `LANGUAGES`, from here on, in the whole process.
+
+    A missing catalogue (a source tree that was never built) leaves English in use.
+    """
+    global _catalogue
+    _catalogue = None
+    if language != "en":
+        from gettext import translation
+
+        where = os.path.join(os.path.dirname(__file__), "locale")
+        _catalogue = translation(DOMAIN, where, [language], fallback=True)
+
+
+def _(text: str) -> str:
+    """Return *text* in the language in use. The empty string stays empty (gettext would return the header)."""
+    return _catalogue.gettext(text) if _catalogue and text else text
+
+
+def ngettext(one: str, many: str, number: int) -> str:
+    """Return the form of the text that *number* calls for, in the language in use."""
+    if _catalogue:
+        return _catalogue.ngettext(one, many, number)
+    return one if number == 1 else many

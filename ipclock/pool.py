@@ -1,0 +1,408 @@
+"""The protocol: how a client of a pool arrives, waits, is admitted and leaves. One method a step.
+
+Read it against PROTOCOL.md beside it, which holds the words, the invariants (INV-n) and the reasons. In short: the
+records are the truth, the semaphore is the gate; a step under the mutex brings the semaphore's value back to what
+the records say and calls the next waiter. Guarantees INV-1 to INV-7 whoever is killed or stopped at any line.
+Does not guarantee anything about the processes of a build that close its beacon themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ipclock import liveness, policy, process
+from ipclock.errors import DamagedSemaphore, MutexStuck, NoTicket, SlotBusy
+from ipclock.patience import Patience
+from ipclock.records import GATE, HOLDING, QUEUED, Entry, Store
+from ipclock.semaphore import Semaphore, Turns, create, open_existing, unlink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ipclock.records import OwnRecord
+
+TURN_CHUNK_S = 1.0  # bounds how long a lost wake-up or a step of the wall clock can delay anybody
+GATE_CHUNK_S = 0.1  # the one at the gate looks for holders that died
+RECOVER_DUE_S = 1.0  # one recover a second in the whole pool is enough, whoever does it
+LEAVE_PATIENCE_S = 10.0  # for the mutex on the way out; the beacon is out by then, so nobody depends on it
+
+
+class Claim:
+    """One client's stake in a pool: first a waiter with a ticket, then a holder with a slot (from 1).
+
+    `held` is how many held one when it was admitted, itself included.
+    `evicted` turns true when a reset took the slot away; the build itself goes on.
+    """
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.ticket = 0
+        self.slot = 0
+        self.held = 0
+        self.epoch = 0
+        self.evicted = False
+        self.record: OwnRecord | None = None
+        self.turn: Semaphore | None = None
+
+    @property
+    def entry(self) -> Entry:
+        """The name of the claim's record."""
+        return Entry(self.ticket, self.slot)
+
+    def write(self, **fields: object) -> None:
+        """Add fields to the claim's record."""
+        if self.record:
+            self.record.append(**fields)
+
+    def fileno(self) -> int:
+        """Return the descriptor whose lock is the beacon. Raises ValueError for a claim that has left."""
+        if self.record is None:
+            raise ValueError("the slot has been released")
+        return self.record.fd
+
+
+class Pool:
+    """A named set of slots. Use it from one thread, and not after a fork.
+
+    *capacity* becomes the pool's if it is given; else a pool keeps its own, and a new one gets 1.
+    """
+
+    def __init__(self, name: str, store: Store, gate: Semaphore, turns: Turns, capacity: int | None = None) -> None:
+        self.name = name
+        self.store = store
+        self.gate = gate
+        self.turns = turns
+        self._wanted = capacity
+
+    @classmethod
+    def open(cls, name: str, lock_dir: str, capacity: int | None = None, *, repair: bool = False) -> Pool:
+        """Open the pool, making whatever it lacks; with *repair* a damaged semaphore is replaced.
+
+        Raises NotPermitted (77), CannotCreate (73), Unavailable and DamagedSemaphore (69).
+        """
+        store = Store.open(lock_dir, name[1:], create=True)
+        try:
+            gate = _open_gate(name, store, repair=repair)
+        except BaseException:
+            store.close()
+            raise
+        return cls(name, store, gate, Turns(name, store.mode, store.trusts, store.adopt), capacity)
+
+    def close(self) -> None:
+        """Close what was opened; takes nobody's slot away."""
+        self.gate.close()
+        self.store.close()
+
+    def acquire(self, label: str, patience: Patience, *, block: bool = True) -> Claim:
+        """Wait for a slot and return the claim that holds it. `release` gives it back.
+
+        Raises SlotTimeout or SlotBusy (75) and whatever *patience* raises; then nothing is left behind.
+        """
+        claim = Claim(label)
+        try:
+            self.arrive(claim, patience, block=block)
+            while not claim.slot:
+                self.wait_turn(claim, patience)
+                self.wait_at_gate(claim, patience)
+                self.admit(claim, patience)
+        except BaseException:
+            self.give_up(claim)
+            raise
+        return claim
+
+    # The steps, in the order of a client's life.
+
+    def arrive(self, claim: Claim, patience: Patience, *, block: bool = True) -> None:
+        """Queue the claim under a new ticket. Without *block*, raise SlotBusy (75) unless a slot is due to it."""
+        fields = {
+            "kind": "fd",
+            "label": claim.label,
+            "process": str(process.identify(os.getpid())),
+            "uid": str(os.getuid()),
+            "timeout": f"{patience.timeout:g}",
+            **_stamp("arrived"),
+        }
+        with self._mutex(patience):
+            self._settle_capacity()
+            self.recover(sweep=not block)
+            if not block:
+                self._refuse_to_wait()
+            claim.record = self.store.draft(fields)
+            claim.ticket = self.store.draw_ticket()
+            self.store.publish(claim.record, QUEUED, claim.entry)
+            self.call_next()
+
+    def _refuse_to_wait(self) -> None:
+        held = len(self.store.entries(HOLDING))
+        ahead = len(self.store.entries(GATE)) + len(self.store.entries(QUEUED))
+        if not policy.due_at_once(held, ahead, self._allowed()):
+            raise SlotBusy(held, self.capacity, ahead)
+
+    def wait_turn(self, claim: Claim, patience: Patience) -> None:
+        """Sleep until the claim's record lies in `gate/`."""
+        while not self.store.has(GATE, claim.entry):
+            if claim.turn is None:
+                # then look again: a call that came before the turn existed could not post it
+                claim.turn = self.turns.create(claim.ticket)
+                patience.tick(claim.ticket)
+                continue
+            claim.turn.wait(patience.chunk(TURN_CHUNK_S))
+            self.tick(claim, patience)
+
+    def wait_at_gate(self, claim: Claim, patience: Patience) -> None:
+        """Sleep until a unit was taken from the semaphore, or the record was moved away from the gate."""
+        while self.store.has(GATE, claim.entry) and not self.gate.wait(patience.chunk(GATE_CHUNK_S)):
+            self.tick(claim, patience, at_gate=True)
+
+    def admit(self, claim: Claim, patience: Patience) -> None:
+        """Make the claim a holder if its record lies in `gate/` and a slot is free by the records (INV-2).
+
+        Otherwise the unit that it took is void: recover restores the value, and the claim goes back to waiting.
+        """
+        with self._mutex(patience):
+            taken = [entry.slot for entry in self.store.entries(HOLDING)]
+            if self.store.has(GATE, claim.entry) and policy.may_admit(len(taken), self._allowed()):
+                slot = policy.lowest_free_slot(taken)
+                epoch = self.store.epoch
+                claim.write(**_stamp("admitted"))
+                self.store.move(claim.entry, GATE, HOLDING, slot)
+                claim.slot, claim.epoch, claim.held = slot, epoch, len(taken) + 1
+                self._drop_turn(claim)
+            self.recover()
+            self.call_next()
+
+    def release(self, claim: Claim) -> None:
+        """Give the slot back. A claim whose record is gone (a reset) gives nothing: its slot is not its own."""
+        self._leave(claim, HOLDING)
+
+    def give_up(self, claim: Claim) -> None:
+        """Take the claim off the records, wherever its record lies."""
+        self._leave(claim, QUEUED, GATE, HOLDING)
+
+    def _leave(self, claim: Claim, *states: str) -> None:
+        if claim.record is None:
+            return
+        # out first: from here on anybody can clear the record, so neither a daemon that inherited the
+        # descriptor nor a mutex that does not come free can keep the slot
+        claim.record.unlock()
+        try:
+            with self._mutex(Patience(LEAVE_PATIENCE_S)):
+                self._drop_turn(claim)
+                for state in states:
+                    slot = claim.slot if state == HOLDING else 0
+                    self.store.remove(state, Entry(claim.ticket, slot), claim.record)
+                self.recover()
+                self.call_next()
+        except MutexStuck:
+            pass
+        finally:
+            claim.record.close()
+            claim.record = None
+
+    def recover(self, *, sweep: bool = False) -> None:
+        """Clear away the dead, send a stopped one back from the gate, and level the value (INV-4). In the mutex.
+
+        With *sweep* the dead in the whole queue go too; without, those at its head go when they would be called.
+        """
+        held = 0
+        for entry in self.store.entries(HOLDING):
+            if self._is_dead(HOLDING, entry):
+                self._clear(HOLDING, entry)
+            else:
+                held += 1
+        for entry in self.store.entries(GATE):
+            if self._is_dead(GATE, entry):
+                self._clear(GATE, entry)
+            elif liveness.is_stopped(self.store, GATE, entry):
+                self.store.move(entry, GATE, QUEUED)
+        if sweep:
+            for entry in self.store.entries(QUEUED):
+                if self._is_dead(QUEUED, entry):
+                    self._clear(QUEUED, entry)
+            self.store.sweep_drafts()
+        lacking = policy.units_to_post(held, self._allowed(), self.gate.value)
+        for _ in range(lacking):
+            self.gate.post()
+        for _ in range(-lacking):
+            self.gate.try_wait()
+
+    def call_next(self) -> None:
+        """Call the first waiter that is there and not stopped, if nobody stands at the gate. In the mutex."""
+        if self.store.entries(GATE):
+            return
+        for ticket in policy.in_order([entry.ticket for entry in self.store.entries(QUEUED)]):
+            entry = Entry(ticket)
+            if self._is_dead(QUEUED, entry):
+                self._clear(QUEUED, entry)
+            elif not liveness.is_stopped(self.store, QUEUED, entry):
+                # rename, then post: a waiter that wakes first must find its record in gate/, or it sleeps on (INV-5)
+                self.store.move(entry, QUEUED, GATE)
+                self.turns.post(ticket)
+                return
+
+    # What happens beside a client's own steps.
+
+    def tick(self, claim: Claim, patience: Patience, *, at_gate: bool = False) -> None:
+        """Look after the pool between two sleeps of a waiter. Raises SlotTimeout (75) when the time is up."""
+        patience.tick(claim.ticket)
+        self.keep(claim)
+        if self.store.idle_s() >= RECOVER_DUE_S or (at_gate and self._amiss()):
+            self.tidy(patience)
+
+    def tidy(self, patience: Patience) -> None:
+        """Recover and call the next one, for a pool that nobody's step has looked after lately."""
+        with self._mutex(patience):
+            self._settle_capacity()
+            self.recover(sweep=True)
+            self.call_next()
+
+    def watch(self, claim: Claim) -> None:
+        """Look after the pool from time to time while *claim* holds its slot. Never raises for want of the mutex."""
+        try:
+            self.keep(claim)
+            if self._amiss():
+                self.tidy(Patience(0))
+        except MutexStuck:
+            pass
+
+    def keep(self, claim: Claim) -> None:
+        """See that the claim's record and the semaphore are still there; write the record again if it vanished.
+
+        A logout's RemoveIPC or a cleaner removes files under living builds; a reset does so on purpose, and tells
+        by a new epoch: a holder that it took away becomes `evicted`.
+        """
+        if self.store.vanished():
+            self._reopen()
+        elif self.gate.replaced():
+            self.gate.close()
+            self.gate = _open_gate(self.name, self.store)
+        if self._listed(claim):
+            claim.epoch = self.store.epoch
+        elif not claim.evicted:
+            with self._mutex(Patience(LEAVE_PATIENCE_S)):
+                # look again: between two looks the record may have been renamed from one folder to the other
+                if not self._listed(claim):
+                    self._restore(claim)
+
+    def _listed(self, claim: Claim) -> bool:
+        states = (HOLDING,) if claim.slot else (GATE, QUEUED)
+        return any(self.store.has(state, claim.entry) for state in states)
+
+    def _restore(self, claim: Claim) -> None:
+        if claim.record is None:
+            return
+        if claim.slot and self.store.epoch != claim.epoch:
+            claim.evicted = True
+            return
+        old, fields = claim.record, dict(claim.record.fields)
+        if claim.slot:
+            taken = [entry.slot for entry in self.store.entries(HOLDING)]
+            claim.slot = policy.lowest_free_slot(taken) if claim.slot in taken else claim.slot
+            # the new file's beacon is ours alone, the build has the old one: count the build by its process
+            fields |= _as_process(fields.get("command_pid"))
+        claim.record = self.store.draft(fields)
+        self.store.publish(claim.record, HOLDING if claim.slot else QUEUED, claim.entry)
+        self.store.skip_tickets(claim.ticket)
+        old.close()
+        self.recover()
+        self.call_next()
+
+    def _reopen(self) -> None:
+        capacity = self.capacity
+        fresh = Pool.open(self.name, os.path.dirname(self.store.path), self._wanted or capacity)
+        self.close()
+        self.store, self.gate, self.turns, self._wanted = fresh.store, fresh.gate, fresh.turns, fresh._wanted
+
+    def resize(self, capacity: int, patience: Patience) -> None:
+        """Make *capacity* the pool's, for those who wait already too. Running builds are never stopped for it."""
+        self._wanted = capacity
+        self.tidy(patience)
+
+    def reset(self, patience: Patience, ticket: int | None = None) -> None:
+        """Take all holders, or the one with *ticket*, off the records. Their processes go on.
+
+        Works in place: waiters sleep on the semaphore that is there, so it is never replaced.
+        Raises NoTicket (2).
+        """
+        with self._mutex(patience):
+            self._settle_capacity()
+            entries = [entry for entry in self.store.entries(HOLDING) if ticket in (None, entry.ticket)]
+            if ticket is not None and not entries:
+                raise NoTicket(ticket)
+            # epoch first: a holder that misses its record under the old epoch would write it again
+            self.store.epoch += 1
+            for entry in entries:
+                self._clear(HOLDING, entry)
+            self.recover(sweep=True)
+            self.call_next()
+
+    @property
+    def capacity(self) -> int:
+        """The number of slots, N."""
+        return self.store.capacity or self._wanted or 1
+
+    # Helpers of the steps.
+
+    @contextmanager
+    def _mutex(self, patience: Patience) -> Iterator[None]:
+        with self.store.mutex(lambda seconds, pid: patience.stuck(self.store.path, seconds, pid)):
+            yield
+
+    def _settle_capacity(self) -> None:
+        if self.store.capacity is None or self._wanted not in (None, self.store.capacity):
+            self.store.capacity = self.capacity if self._wanted is None else self._wanted
+        self._wanted = None  # said once: a later change by somebody else stands
+
+    def _allowed(self) -> int:
+        return policy.limit(self.capacity, self.store.drained)
+
+    def _amiss(self) -> bool:
+        """Look without the mutex whether a recover has anything to do; a wrong yes costs one for nothing."""
+        holding = self.store.entries(HOLDING)
+        return policy.units_to_post(len(holding), self._allowed(), self.gate.value) != 0 or any(
+            self._is_dead(HOLDING, entry) for entry in holding
+        )
+
+    def _is_dead(self, state: str, entry: Entry) -> bool:
+        return liveness.verdict(self.store, state, entry) == policy.DEAD
+
+    def _clear(self, state: str, entry: Entry) -> None:
+        # the turn first: killed in between, the record stays and leads the next one here again
+        self.turns.remove(entry.ticket)
+        self.store.remove(state, entry)
+
+    def _drop_turn(self, claim: Claim) -> None:
+        if claim.turn:
+            self.turns.remove(claim.ticket)
+            claim.turn.close()
+            claim.turn = None
+
+
+def _open_gate(name: str, store: Store, *, repair: bool = False) -> Semaphore:
+    while True:
+        try:
+            gate = open_existing(name, store.trusts)
+        except DamagedSemaphore:
+            if not repair:
+                raise
+            unlink(name)
+            repair = False
+            continue
+        # a new one has value 0: the first section levels it
+        if gate := gate or create(name, store.mode, store.adopt):
+            return gate
+
+
+def _stamp(event: str) -> dict[str, str]:
+    """Return the time of *event* on the wall clock, for people, and on the monotonic one, for spans."""
+    return {event: f"{time.time():.3f}", f"{event}_mono": f"{time.monotonic():.3f}"}
+
+
+def _as_process(pid: str | None) -> dict[str, str]:
+    try:
+        return {"kind": "pid", "process": str(process.identify(int(pid or "")))}
+    except (ValueError, OSError):
+        return {}

@@ -1,0 +1,162 @@
+"""What a person reads on stderr while a build waits and starts.
+
+Makes lines from snapshots and writes them: on a terminal one line that is rewritten, elsewhere a line at the start,
+at each change and at an interval. Guarantees that the terminal's line is clean when somebody else writes on it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, TextIO
+
+from ipclock.messages import _
+
+if TYPE_CHECKING:
+    from ipclock.snapshot import Holder, Snapshot
+
+REWRITE_S = 1.0
+STUCK_NOTICE_S = 5.0
+# for an encoding that lacks them (EUC-KR has none of the three)
+PLAIN = {"✓": "[ok]", "⏳": "[..]", "❌": "[!!]"}
+
+
+def encodable(text: str, stream: TextIO) -> str:
+    """Return *text* with the symbols that the stream's encoding lacks spelled out."""
+    encoding = stream.encoding or "ascii"
+    for symbol, plain in PLAIN.items():
+        try:
+            symbol.encode(encoding)
+        except UnicodeEncodeError:
+            text = text.replace(symbol, plain)
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Write one line for a person, to stderr unless told otherwise. A stream that is closed or full is passed over."""
+    target = sys.stderr if stream is None else stream
+    if target is None:
+        return
+    try:
+        target.write(encodable(text, target) + "\n")
+        target.flush()
+    except (OSError, ValueError):
+        pass
+
+
+def cut(text: str, width: int) -> str:
+    """Return the head of *text* that fills at most *width* columns of a terminal; a Korean letter takes two."""
+    import unicodedata
+
+    used = 0
+    for index, letter in enumerate(text):
+        used += 0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        if used > width:
+            return text[:index]
+    return text
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in words: "40 s", "12 min", "3 h 5 min"."""
+    whole = int(seconds)
+    if whole < 60:
+        return _("{seconds} s").format(seconds=whole)
+    if whole < 3600:
+        return _("{minutes} min").format(minutes=whole // 60)
+    return _("{hours} h {minutes} min").format(hours=whole // 3600, minutes=whole % 3600 // 60)
+
+
+def pid_of(holder: Holder) -> str:
+    """Return the PID to show for a holder: the build's own where it is known."""
+    return str(holder.command_pid or holder.pid or "?")
+
+
+def waiting_line(snapshot: Snapshot, waited: float, limit: float, position: int) -> str:
+    """Return the line that says for how long a build has waited, how long it still will, and for whom."""
+    seconds = int(waited)
+    text = _("⏳ waiting ({waited}/{limit} s, left: {left} s, builds: {held}/{capacity})").format(
+        waited=seconds,
+        limit=f"{limit:g}",
+        left=f"{max(0, limit - seconds):g}",
+        held=len(snapshot.holders),
+        capacity=snapshot.capacity,
+    )
+    return text + " · " + standing(snapshot, position)
+
+
+def standing(snapshot: Snapshot, position: int) -> str:
+    """Return the place in line and who holds the slots, since when."""
+    parts = [_("place {position} in line").format(position=position)]
+    if snapshot.drained:
+        parts.append(_("drained"))
+    parts += [f"{holder.label} (PID: {pid_of(holder)}, {span(holder.held_s or 0)})" for holder in snapshot.holders]
+    return " · ".join(parts)
+
+
+class Progress:
+    """The lines about one build's wait. *quiet* drops them all; *interval* is in seconds, for logs."""
+
+    def __init__(self, limit: float, *, quiet: bool, interval: float, terminal: bool) -> None:
+        self._limit = limit
+        self._quiet = quiet
+        self._interval = interval
+        self._terminal = terminal
+        self._begun = time.monotonic()
+        self._looked_at = self._written_at = float("-inf")
+        self._written = ""
+        self._open_line = False
+        self._stuck_said = False
+
+    def due(self) -> bool:
+        """Return whether `waiting` would look at the pool now: once a second is enough for a reader."""
+        return not self._quiet and time.monotonic() - self._looked_at >= REWRITE_S
+
+    def waiting(self, snapshot: Snapshot, position: int) -> None:
+        """Show that the build waits."""
+        now = self._looked_at = time.monotonic()
+        text = waiting_line(snapshot, now - self._begun, self._limit, position)
+        if self._terminal:
+            self._rewrite(text)
+            return
+        # what changed is told at once, the clock alone only at the interval
+        change = f"{position} {[(holder.ticket, holder.state) for holder in snapshot.holders]} {snapshot.capacity}"
+        if change != self._written or now - self._written_at >= self._interval:
+            say(text)
+            self._written, self._written_at = change, now
+
+    def stuck(self, seconds: float, pid: int) -> None:
+        """Show, once, that another process keeps the pool's mutex."""
+        if seconds >= STUCK_NOTICE_S and not self._stuck_said and not self._quiet:
+            self._stuck_said = True
+            self.clear()
+            say(_("⏳ the pool is locked by process {pid}, which does not go on").format(pid=pid or "?"))
+
+    def acquired(self, label: str, held: int, capacity: int) -> None:
+        """Show that the build has its slot and starts."""
+        self.clear()
+        if not self._quiet:
+            say(_("✓ build slot acquired ({held}/{capacity})").format(held=held, capacity=capacity))
+            say(_("✓ starting the build of {label}.").format(label=label))
+
+    def clear(self) -> None:
+        """Leave the terminal's line clean, with the cursor at its start."""
+        if self._open_line:
+            self._write("\r\x1b[K")
+            self._open_line = False
+
+    def _rewrite(self, text: str) -> None:
+        try:
+            width = os.get_terminal_size(sys.stderr.fileno()).columns
+        except (OSError, ValueError):
+            width = 80
+        # one column is left free: a full line would wrap, and \r would then leave its first half behind
+        self._write("\r" + cut(encodable(text, sys.stderr), max(1, (width or 80) - 1)) + "\x1b[K")
+        self._open_line = True
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            pass

@@ -1,0 +1,220 @@
+"""Named POSIX semaphores, opened without trusting what lies at their path.
+
+The only importer of posix_ipc. sem_open(3) maps whatever file it finds: one of size 0 ends the process with SIGBUS,
+garbage with SIGABRT on the first post, 32 zero bytes swallow every post. So the file is looked at first.
+Guarantees: a `Semaphore` was a regular file of a trusted owner in glibc's layout when it was opened.
+Does not guarantee that its path still names it: `replaced` asks.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import posix_ipc
+
+from ipclock.errors import N_, CannotCreate, DamagedSemaphore, IpclockError, NotPermitted, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FOLDER = "/dev/shm"
+SIZE = 32
+# struct new_sem: a 64-bit word (value, number of waiters), then FUTEX_PRIVATE_FLAG's complement for pshared
+SHARED_MARK = (128).to_bytes(4, sys.byteorder)
+
+
+def path_of(name: str) -> str:
+    """Return the path of the file behind the semaphore *name* (sem_overview(7)); the name begins with a slash."""
+    return f"{FOLDER}/sem.{name[1:]}"
+
+
+class Semaphore:
+    """One opened named semaphore. `name` begins with a slash; `identity` is its file's (st_dev, st_ino)."""
+
+    def __init__(self, name: str, semaphore: posix_ipc.Semaphore, identity: tuple[int, int]) -> None:
+        self.name = name
+        self.identity = identity
+        self._semaphore = semaphore
+
+    @property
+    def value(self) -> int:
+        """The number of units that are free now (sem_getvalue(3))."""
+        return int(self._semaphore.value)
+
+    def post(self) -> None:
+        """Give one unit, waking a waiter if there is one (sem_post(3))."""
+        sys.audit("ipclock.sem_post", self.name)
+        self._semaphore.release()
+
+    def try_wait(self) -> bool:
+        """Take one unit if there is one (sem_trywait(3)); return whether it was taken."""
+        return self.wait(0)
+
+    def wait(self, seconds: float) -> bool:
+        """Take one unit within *seconds* (sem_timedwait(3)); return whether it was taken.
+
+        False comes early when a signal was handled. The wait is on CLOCK_REALTIME: a step of the wall clock
+        shortens or stretches it, so callers wait in chunks and keep their own deadline.
+        """
+        sys.audit("ipclock.sem_wait", self.name)
+        try:
+            self._semaphore.acquire(seconds)
+        except (posix_ipc.BusyError, posix_ipc.SignalError):
+            return False
+        return True
+
+    def replaced(self) -> bool:
+        """Return whether the path now names another semaphore, or none: posts there do not reach us."""
+        try:
+            status = os.lstat(path_of(self.name))
+        except OSError:
+            return True
+        return (status.st_dev, status.st_ino) != self.identity
+
+    def close(self) -> None:
+        """Unmap the semaphore (sem_close(3))."""
+        self._semaphore.close()
+
+
+def open_existing(name: str, trusted: Callable[[int], bool]) -> Semaphore | None:
+    """Open the semaphore *name*; None if there is none. *trusted* tells whether a uid may be its owner.
+
+    Raises NotPermitted (77), DamagedSemaphore (69), Unavailable (69).
+    """
+    path = path_of(name)
+    for _ in range(10):
+        before = _inspect(path, trusted)
+        if before is None:
+            return None
+        try:
+            semaphore = posix_ipc.Semaphore(name)
+        except posix_ipc.ExistentialError:
+            continue
+        except (posix_ipc.PermissionsError, OSError) as error:
+            raise NotPermitted(path, str(error)) from None
+        opened = Semaphore(name, semaphore, before)
+        if not opened.replaced():
+            return opened
+        semaphore.close()  # unlinked and made anew between the look and the opening
+    raise DamagedSemaphore(path, N_("it is replaced again and again"))
+
+
+def _inspect(path: str, trusted: Callable[[int], bool]) -> tuple[int, int] | None:
+    try:
+        # O_NONBLOCK: a planted FIFO must not hang us
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if not os.path.isdir(FOLDER):
+            raise Unavailable(FOLDER, N_("no such folder")) from None
+        return None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise DamagedSemaphore(path, N_("not a regular file")) from None
+        if error.errno == errno.ENOTDIR:
+            raise Unavailable(FOLDER, N_("not a folder")) from None
+        raise NotPermitted(path, owner_text(path)) from None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise DamagedSemaphore(path, N_("not a regular file"))
+        if not trusted(status.st_uid):
+            raise NotPermitted(path, owner_text(path))
+        content = os.read(fd, SIZE + 1)
+    finally:
+        os.close(fd)
+    healthy = (
+        len(content) == SIZE
+        and content[8:12] == SHARED_MARK
+        and not any(content[12:])
+        and 0 <= int.from_bytes(content[:8], sys.byteorder) & 0xFFFFFFFF <= posix_ipc.SEMAPHORE_VALUE_MAX
+    )
+    if not healthy:
+        raise DamagedSemaphore(path, N_("wrong size or content"))
+    return status.st_dev, status.st_ino
+
+
+def owner_text(path: str) -> str:
+    """Return "it belongs to uid N" for a message, or that it cannot be told."""
+    try:
+        return f"owner uid {os.lstat(path).st_uid}"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def create(name: str, mode: int, adopt: Callable[[int], None]) -> Semaphore | None:
+    """Make the semaphore *name* with value 0; None if there is one already.
+
+    The mode is set on the file afterwards, since sem_open(3) masks it by the umask. *adopt* is called with a
+    descriptor of the new file, to give it to the pool's owner. Raises CannotCreate (73), Unavailable (69).
+    """
+    path = path_of(name)
+    sys.audit("ipclock.sem_create", name)
+    try:
+        semaphore = posix_ipc.Semaphore(name, posix_ipc.O_CREX, mode=0o600, initial_value=0)
+    except posix_ipc.ExistentialError:
+        if os.path.lexists(path):
+            return None
+        raise Unavailable(FOLDER, N_("no such folder")) from None
+    except (posix_ipc.Error, OSError) as error:
+        raise CannotCreate(path, getattr(error, "strerror", None) or str(error)) from None
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        adopt(fd)
+        os.fchmod(fd, mode)
+        status = os.fstat(fd)
+    finally:
+        os.close(fd)
+    return Semaphore(name, semaphore, (status.st_dev, status.st_ino))
+
+
+def unlink(name: str) -> None:
+    """Remove the name (sem_unlink(3)); one that is gone, or that only its owner may remove, is left alone."""
+    sys.audit("ipclock.sem_unlink", name)
+    with suppress(posix_ipc.Error, OSError):
+        posix_ipc.unlink_semaphore(name)
+
+
+class Turns:
+    """The turn semaphores of a pool, one a waiter: `/oracle-build.17` wakes the waiter with ticket 17."""
+
+    def __init__(self, pool: str, mode: int, trusted: Callable[[int], bool], adopt: Callable[[int], None]) -> None:
+        self._pool = pool
+        self._mode = mode
+        self._trusted = trusted
+        self._adopt = adopt
+
+    def _name(self, ticket: int) -> str:
+        return f"{self._pool}.{ticket}"
+
+    def create(self, ticket: int) -> Semaphore:
+        """Make the turn of *ticket*, in place of one that an earlier life of the pool left behind.
+
+        Raises NotPermitted (77) where a stranger has planted something there, CannotCreate (73).
+        """
+        made = create(self._name(ticket), self._mode, self._adopt)
+        if made is None:
+            self.remove(ticket)
+            made = create(self._name(ticket), self._mode, self._adopt)
+        if made is None:
+            path = path_of(self._name(ticket))
+            raise NotPermitted(path, owner_text(path))
+        return made
+
+    def post(self, ticket: int) -> None:
+        """Wake the waiter. One whose turn is not there (yet), or no usable one, is woken by its own tick."""
+        try:
+            turn = open_existing(self._name(ticket), self._trusted)
+        except IpclockError:
+            return
+        if turn:
+            turn.post()
+            turn.close()
+
+    def remove(self, ticket: int) -> None:
+        """Unlink the turn if it is there."""
+        unlink(self._name(ticket))

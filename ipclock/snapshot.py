@@ -1,0 +1,174 @@
+"""A pool as it stands at one moment, for status, JSON, the waiting line and tests alike.
+
+Reading takes no mutex and writes nothing, so it never delays a build; what changes while it reads may show half
+old, half new, but each record is shown whole.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from ipclock import liveness, policy, process
+from ipclock.records import GATE, HOLDING, QUEUED
+
+if TYPE_CHECKING:
+    from ipclock.records import Entry, Record, Store
+
+
+class Holder(NamedTuple):
+    """Who has a slot. `since` is in seconds of the epoch, `held_s` in seconds; None where the record is damaged.
+
+    `pid` is the supervisor's (or the script's), `command_pid` the build's. `state`: running, orphaned, stopped or
+    unknown. `processes` are those that keep an orphan's beacon.
+    """
+
+    ticket: int
+    slot: int
+    label: str
+    pid: int | None
+    command_pid: int | None
+    user: str
+    since: float | None
+    held_s: float | None
+    state: str
+    processes: list[process.Usage]
+
+
+class Waiter(NamedTuple):
+    """Who stands in line, `position` from 1. Times as in `Holder`; `timeout_s` is how long it is ready to wait."""
+
+    ticket: int
+    position: int
+    label: str
+    pid: int | None
+    user: str
+    since: float | None
+    waited_s: float | None
+    timeout_s: float | None
+    at_gate: bool
+
+
+class Snapshot(NamedTuple):
+    """The pool `name` with `capacity` slots, of which `free` can be had; `drained`: none is given now."""
+
+    name: str
+    capacity: int
+    free: int
+    drained: bool
+    holders: list[Holder]
+    waiters: list[Waiter]
+
+
+def take(store: Store, name: str, *, waiters: bool = True) -> Snapshot:
+    """Read the pool. Without *waiters* the line is left out, which spares reading its records."""
+    capacity, drained = store.capacity or 1, store.drained
+    held = holders(store)
+    free = max(0, policy.limit(capacity, drained) - len(held))
+    return Snapshot(name, capacity, free, drained, held, _waiters(store) if waiters else [])
+
+
+def empty(name: str, capacity: int) -> Snapshot:
+    """Return what a pool that nobody has made yet would show."""
+    return Snapshot(name, capacity, capacity, False, [], [])
+
+
+def holders(store: Store) -> list[Holder]:
+    """Return the living holders in the order of their slots; dead ones that wait for a recover are left out."""
+    found = (_holder(store, entry) for entry in store.entries(HOLDING))
+    return sorted((holder for holder in found if holder), key=lambda holder: holder.slot)
+
+
+def place(store: Store, ticket: int) -> int:
+    """Return the place in line of a waiter, from 1."""
+    return 1 + sum(entry.ticket < ticket for state in (GATE, QUEUED) for entry in store.entries(state))
+
+
+def encloses_us(store: Store, ticket: str) -> bool:
+    """Return whether this process runs inside the build that holds *ticket*: a proof, not a belief.
+
+    Either the holder's process is an ancestor of ours, or the very open file that keeps its beacon lit is open
+    in this process too.
+    """
+    for entry in store.entries(HOLDING):
+        record = store.read(HOLDING, entry) if str(entry.ticket) == ticket else None
+        if record is None or liveness.verdict(store, HOLDING, entry) == policy.DEAD:
+            continue
+        bound = liveness.identity(record)
+        if bound and process.is_ancestor(bound):
+            return True
+        lit = store.beacon(HOLDING, entry) is True
+        if lit and store.shares_beacon(process.open_descriptors(record.device, record.inode)):
+            return True
+    return False
+
+
+def _holder(store: Store, entry: Entry) -> Holder | None:
+    alive = liveness.verdict(store, HOLDING, entry)
+    record = store.read(HOLDING, entry)
+    if record is None or alive == policy.DEAD:
+        return None
+    bound = liveness.identity(record)
+    command = _number(record, "command_pid")
+    stopped = bound is not None and (process.is_stopped(bound) or (command is not None and process.stopped(command)))
+    state = policy.holder_state(alive, process.exists(bound) if bound else None, stopped)
+    return Holder(
+        ticket=entry.ticket,
+        slot=entry.slot,
+        label=record.fields.get("label", "?"),
+        pid=bound.pid if bound else None,
+        command_pid=command,
+        user=_user(record),
+        since=_time(record, "admitted"),
+        held_s=_span(record, "admitted_mono"),
+        state=state,
+        processes=process.users_of(record.device, record.inode) if state == "orphaned" else [],
+    )
+
+
+def _waiters(store: Store) -> list[Waiter]:
+    entries = [(entry, GATE) for entry in store.entries(GATE)] + [(entry, QUEUED) for entry in store.entries(QUEUED)]
+    found: list[Waiter] = []
+    for entry, state in entries:
+        record = store.read(state, entry)
+        if record is None or liveness.verdict(store, state, entry) == policy.DEAD:
+            continue
+        bound = liveness.identity(record)
+        found.append(
+            Waiter(
+                ticket=entry.ticket,
+                position=len(found) + 1,
+                label=record.fields.get("label", "?"),
+                pid=bound.pid if bound else None,
+                user=_user(record),
+                since=_time(record, "arrived"),
+                waited_s=_span(record, "arrived_mono"),
+                timeout_s=_time(record, "timeout"),
+                at_gate=state == GATE,
+            )
+        )
+    return found
+
+
+def _number(record: Record, key: str) -> int | None:
+    text = record.fields.get(key, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+def _time(record: Record, key: str) -> float | None:
+    try:
+        value = float(record.fields[key])
+    except (KeyError, ValueError):
+        return None
+    return value if 0 <= value < 1e11 else None
+
+
+def _span(record: Record, key: str) -> float | None:
+    begun = _time(record, key)
+    return None if begun is None else round(max(0.0, time.monotonic() - begun), 3)
+
+
+def _user(record: Record) -> str:
+    # root's records in somebody's pool are the owner's files, so the record says whose they are
+    uid = _number(record, "uid")
+    return process.user_name(record.uid if uid is None else uid)
