@@ -45,7 +45,7 @@ def get_parser(only: str | None = None) -> argparse.ArgumentParser:
         epilog=_("'ipclock COMMAND --help' tells more."),
     )
     parser.add_argument("-V", "--version", action="version", version=f"ipclock {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="ipclock")
     for name in [only] if only else COMMANDS:
         module = _module(name)
         summary = _(module.SUMMARY)

@@ -152,6 +152,16 @@ class NotPermitted(IpclockError):
         self.reason = reason
 
 
+class Foreign(NotPermitted):
+    """What lies at the path belongs to the user `uid`, whose pool we may not use or who may not be in ours."""
+
+    what = N_("{path}: belongs to another user (uid {uid})")
+
+    def __init__(self, path: str, uid: int) -> None:
+        super().__init__(path, f"owner uid {uid}")
+        self.uid = uid
+
+
 class DamagedSemaphore(IpclockError):
     """What lies at the semaphore's path is no working semaphore."""
 

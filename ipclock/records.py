@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from ipclock.errors import N_, NoPool, NotPermitted, from_os
+from ipclock.errors import N_, Foreign, NoPool, NotPermitted, from_os
 from ipclock.locks import is_locked, out_of_the_way, try_lock, unlock
 
 if TYPE_CHECKING:
@@ -137,8 +137,10 @@ class Store:
         status = os.fstat(self._root)
         ours = os.geteuid() in (0, status.st_uid) or status.st_uid == 0
         shared = status.st_mode & stat.S_IWGRP and status.st_gid in (os.getegid(), *os.getgroups())
-        if not (ours or shared) or status.st_mode & stat.S_IWOTH:
-            raise NotPermitted(self.path, f"owner uid {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}")
+        if status.st_mode & stat.S_IWOTH:
+            raise NotPermitted(self.path, N_("everybody may write to it"))
+        if not (ours or shared):
+            raise Foreign(self.path, status.st_uid)
 
     def _fill(self, create: bool) -> None:
         """Open all that belongs into the folder; make what lacks, so that a creator may die half way."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import posix_ipc
 
-from ipclock.errors import N_, CannotCreate, DamagedSemaphore, IpclockError, NotPermitted, Unavailable
+from ipclock.errors import N_, CannotCreate, DamagedSemaphore, Foreign, IpclockError, NotPermitted, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,8 +95,8 @@ def open_existing(name: str, trusted: Callable[[int], bool]) -> Semaphore | None
             semaphore = posix_ipc.Semaphore(name)
         except posix_ipc.ExistentialError:
             continue
-        except (posix_ipc.PermissionsError, OSError) as error:
-            raise NotPermitted(path, str(error)) from None
+        except (posix_ipc.PermissionsError, OSError):
+            raise foreign(path) from None
         opened = Semaphore(name, semaphore, before)
         if not opened.replaced():
             return opened
@@ -117,13 +117,13 @@ def _inspect(path: str, trusted: Callable[[int], bool]) -> tuple[int, int] | Non
             raise DamagedSemaphore(path, N_("not a regular file")) from None
         if error.errno == errno.ENOTDIR:
             raise Unavailable(FOLDER, N_("not a folder")) from None
-        raise NotPermitted(path, owner_text(path)) from None
+        raise foreign(path) from None
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise DamagedSemaphore(path, N_("not a regular file"))
         if not trusted(status.st_uid):
-            raise NotPermitted(path, owner_text(path))
+            raise foreign(path)
         content = os.read(fd, SIZE + 1)
     finally:
         os.close(fd)
@@ -138,12 +138,12 @@ def _inspect(path: str, trusted: Callable[[int], bool]) -> tuple[int, int] | Non
     return status.st_dev, status.st_ino
 
 
-def owner_text(path: str) -> str:
-    """Return "it belongs to uid N" for a message, or that it cannot be told."""
+def foreign(path: str) -> NotPermitted:
+    """Return the failure that somebody else's file lies at *path*."""
     try:
-        return f"owner uid {os.lstat(path).st_uid}"
+        return Foreign(path, os.lstat(path).st_uid)
     except OSError as error:
-        return error.strerror or str(error)
+        return NotPermitted(path, error.strerror or str(error))
 
 
 def create(name: str, mode: int, adopt: Callable[[int], None]) -> Semaphore | None:
@@ -201,8 +201,7 @@ class Turns:
             self.remove(ticket)
             made = create(self._name(ticket), self._mode, self._adopt)
         if made is None:
-            path = path_of(self._name(ticket))
-            raise NotPermitted(path, owner_text(path))
+            raise foreign(path_of(self._name(ticket)))
         return made
 
     def post(self, ticket: int) -> None:

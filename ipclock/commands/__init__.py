@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
 from ipclock import config
@@ -62,8 +63,8 @@ def add_wait_options(parser: ArgumentParser) -> None:
 
 
 def _exit_status(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= 255):
-        raise ValueError
+    if not (text.isascii() and text.isdigit() and len(text) <= 3 and int(text) <= 255):
+        raise ArgumentTypeError(_("expected a number from 0 to 255"))
     return int(text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
 from ipclock import commands, snapshot
@@ -28,7 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def _ticket(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise ValueError
+        raise ArgumentTypeError(_("a ticket is a number"))
     return int(text)
 
 
