@@ -21,7 +21,7 @@ class Patience:
     """The time that a client has (`timeout`, in seconds from now on) and what it does between its sleeps.
 
     *check* is called often and may raise to make the client leave; *on_wait(ticket)* at every tick of a waiter, up
-    to ten times a second; *on_stuck(seconds, pid)* while another process keeps the pool's mutex.
+    to three times a second; *on_stuck(seconds, pid)* while another process keeps the pool's mutex.
     """
 
     def __init__(

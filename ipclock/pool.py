@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from ipclock.records import OwnRecord
 
 TURN_CHUNK_S = 1.0  # bounds how long a lost wake-up or a step of the wall clock can delay anybody
-GATE_CHUNK_S = 0.1  # the one at the gate looks for holders that died
+GATE_CHUNK_S = 0.33  # the one at the gate looks for holders that died; each look costs about 0.3 ms
+KEEP_DUE_S = 1.0
 RECOVER_DUE_S = 1.0  # one recover a second in the whole pool is enough, whoever does it
 LEAVE_PATIENCE_S = 10.0  # for the mutex on the way out; the beacon is out by then, so nobody depends on it
 
@@ -43,6 +44,7 @@ class Claim:
         self.slot = 0
         self.held = 0
         self.epoch = 0
+        self.kept_at = 0.0
         self.evicted = False
         self.record: OwnRecord | None = None
         self.turn: Semaphore | None = None
@@ -248,7 +250,9 @@ class Pool:
     def tick(self, claim: Claim, patience: Patience, *, at_gate: bool = False) -> None:
         """Look after the pool between two sleeps of a waiter. Raises SlotTimeout (75) when the time is up."""
         patience.tick(claim.ticket)
-        self.keep(claim)
+        if time.monotonic() - claim.kept_at >= KEEP_DUE_S:
+            claim.kept_at = time.monotonic()
+            self.keep(claim)
         if self.store.idle_s() >= RECOVER_DUE_S or (at_gate and self._amiss()):
             self.tidy(patience)
 
