@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 from ipclock import config
 from ipclock.patience import Patience
-from ipclock.pool import Pool
+from ipclock.pool import Claim, Pool
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from ipclock.pool import Claim
 
 DUE_PATIENCE_S = 10.0  # how long a caller that would not wait goes through the gate for a slot that is due to it
 
@@ -87,7 +85,7 @@ def slot(
     try:
         block = block and settings.build_timeout > 0
         patience = Patience(settings.build_timeout if block else DUE_PATIENCE_S)
-        return Slot(pool, label, pool.acquire(label, patience, block=block))
+        return Slot(pool, label, pool.acquire(Claim(label), patience, block=block))
     except BaseException:
         pool.close()
         raise

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ipclock.config import Settings
 
-COMMANDS = ("wrap", "status", "reset", "init")
+COMMANDS = ("wrap", "acquire", "release", "status", "reset", "init")
 
 
 class Parser(argparse.ArgumentParser):

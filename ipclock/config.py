@@ -277,9 +277,12 @@ def debugging() -> bool:
 
 
 def held_slot() -> tuple[str, str] | None:
-    """Return (pool name, ticket) that a build around this process left in the environment. Unproven."""
-    pool, ticket = os.environ.get("IPCLOCK_NAME"), os.environ.get("IPCLOCK_TICKET")
-    return (pool, ticket) if pool and ticket else None
+    """Return (pool name, ticket) that a build around this process left in the environment. Unproven.
+
+    The name is empty where a script exported only the ticket that `ipclock acquire` printed.
+    """
+    ticket = os.environ.get("IPCLOCK_TICKET")
+    return (os.environ.get("IPCLOCK_NAME", ""), ticket) if ticket else None
 
 
 def build_environment(name: str, label: str, ticket: int, slot: int) -> dict[str, str]:

@@ -199,6 +199,18 @@ class NoTicket(IpclockError):
         self.ticket = ticket
 
 
+class NotYours(IpclockError):
+    """The slot of `ticket` is held by a build that this process is no part of."""
+
+    status = 77
+    what = N_("the slot of ticket {ticket} is held by somebody else")
+    remedy = N_("'ipclock reset {ticket}' takes it away by force.")
+
+    def __init__(self, ticket: int) -> None:
+        super().__init__(ticket)
+        self.ticket = ticket
+
+
 class CommandFailed(IpclockError):
     """The command could not be started: 127 not found, 126 found but not executable; as in POSIX `env`."""
 

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from ipclock.records import Entry, Record, Store
 
 
-def identity(record: Record | None) -> process.Identity | None:
-    """Return the process that wrote the record or that it is bound to; None where it does not say."""
+def identity(record: Record | None, key: str = "process") -> process.Identity | None:
+    """Return the process that holds or will hold the slot, or another one named by *key*; None if it is not said."""
     try:
-        return process.Identity.parse(record.fields.get("process", "")) if record else None
+        return process.Identity.parse(record.fields.get(key, "")) if record else None
     except ValueError:
         return None
 
@@ -39,5 +39,6 @@ def verdict(store: Store, state: str, entry: Entry) -> str:
 
 def is_stopped(store: Store, state: str, entry: Entry) -> bool:
     """Return whether the waiter's process is surely stopped: called to the gate, it would block the others."""
-    waiter = identity(store.read(state, entry))
+    record = store.read(state, entry)
+    waiter = identity(record, "waiter") or identity(record)
     return waiter is not None and process.is_stopped(waiter)

@@ -34,12 +34,16 @@ LEAVE_PATIENCE_S = 10.0  # for the mutex on the way out; the beacon is out by th
 class Claim:
     """One client's stake in a pool: first a waiter with a ticket, then a holder with a slot (from 1).
 
+    This process holds it, unless *holder* names another one, which it only waits for. That one is proven alive by
+    *holder_fd*, a descriptor of ours on a file in `new/` that it has open, or else by its identity.
     `held` is how many held one when it was admitted, itself included.
     `evicted` turns true when a reset took the slot away; the build itself goes on.
     """
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, holder: process.Identity | None = None, holder_fd: int | None = None) -> None:
         self.label = label
+        self.holder = holder
+        self.holder_fd = holder_fd
         self.ticket = 0
         self.slot = 0
         self.held = 0
@@ -98,12 +102,11 @@ class Pool:
         self.gate.close()
         self.store.close()
 
-    def acquire(self, label: str, patience: Patience, *, block: bool = True) -> Claim:
-        """Wait for a slot and return the claim that holds it. `release` gives it back.
+    def acquire(self, claim: Claim, patience: Patience, *, block: bool = True) -> Claim:
+        """Wait until the claim holds a slot and return it. `release` gives it back.
 
         Raises SlotTimeout or SlotBusy (75) and whatever *patience* raises; then nothing is left behind.
         """
-        claim = Claim(label)
         try:
             self.arrive(claim, patience, block=block)
             while not claim.slot:
@@ -119,10 +122,12 @@ class Pool:
 
     def arrive(self, claim: Claim, patience: Patience, *, block: bool = True) -> None:
         """Queue the claim under a new ticket. Without *block*, raise SlotBusy (75) unless a slot is due to it."""
+        this = process.identify(os.getpid())
         fields = {
-            "kind": "fd",
+            "kind": "pid" if claim.holder and claim.holder_fd is None else "fd",
             "label": claim.label,
-            "process": str(process.identify(os.getpid())),
+            "process": str(claim.holder or this),
+            "waiter": str(this),
             "uid": str(os.getuid()),
             "timeout": f"{patience.timeout:g}",
             **_stamp("arrived"),
@@ -132,7 +137,7 @@ class Pool:
             self.recover(sweep=not block)
             if not block:
                 self._refuse_to_wait()
-            claim.record = self.store.draft(fields)
+            claim.record = self.store.draft(fields, claim.holder_fd)
             claim.ticket = self.store.draw_ticket()
             self.store.publish(claim.record, QUEUED, claim.entry)
             self.call_next()
@@ -305,7 +310,10 @@ class Pool:
         if claim.slot:
             taken = [entry.slot for entry in self.store.entries(HOLDING)]
             claim.slot = policy.lowest_free_slot(taken) if claim.slot in taken else claim.slot
-            # the new file's beacon is ours alone, the build has the old one: count the build by its process
+        # the new file's beacon is ours alone, the build has the old one: count the build by its process
+        if claim.holder:
+            fields["kind"] = "pid"
+        elif claim.slot:
             fields |= _as_process(fields.get("command_pid"))
         claim.record = self.store.draft(fields)
         self.store.publish(claim.record, HOLDING if claim.slot else QUEUED, claim.entry)

@@ -15,8 +15,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from ipclock.errors import N_, Foreign, NoPool, NotPermitted, from_os
-from ipclock.locks import is_locked, out_of_the_way, try_lock, unlock
+from ipclock.errors import N_, BadValue, Foreign, NoPool, NotPermitted, from_os
+from ipclock.locks import is_locked, is_writable, out_of_the_way, try_lock, unlock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +26,9 @@ NUMBERS = ("mutex", "ticket", "capacity", "epoch")
 
 MAX_RECORD_BYTES = 4096  # one page: a finished record can be appended to even when the file system is full
 DRAFT_GRACE_S = 60.0
+# the two beacons of a record, a byte each: who waits and who holds need not be the same process (`acquire --fd`), and
+# the rename into holding/ is what makes the other one count
+WAITER_BYTE, HOLDER_BYTE = 0, 1
 
 
 class Entry(NamedTuple):
@@ -63,7 +66,7 @@ def _entry(name: str) -> Entry | None:
 
 
 class OwnRecord:
-    """The record of this process: its open file, whose lock is the beacon, and all that was written into it."""
+    """The record of this process: its open file, whose locks are the beacons, and all that was written into it."""
 
     def __init__(self, fd: int, draft: str) -> None:
         self.fd = fd
@@ -275,13 +278,23 @@ class Store:
         """Return whether the record lies in the folder."""
         return os.access(entry.file, os.F_OK, dir_fd=self._fds[state], follow_symlinks=False)
 
-    def draft(self, fields: dict[str, str]) -> OwnRecord:
-        """Write a record in `new/` and light its beacon. `publish` makes it a record of the pool."""
-        name = f"{os.getpid()}.{time.monotonic_ns()}"
-        fd = os.open(name, _FILE_FLAGS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._fds[NEW])
+    def draft(self, fields: dict[str, str], holder_fd: int | None = None) -> OwnRecord:
+        """Write a record in `new/` and light its beacons. `publish` makes it a record of the pool.
+
+        With *holder_fd* the record is written into the file in `new/` that a script has opened under this
+        descriptor: the holder's beacon is then lit on the script's open file, the waiter's on ours.
+        Raises BadValue (2) for a descriptor that is no such file.
+        """
+        if holder_fd is None:
+            name = f"{os.getpid()}.{time.monotonic_ns()}"
+            fd = os.open(name, _FILE_FLAGS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._fds[NEW])
+        else:
+            name = self._name_of_draft(holder_fd)
+            fd = os.open(name, _FILE_FLAGS, dir_fd=self._fds[NEW])
         try:
-            # the beacon first: an unlocked file in new/ is anybody's to clear away
-            try_lock(fd)
+            # the beacons first: an unlocked file in new/ is anybody's to clear away
+            try_lock(fd, WAITER_BYTE)
+            try_lock(fd if holder_fd is None else holder_fd, HOLDER_BYTE)
             self.adopt(fd)
             os.fchmod(fd, self.mode)
             fd = out_of_the_way(fd)
@@ -292,6 +305,18 @@ class Store:
             os.close(fd)
             raise
         return record
+
+    def _name_of_draft(self, fd: int) -> str:
+        try:
+            wanted = os.fstat(fd)
+            writable = is_writable(fd)
+            for name in os.listdir(self._fds[NEW]) if writable and wanted.st_size == 0 else []:
+                status = os.stat(name, dir_fd=self._fds[NEW], follow_symlinks=False)
+                if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino) and status.st_nlink == 1:
+                    return name
+        except OSError:
+            pass
+        raise BadValue("--fd", str(fd), f"an empty file in {self.path}/{NEW} that is open for writing", usage=True)
 
     def publish(self, record: OwnRecord, state: str, entry: Entry) -> None:
         """Rename a draft into a state folder."""
@@ -324,10 +349,13 @@ class Store:
         return os.open(name, os.O_RDONLY | _SAFE_FLAGS, dir_fd=self._fds[state])
 
     def beacon(self, state: str, entry: Entry) -> bool | None:
-        """Return whether the record's beacon is held; None where we may not ask. A record that is gone: False."""
-        return self._beacon(state, entry.file)
+        """Return whether the record's beacon is held; None where we may not ask. A record that is gone: False.
 
-    def _beacon(self, state: str, name: str) -> bool | None:
+        In `holding/` the holder's beacon counts, elsewhere the waiter's.
+        """
+        return self._beacon(state, entry.file, HOLDER_BYTE if state == HOLDING else WAITER_BYTE)
+
+    def _beacon(self, state: str, name: str, byte: int | None = None) -> bool | None:
         try:
             fd = self._open_record(state, name)
         except FileNotFoundError:
@@ -335,7 +363,7 @@ class Store:
         except OSError:
             return None
         try:
-            return is_locked(fd)
+            return is_locked(fd, byte)
         except OSError:
             return None
         finally:
@@ -361,7 +389,7 @@ class Store:
 
         Somebody who merely opened the file sees the lock; through its own open file it looks free.
         """
-        return any(not is_locked(fd) for fd in descriptors)
+        return any(not is_locked(fd, HOLDER_BYTE) for fd in descriptors)
 
     def sweep_drafts(self) -> None:
         """Clear away files in `new/` that nobody has locked for a minute: their writers died."""

@@ -84,14 +84,27 @@ def place(store: Store, ticket: int) -> int:
     return 1 + sum(entry.ticket < ticket for state in (GATE, QUEUED) for entry in store.entries(state))
 
 
+NESTED = "0"  # what `acquire` prints as the ticket where the slot is that of a build around it
+
+
+def holds(store: Store, ticket: int) -> bool:
+    """Return whether the ticket has a slot."""
+    return any(entry.ticket == ticket for entry in store.entries(HOLDING))
+
+
+def tickets_around_us(store: Store) -> list[int]:
+    """Return the tickets of the builds that this process runs inside of."""
+    return [entry.ticket for entry in store.entries(HOLDING) if encloses_us(store, str(entry.ticket))]
+
+
 def encloses_us(store: Store, ticket: str) -> bool:
     """Return whether this process runs inside the build that holds *ticket*: a proof, not a belief.
 
-    Either the holder's process is an ancestor of ours, or the very open file that keeps its beacon lit is open
-    in this process too.
+    With NESTED for a ticket any holder's build will do. Either the holder's process is an ancestor of ours, or the
+    very open file that keeps its beacon lit is open in this process too.
     """
     for entry in store.entries(HOLDING):
-        record = store.read(HOLDING, entry) if str(entry.ticket) == ticket else None
+        record = store.read(HOLDING, entry) if ticket in (NESTED, str(entry.ticket)) else None
         if record is None or liveness.verdict(store, HOLDING, entry) == policy.DEAD:
             continue
         bound = liveness.identity(record)

@@ -10,8 +10,8 @@ from ipclock import config
 from ipclock.messages import _
 from ipclock.patience import Patience
 from ipclock.pool import Pool
-from ipclock.progress import Progress
-from ipclock.snapshot import place, take
+from ipclock.progress import Progress, say
+from ipclock.snapshot import encloses_us, place, take
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ipclock.config import Settings
     from ipclock.pool import Claim
 
+MUTEX_PATIENCE_S = 10.0  # how long a command that does not wait for a slot waits for the pool's mutex
 DUE_PATIENCE_S = 10.0  # how long -n goes through the gate for a slot that is due to it
 
 
@@ -62,6 +63,13 @@ def add_wait_options(parser: ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help=_("no lines of our own but errors"))
 
 
+def ticket(text: str) -> int:
+    """Return the ticket that an argument says."""
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise ArgumentTypeError(_("a ticket is a number"))
+    return int(text)
+
+
 def _exit_status(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 3 and int(text) <= 255):
         raise ArgumentTypeError(_("expected a number from 0 to 255"))
@@ -73,8 +81,20 @@ def open_pool(settings: Settings, *, repair: bool = False) -> Pool:
     return Pool.open(settings.semaphore_name, settings.lock_dir, settings.max_parallel_builds, repair=repair)
 
 
-def take_slot(pool: Pool, label: str, args: Namespace, settings: Settings, check: Callable[[], None]) -> Claim:
-    """Wait for a slot on behalf of a person, with the waiting line, and return the claim.
+def is_nested(pool: Pool) -> bool:
+    """Return whether a build around us holds a slot of this pool: waiting for another could wait for ever."""
+    held = config.held_slot()
+    if held is None or held[0] not in ("", pool.name):
+        return False
+    if encloses_us(pool.store, held[1]):
+        return True
+    text = _("ipclock: warning: IPCLOCK_TICKET={ticket} holds no slot around this process; ignored")
+    say(text.format(ticket=ascii(held[1])))
+    return False
+
+
+def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, check: Callable[[], None]) -> None:
+    """Wait for a slot on behalf of a person, with the waiting line, until the claim holds one.
 
     *check* raises to stop waiting. A change of the capacity in the settings file is taken over meanwhile.
     """
@@ -96,9 +116,8 @@ def take_slot(pool: Pool, label: str, args: Namespace, settings: Settings, check
 
     patience = Patience(limit if block else DUE_PATIENCE_S, check, on_wait, progress.stuck)
     try:
-        claim = pool.acquire(label, patience, block=block)
+        pool.acquire(claim, patience, block=block)
     finally:
         progress.clear()
     if not args.quiet:
-        progress.acquired(label, claim.held, pool.capacity)
-    return claim
+        progress.acquired(claim.label, claim.held, pool.capacity)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ipclock.config import Settings
 
 SUMMARY = N_("make the pool and print its folder")
-MUTEX_PATIENCE_S = 10.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -25,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, settings: Settings) -> int:
     """Make the pool, with the semaphore's value at the free slots, and print its folder on stdout."""
     pool = commands.open_pool(settings)
-    pool.tidy(Patience(MUTEX_PATIENCE_S))
+    pool.tidy(Patience(commands.MUTEX_PATIENCE_S))
     print(pool.store.path)
     pool.close()
     return 0

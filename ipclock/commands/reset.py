@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
 from ipclock import commands, snapshot
@@ -17,20 +16,13 @@ if TYPE_CHECKING:
     from ipclock.config import Settings
 
 SUMMARY = N_("force-unlock: take all slots back, or one")
-MUTEX_PATIENCE_S = 10.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
     help_text = _("only the slot with this ticket (see status --json)")
-    parser.add_argument("ticket", metavar="TICKET", nargs="?", type=_ticket, help=help_text)
+    parser.add_argument("ticket", metavar="TICKET", nargs="?", type=commands.ticket, help=help_text)
     commands.add_pool_options(parser)
-
-
-def _ticket(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise ArgumentTypeError(_("a ticket is a number"))
-    return int(text)
 
 
 def run(args: Namespace, settings: Settings) -> int:
@@ -38,7 +30,7 @@ def run(args: Namespace, settings: Settings) -> int:
     pool = commands.open_pool(settings, repair=True)
     holders = [holder for holder in snapshot.holders(pool.store) if args.ticket in (None, holder.ticket)]
     stuck = Progress(0, quiet=False, interval=1, terminal=False).stuck
-    pool.reset(Patience(MUTEX_PATIENCE_S, on_stuck=stuck), args.ticket)
+    pool.reset(Patience(commands.MUTEX_PATIENCE_S, on_stuck=stuck), args.ticket)
     pool.close()
     for holder in holders:
         text = _("ipclock: {label} (PID: {pid}) lost its slot; it goes on running")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipclock import commands, config, progress, snapshot, supervise
+from ipclock import commands, config, supervise
 from ipclock.errors import N_, UsageError
 from ipclock.messages import _
+from ipclock.pool import Claim
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from ipclock.config import Settings
-    from ipclock.pool import Pool
 
 SUMMARY = N_("run a command in a build slot")
 USAGE = "%(prog)s [-w SEC | -n] [-E CODE] [-q] LABEL -- COMMAND [ARG ...]"
@@ -33,9 +33,10 @@ def run(args: Namespace, settings: Settings) -> int:
     label = config.checked_label(args.label)
     notices = supervise.Notices()
     pool = commands.open_pool(settings)
-    if _is_nested(pool):
+    if commands.is_nested(pool):
         return _end(supervise.run(args.command_line, config.inherited_environment(), notices))
-    claim = commands.take_slot(pool, label, args, settings, notices.check)
+    claim = Claim(label)
+    commands.take_slot(pool, claim, args, settings, notices.check)
     try:
         status = supervise.run(
             args.command_line,
@@ -48,21 +49,6 @@ def run(args: Namespace, settings: Settings) -> int:
     finally:
         pool.release(claim)
     return _end(status)
-
-
-def _is_nested(pool: Pool) -> bool:
-    """Return whether a build around us holds a slot of this pool: waiting for another could wait for ever."""
-    held = config.held_slot()
-    if held is None or held[0] != pool.name:
-        return False
-    if snapshot.encloses_us(pool.store, held[1]):
-        return True
-    progress.say(
-        _("ipclock: warning: IPCLOCK_TICKET={ticket} holds no slot around this process; ignored").format(
-            ticket=ascii(held[1])
-        )
-    )
-    return False
 
 
 def _end(status: int) -> int:

@@ -1,0 +1,67 @@
+"""`ipclock acquire LABEL`: take a slot for the calling script, which holds it after this process has ended."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentTypeError
+from typing import TYPE_CHECKING
+
+from ipclock import commands, config, process, supervise
+from ipclock.errors import N_, BadValue
+from ipclock.messages import _
+from ipclock.pool import Claim
+from ipclock.snapshot import NESTED
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from ipclock.config import Settings
+
+SUMMARY = N_("take a slot for the calling script; print its ticket")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    commands.add_wait_options(parser)
+    parser.add_argument(
+        "--fd",
+        metavar="N",
+        type=_number,
+        help=_("hold the slot while descriptor N is open: a new file in the pool's folder new/"),
+    )
+    parser.add_argument(
+        "--pid", metavar="PID", type=_number, help=_("hold the slot while process PID lives (the parent)")
+    )
+    commands.add_pool_options(parser)
+    parser.add_argument("label", metavar="LABEL", help=_("what is built; shown to those who wait"))
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ArgumentTypeError(_("not a number"))
+    return int(text)
+
+
+def run(args: Namespace, settings: Settings) -> int:
+    """Wait for the slot, bind it to the script and print the ticket on stdout."""
+    label = config.checked_label(args.label)
+    pid = os.getppid() if args.pid is None else args.pid
+    try:
+        holder = process.identify(pid)
+    except OSError:
+        raise BadValue("--pid", str(pid), N_("the PID of a living process"), usage=True) from None
+    notices = supervise.Notices()
+    pool = commands.open_pool(settings)
+    if commands.is_nested(pool):
+        print(NESTED)
+        return 0
+    claim = Claim(label, holder, args.fd)
+    commands.take_slot(pool, claim, args, settings, notices.check)
+    try:
+        notices.check()
+        print(claim.ticket, flush=True)
+    except BaseException:
+        # nobody has read the ticket, so nobody would give it back before the script ends
+        pool.release(claim)
+        raise
+    return 0

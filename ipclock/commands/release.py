@@ -1,0 +1,57 @@
+"""`ipclock release [TICKET]`: give back a slot that `acquire` has taken."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ipclock import commands, config, snapshot
+from ipclock.errors import N_, NoTicket, NotYours, UsageError
+from ipclock.messages import _
+from ipclock.patience import Patience
+from ipclock.progress import say
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from ipclock.config import Settings
+    from ipclock.pool import Pool
+
+SUMMARY = N_("give back a slot taken by acquire")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    help_text = _("what acquire has printed ($IPCLOCK_TICKET, else the caller's only slot)")
+    parser.add_argument("ticket", metavar="TICKET", nargs="?", type=commands.ticket, help=help_text)
+    parser.add_argument("-q", "--quiet", action="store_true", help=_("no lines of our own but errors"))
+    commands.add_pool_options(parser)
+
+
+def run(args: Namespace, settings: Settings) -> int:
+    """Give the slot back. One that is gone already is a warning: a trap may run twice."""
+    pool = commands.open_pool(settings)
+    ticket = _ticket(pool) if args.ticket is None else args.ticket
+    if str(ticket) == snapshot.NESTED:
+        return 0  # the slot is that of a build around the script, which gives it back itself
+    if ticket is not None and snapshot.holds(pool.store, ticket):
+        if not snapshot.encloses_us(pool.store, str(ticket)):
+            raise NotYours(ticket)
+        with suppress(NoTicket):  # given back by somebody else just now
+            pool.reset(Patience(commands.MUTEX_PATIENCE_S), ticket)
+        return 0
+    if not args.quiet:
+        text = _("ipclock: warning: no slot to give back (ticket {ticket})")
+        say(text.format(ticket="?" if ticket is None else ticket))
+    return 0
+
+
+def _ticket(pool: Pool) -> int | None:
+    held = config.held_slot()
+    if held and held[0] in ("", pool.name) and held[1].isascii() and held[1].isdigit():
+        return int(held[1])
+    around = snapshot.tickets_around_us(pool.store)
+    if len(around) > 1:
+        text = _("several slots are held here; say which: {tickets}")
+        raise UsageError(text.format(tickets=" ".join(map(str, around))), "ipclock release")
+    return around[0] if around else None
