@@ -1,0 +1,24 @@
+# Settings of the build lock and of the deploy scripts beside it.
+#
+# Read by ipclock, which takes KEY=VALUE lines and executes nothing, and sourced by the scripts. A variable that is set
+# in the environment wins: BUILD_TIMEOUT=900 ./deploy-staging.sh
+# shellcheck shell=bash disable=SC2034  # the scripts and ipclock use them
+
+# How many builds may run at once. A change applies from the next build on, and to those that wait, by itself.
+MAX_PARALLEL_BUILDS=1
+
+# How long a build waits for its turn, in seconds (or 15m).
+BUILD_TIMEOUT=600
+
+# Where the records of the running builds are kept. Left out: /dev/shm.
+# LOCK_DIR="/tmp/oracle-build-locks"
+
+# What a build that timed out recommends.
+STATUS_HINT="./scripts/oracle/check-build-status.sh"
+RESET_HINT="./scripts/oracle/force-unlock.sh"
+
+# Where releases are put. Left empty: the folder .deploy of the project.
+DEPLOY_ROOT=""
+
+# What makes the artefact "$ARTEFACT", run by bash in the project's folder. Left empty: a tarball of the folder.
+BUILD_COMMAND=""
