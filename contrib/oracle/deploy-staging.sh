@@ -13,7 +13,7 @@ locate_project "${1-}"
 acquire_lock "${BUILD_LABEL:-Staging Deployment}"
 release=$(new_release staging)
 export ARTEFACT=$release/artefact.tar.gz
-if [ -n "$BUILD_COMMAND" ]; then
+if [ -n "${BUILD_COMMAND-}" ]; then
     (cd -- "$project_dir" && bash -c "$BUILD_COMMAND") || {
         status=$?
         rm -rf -- "$release"

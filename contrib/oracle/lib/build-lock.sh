@@ -20,16 +20,17 @@ init_semaphore() {
 # Wait for a slot for the project "$1" and hold it. Called again while the slot is held, it counts: the last
 # release_lock gives the slot back. Returns the exit status of `ipclock acquire`.
 acquire_lock() {
-    local project=${1:?acquire_lock: which project?} folder file
+    # in $(...) BASHPID would be that subshell's
+    local project=${1:?acquire_lock: which project?} shell=$BASHPID folder file
     if ((_build_lock_depth > 0)); then
         _build_lock_depth=$((_build_lock_depth + 1))
         return 0
     fi
     folder=$(ipclock init) || return
-    file=$folder/new/$BASHPID.$RANDOM$RANDOM
+    file=$folder/new/$shell.$RANDOM$RANDOM
     # the descriptor is the hold: every process that inherits it keeps the slot
     exec {_build_lock_fd}>"$file" || return
-    _build_lock_ticket=$(ipclock acquire --fd "$_build_lock_fd" --pid "$BASHPID" "$project") || {
+    _build_lock_ticket=$(ipclock acquire --fd "$_build_lock_fd" --pid "$shell" "$project") || {
         local status=$?
         exec {_build_lock_fd}>&-
         rm -f -- "$file"
@@ -44,7 +45,7 @@ acquire_lock() {
         export IPCLOCK_TICKET=$_build_lock_ticket
     fi
     _build_lock_depth=1
-    _build_lock_shell=$BASHPID
+    _build_lock_shell=$shell
     _build_lock_trap EXIT
     trap '_build_lock_exit' EXIT
 }

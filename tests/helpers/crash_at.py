@@ -1,0 +1,268 @@
+"""Children forked from the test: as another user, as an `ipclock` of their own, killed at a chosen audit event.
+
+A fork spares each of a few hundred children the start of an interpreter, and lets a test become another user who may
+not read the source tree. The production code has no hooks for this: Python itself reports what it is about to ask
+of the kernel (sys.addaudithook), and `semaphore` reports what posix_ipc does not. Needs a test process without
+threads.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import traceback
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import pytest
+
+from ipclock import api, cli, supervise
+from ipclock.commands import init, reset, status, wrap
+from tests.helpers.world import HANG_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+T = TypeVar("T")
+USER, OTHER_USER = 54321, 54322  # nobody's, on any usual machine
+LOADED = (api, init, reset, status, wrap, supervise)  # before the fork: a child must not read the source tree
+
+# What leaves something behind in a pool, or asks it; a crash comes right before the event.
+POINTS = (
+    *("open", "os.mkdir", "os.chmod", "os.chown", "os.rename", "os.remove", "os.listdir", "os.posix_spawn"),
+    *("fcntl.fcntl", "ipclock.sem_create", "ipclock.sem_post", "ipclock.sem_wait", "ipclock.sem_unlink"),
+)
+
+
+class Crash(NamedTuple):
+    """Die right before the *nth* of POINTS that follows the *start*; with 0 live on, and only write them down.
+
+    The start is the name of an event, or a piece of text that one of its arguments holds.
+    """
+
+    start: str
+    nth: int = 0
+
+
+def _install(crash: Crash, trace: int) -> None:
+    seen = -1
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal seen
+        if event not in POINTS:
+            return
+        texts = [str(argument) for argument in arguments if isinstance(argument, str | int)]
+        if seen >= 0:
+            seen += 1
+            os.write(trace, f"{event} {' '.join(texts)}\n".encode())  # no audit event of its own
+            if seen == crash.nth:
+                os.kill(os.getpid(), signal.SIGKILL)
+        elif event == crash.start or any(crash.start in text for text in texts):
+            seen = 0
+
+    sys.addaudithook(hook)
+
+
+def become(uid: int) -> None:
+    """Give up root's rights for those of user *uid* and a group of the same number."""
+    if uid != os.geteuid():
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
+
+
+def needs_root(uid: int) -> None:
+    """Skip the test where it cannot become user *uid*."""
+    if os.geteuid() not in (0, uid):
+        pytest.skip("only root can become another user")
+
+
+def in_child(function: Callable[[], T], uid: int | None = None, umask: int = 0o022) -> T:
+    """Return what *function* returns in a forked child, as user *uid*. If the child crashes, only the test fails."""
+    uid = os.geteuid() if uid is None else uid
+    needs_root(uid)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            become(uid)
+            os.umask(umask)
+            answer: tuple[str, object] = ("value", function())
+        except BaseException:
+            answer = ("failure", traceback.format_exc())
+        with open(writing, "wb") as stream:
+            stream.write(pickle.dumps(answer))
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as stream:
+        if not select.select([stream], [], [], HANG_S)[0]:
+            os.kill(pid, signal.SIGKILL)
+        data = stream.read()
+    how = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if not data:
+        raise AssertionError(f"the child ended with {how} and said nothing")
+    kind, value = pickle.loads(data)
+    if kind == "failure":
+        raise AssertionError(value)
+    returned: T = value
+    return returned
+
+
+class Client:
+    """A forked process that runs `ipclock` with *arguments*; its stdin, stdout and stderr are the test's to use."""
+
+    def __init__(
+        self,
+        *arguments: str,
+        env: Mapping[str, str],
+        uid: int | None = None,
+        umask: int = 0o022,
+        crash: Crash | None = None,
+    ) -> None:
+        uid = os.geteuid() if uid is None else uid
+        needs_root(uid)
+        stdin, self._stdin = os.pipe()
+        self._stdout, stdout = os.pipe()
+        self._stderr = os.memfd_create("stderr")
+        self._trace = os.memfd_create("trace")
+        self.pid = os.fork()
+        if self.pid == 0:
+            trace = os.dup2(self._trace, 3, inheritable=False) if stdin > 3 else self._trace
+            _child([stdin, stdout, self._stderr, trace], arguments, env, uid, umask, crash)
+        self._pidfd = os.pidfd_open(self.pid)
+        self._code: int | None = None
+        os.close(stdin)
+        os.close(stdout)
+
+    def line(self) -> str:
+        """Return the next line of stdout; "" once all of its writers are gone."""
+        text = b""
+        while not text.endswith(b"\n"):
+            if not select.select([self._stdout], [], [], HANG_S)[0]:
+                raise AssertionError(f"no line on stdout; stderr: {self.errors()!r}")
+            letter = os.read(self._stdout, 1)
+            if not letter:
+                break
+            text += letter
+        return text.decode().removesuffix("\n")
+
+    def finish(self) -> None:
+        """Close the stdin of the client and its build."""
+        if self._stdin >= 0:
+            os.close(self._stdin)
+            self._stdin = -1
+
+    def running(self) -> bool:
+        """Return whether the client itself has not ended."""
+        return self._code is None and not select.select([self._pidfd], [], [], 0)[0]
+
+    def wait(self) -> int:
+        """Return the exit status, -n for signal n."""
+        if self._code is None:
+            if not select.select([self._pidfd], [], [], HANG_S)[0]:
+                raise AssertionError(f"the client does not end; trace {self.trace()[-3:]}, stderr: {self.errors()!r}")
+            self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._code
+
+    def end(self) -> int:
+        """Let the build end, and return the exit status."""
+        self.finish()
+        return self.wait()
+
+    def kill(self) -> int:
+        """SIGKILL the client alone."""
+        if self.running():
+            os.kill(self.pid, signal.SIGKILL)
+        return self.wait()
+
+    def errors(self) -> str:
+        """Return what was written to stderr so far."""
+        return os.pread(self._stderr, 1 << 20, 0).decode()
+
+    def trace(self) -> list[str]:
+        """Return the events since the start of the count, the last one being where it was killed."""
+        return os.pread(self._trace, 1 << 20, 0).decode().splitlines()
+
+    def close(self) -> None:
+        """End the client and close all that belongs to it."""
+        self.finish()
+        self.kill()
+        for fd in (self._stdout, self._stderr, self._trace, self._pidfd):
+            os.close(fd)
+
+
+def _child(
+    streams: list[int],
+    arguments: tuple[str, ...],
+    env: Mapping[str, str],
+    uid: int,
+    umask: int,
+    crash: Crash | None,
+) -> None:
+    code = 255
+    try:
+        for number, fd in enumerate(streams):
+            os.dup2(fd, number, inheritable=number < 3)
+        # a copy of another client's stdin would keep that client's build from seeing its end
+        os.closerange(len(streams), 4096)
+        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")
+        os.chdir("/")
+        os.environ.clear()
+        os.environ.update(env)
+        os.umask(umask)
+        become(uid)
+        if crash:
+            _install(crash, 3)
+        code = cli.main(arguments)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+
+
+@contextmanager
+def sysctl(path: str, value: int) -> Iterator[None]:
+    """Set a number under /proc/sys for a while; skip the test where that is not allowed."""
+    file = Path("/proc/sys", path)
+    try:
+        before = file.read_text()
+        file.write_text(f"{value}\n")
+    except OSError as error:
+        pytest.skip(f"{file} cannot be set: {error.strerror}")
+    try:
+        yield
+    finally:
+        file.write_text(before)
+
+
+@cache
+def _can_unshare(*options: str) -> str:
+    try:
+        done = subprocess.run(["unshare", *options, "true"], capture_output=True, text=True, check=False)
+    except OSError as error:
+        return str(error)
+    return done.stderr
+
+
+def unshared(options: list[str], script: str, *arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Run a shell script in namespaces of its own; return (exit status, stdout and stderr as they came)."""
+    if problem := _can_unshare(*options):
+        pytest.skip(f"unshare is not possible here: {problem.strip()}")
+    done = subprocess.run(
+        ["unshare", *options, "sh", "-euc", script, "sh", *arguments],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=HANG_S,
+        check=False,
+    )
+    return done.returncode, done.stdout
