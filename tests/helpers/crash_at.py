@@ -133,8 +133,7 @@ class Client:
         self._trace = os.memfd_create("trace")
         self.pid = os.fork()
         if self.pid == 0:
-            trace = os.dup2(self._trace, 3, inheritable=False) if stdin > 3 else self._trace
-            _child([stdin, stdout, self._stderr, trace], arguments, env, uid, umask, crash)
+            _child([stdin, stdout, self._stderr, self._trace], arguments, env, uid, umask, crash)
         self._pidfd = os.pidfd_open(self.pid)
         self._code: int | None = None
         os.close(stdin)
@@ -211,7 +210,7 @@ def _child(
             os.dup2(fd, number, inheritable=number < 3)
         # a copy of another client's stdin would keep that client's build from seeing its end
         os.closerange(len(streams), 4096)
-        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")
+        sys.stdin, sys.stdout, sys.stderr = (os.fdopen(fd, mode) for fd, mode in enumerate("rww"))
         os.chdir("/")
         os.environ.clear()
         os.environ.update(env)

@@ -1,0 +1,539 @@
+"""Settings: where each comes from, what each accepts, how the shell file is read, and when its change is told."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as some
+
+from ipclock import config
+from ipclock.errors import BadConfig, BadValue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEYS = [setting.key for setting in config.SETTINGS]
+# for each key: the texts that stand in option, environment and file, with the values that they mean; the default
+SOURCES: dict[str, tuple[tuple[str, Any], tuple[str, Any], tuple[str, Any], Any]] = {
+    "MAX_PARALLEL_BUILDS": (("2", 2), ("3", 3), ("4", 4), None),
+    "BUILD_TIMEOUT": (("1m", 60.0), ("2", 2.0), ("3.5", 3.5), 600.0),
+    "LOCK_DIR": (("/o", "/o"), ("/e", "/e"), ("/f", "/f"), "/dev/shm"),
+    "SEMAPHORE_NAME": (("/o", "/o"), ("e", "/e"), ("/f", "/f"), "/oracle-build"),
+    "PROGRESS_INTERVAL": (("1", 1.0), ("2", 2.0), ("0.5", 0.5), 5.0),
+    "STATUS_HINT": (("o", "o"), ("e", "e"), ("f", "f"), "ipclock status"),
+    "RESET_HINT": (("o", "o"), ("e", "e"), ("f", "f"), "sudo ipclock reset"),
+}
+KOREAN = "스테이징 배포"
+# a file that each example writes anew may be shared, and a busy machine is no failure
+steady = settings(
+    deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200
+)
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An environment that says nothing, and no settings file."""
+    for key in (*KEYS, "HOME", "IPCLOCK_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(key, raising=False)
+    empty = tmp_path / "empty.sh"
+    empty.touch()
+    monkeypatch.setenv("IPCLOCK_CONFIG", str(empty))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nowhere"))
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The settings file in force."""
+    path = tmp_path / "build-config.sh"
+    path.touch()
+    monkeypatch.setenv("IPCLOCK_CONFIG", str(path))
+    return path
+
+
+def outcome(function: Callable[[], object]) -> object:
+    """Return the result, or the kind of error and its exit status."""
+    try:
+        return function()
+    except (BadValue, BadConfig) as error:
+        return type(error).__name__, error.status
+
+
+# Where a setting comes from
+
+
+def test_every_setting_is_covered_here() -> None:
+    assert (list(SOURCES), sorted(key.lower() for key in KEYS)) == (
+        KEYS,
+        sorted(set(config.Settings._fields) - {"capacity_file"}),
+    )
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_option_goes_before_environment_before_file_before_default(
+    key: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    option, environment, in_file, default = SOURCES[key]
+    seen = [getattr(config.load({key: None}), key.lower())]
+
+    file.write_text(f"{key}={in_file[0]}\n")
+    seen.append(getattr(config.load({key: None}), key.lower()))
+    monkeypatch.setenv(key, environment[0])
+    seen.append(getattr(config.load({key: None}), key.lower()))
+    seen.append(getattr(config.load({key: option[0]}), key.lower()))
+
+    assert seen == [default, in_file[1], environment[1], option[1]]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_empty_variable_is_as_good_as_none(key: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(key, "")
+    file.write_text(f"{key}={SOURCES[key][2][0]}\n")
+
+    assert getattr(config.load(), key.lower()) == SOURCES[key][2][1]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_bad_value_is_blamed_on_the_place_where_it_stood(
+    key: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    file.write_text(f"{key}=''\n")
+    for environment, option in (("", None), ("\t", None), ("\t", "\t")):
+        monkeypatch.setenv(key, environment)
+        with pytest.raises(BadValue) as caught:
+            config.load({key: option})
+        found.append((caught.value.where, caught.value.status))
+
+    setting = config.SETTINGS[KEYS.index(key)]
+    assert found == [(f"{file}: {key}", 78), (f"${key}", 78), (setting.option, 2)]
+
+
+def test_a_bad_value_that_is_overruled_does_no_harm(file: Path) -> None:
+    file.write_text("MAX_PARALLEL_BUILDS=lots\n")
+
+    assert config.load({"MAX_PARALLEL_BUILDS": "2"}).max_parallel_builds == 2
+
+
+def test_the_file_is_the_one_asked_for_else_the_first_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "xdg" / "ipclock"
+    folder.mkdir(parents=True)
+    user, system, variable, option = (
+        path / "build-config.sh" for path in (folder, tmp_path / "etc", tmp_path / "v", tmp_path / "o")
+    )
+    monkeypatch.setattr(config, "DEFAULT_FILES", ("{XDG_CONFIG_HOME}/ipclock/build-config.sh", str(system)))
+    monkeypatch.delenv("IPCLOCK_CONFIG")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    seen = [config.load().max_parallel_builds]
+
+    for number, path in enumerate((system, user, variable, option), 1):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"MAX_PARALLEL_BUILDS={number}\n")
+        if path == variable:
+            monkeypatch.setenv("IPCLOCK_CONFIG", str(path))
+        seen.append(config.load({"CONFIG": str(option) if path == option else None}).max_parallel_builds)
+
+    assert seen == [None, 1, 2, 3, 4]
+
+
+def test_without_xdg_config_home_the_file_lies_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".config" / "ipclock" / "build-config.sh"
+    path.parent.mkdir(parents=True)
+    path.write_text("MAX_PARALLEL_BUILDS=7\n")
+    monkeypatch.delenv("IPCLOCK_CONFIG")
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert config.load().max_parallel_builds == 7
+
+
+def test_only_a_capacity_that_the_file_gave_is_watched(file: Path) -> None:
+    file.write_text("MAX_PARALLEL_BUILDS=2\n")
+
+    given_by_file, given_by_option = config.load(), config.load({"MAX_PARALLEL_BUILDS": "3"})
+
+    assert (given_by_file.capacity_file, given_by_option.capacity_file) == (str(file), None)
+
+
+# What a value may be
+
+
+@pytest.mark.parametrize(("text", "value"), [("1", 1), ("2", 2), ("1000", 1000), ("07", 7)])
+def test_a_capacity_is_a_whole_number_up_to_1000(text: str, value: int) -> None:
+    assert config.capacity(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "0000", "-1", "+1", "1001", "1000000000000", "x", "1.0", "1e2", " 1", "1 ", "1_0", "٣", "²", "0x1"],
+)
+def test_any_other_capacity_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="whole number"):
+        config.capacity(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0", 0.0),
+        ("600", 600.0),
+        ("0.5", 0.5),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("90s", 90.0),
+        ("10m", 600.0),
+        ("2h", 7200.0),
+        ("1d", 86400.0),
+        ("1.5h", 5400.0),
+        ("1e3", 1000.0),
+    ],
+)
+def test_a_span_of_time_is_seconds_or_has_a_unit(text: str, value: float) -> None:
+    assert config.seconds(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "s", ".", "-1", "-0.1", "+1", "nan", "inf", "-inf", "infinity", "1e400", "1e308d", "1_0", "0x10"),
+        *("5x", "5ms", "1m30s", " 5", "5 ", "5 m", "5\n", "٣", "1٣", "5,0", "ten", "\ud800", "\0"),
+    ],
+)
+def test_any_other_span_of_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="seconds"):
+        config.seconds(text)
+
+
+def test_an_interval_is_above_zero() -> None:
+    with pytest.raises(ValueError, match="above zero"):
+        config.interval("0")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("/oracle-build", "/oracle-build"),
+        ("oracle-build", "/oracle-build"),
+        ("a.b", "/a.b"),
+        ("v1.2-rc", "/v1.2-rc"),
+        ("17", "/17"),
+        ("배포", "/배포"),
+        ("two words", "/two words"),
+        ("x" * 200, "/" + "x" * 200),
+    ],
+)
+def test_a_name_is_returned_with_its_slash(text: str, value: str) -> None:
+    assert config.name(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "/", "//a", "/a/b", "a/", ".", "..", "/.hidden", "a\0b", "a\nb", "a\x1bb", "\ud800", "\udc80"),
+        *("x" * 201, "배" * 67, "a.17", "/a.b.3", "a.٣"),
+    ],
+)
+def test_any_other_name_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="a name like"):
+        config.name(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("/", "/"), ("/run/ipclock", "/run/ipclock"), ("/a/../b/", "/b"), ("/빌드", "/빌드")]
+)
+def test_a_folder_is_an_absolute_path(text: str, value: str) -> None:
+    assert config.directory(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "run", "./run", "~/run", "/a\0b", "/a\nb", "/\ud800", "/" + "x" * 4000])
+def test_any_other_folder_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="absolute path"):
+        config.directory(text)
+
+
+@pytest.mark.parametrize("text", ["staging", "Staging Deployment", KOREAN, "🚀 app", "a=b", "-", "x" * 255, "배" * 85])
+def test_a_label_is_printable_text(text: str) -> None:
+    assert config.checked_label(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "   ", "x" * 256, "배" * 86, "a\nb", "a\tb", "\x1b[2J", "a\0", "\ud800", "\u2028", "\x7f"]
+)
+def test_any_other_label_is_a_usage_error(text: str) -> None:
+    with pytest.raises(BadValue) as caught:
+        config.checked_label(text)
+
+    # the message itself must be fit to be shown
+    assert (caught.value.status, str(caught.value).isprintable()) == (2, True)
+
+
+@steady
+@given(some.text())
+def test_what_a_check_accepts_is_safe_to_use(text: str) -> None:
+    accepted: list[object] = []
+    for check in (config.capacity, config.seconds, config.interval, config.name, config.directory, config.line):
+        try:
+            accepted.append(check(text))
+        except ValueError:
+            continue
+
+    for value in accepted:
+        if isinstance(value, str):
+            assert (value.isprintable(), value.encode().decode()) == (True, value)
+        elif isinstance(value, float):
+            assert (math.isfinite(value), value >= 0) == (True, True)
+        else:
+            assert value in range(1, 1001)
+
+
+# The shell file
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("STATUS_HINT=x", "x"),
+        ("STATUS_HINT='a b'", "a b"),
+        ('STATUS_HINT="a b"', "a b"),
+        ("STATUS_HINT=a\\ b", "a b"),
+        ("STATUS_HINT='a '\"b\"c", "a bc"),
+        ("export STATUS_HINT=x", "x"),
+        ("  export   STATUS_HINT=x  ", "x"),
+        ("export BUILD_TIMEOUT=5 STATUS_HINT=x", "x"),
+        ("STATUS_HINT=x # from now on", "x"),
+        ("STATUS_HINT='x # y'", "x # y"),
+        ('STATUS_HINT="x # y" # z', "x # y"),
+        ("STATUS_HINT=x#y", "x#y"),
+        ("STATUS_HINT=a=b", "a=b"),
+        ("# STATUS_HINT=y\n\nSTATUS_HINT=x\n#\n", "x"),
+        ("STATUS_HINT=x\nSTATUS_HINT=y", "y"),
+        ("STATUS_HINT=x\r\n", "x"),
+        ("UNKNOWN=$HOME\nPATHS=`ls`\nSTATUS_HINT=x", "x"),
+        (f"STATUS_HINT='{KOREAN}' # {KOREAN}", KOREAN),
+        (f"STATUS_HINT={KOREAN.split()[0]}", KOREAN.split()[0]),
+    ],
+)
+def test_the_file_is_read_as_a_shell_would(text: str, value: str, file: Path) -> None:
+    file.write_text(text)
+
+    assert outcome(lambda: config.load().status_hint) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("STATUS_HINT", 1),
+        ("\nstatus --json", 2),
+        ("STATUS_HINT = x", 1),
+        ("=x", 1),
+        ("A-B=x", 1),
+        ("1A=x", 1),
+        ("빌드=x", 1),
+        ("STATUS_HINT='x", 1),
+        ('A=1\nSTATUS_HINT="x\ny"', 2),
+        ("STATUS_HINT=x\\", 1),
+        ("if true; then", 1),
+        ("STATUS_HINT=$HOME/x", 1),
+        ('STATUS_HINT="${X:-y}"', 1),
+        ("STATUS_HINT=`x`", 1),
+        ("STATUS_HINT=x y", 1),
+        # a shell would end the assignment there, so a longer value would be a misreading
+        ("STATUS_HINT=x;y=1", 1),
+        ("STATUS_HINT=x&", 1),
+        ("STATUS_HINT=x|cat", 1),
+        ("STATUS_HINT=x>y", 1),
+        ("STATUS_HINT=(x)", 1),
+        ("STATUS_HINT=~/x", 1),
+    ],
+)
+def test_what_is_no_plain_assignment_is_refused_with_its_line(text: str, line: int, file: Path) -> None:
+    file.write_text(text)
+
+    with pytest.raises(BadConfig) as caught:
+        config.load()
+
+    assert (caught.value.status, caught.value.path) == (78, f"{file}:{line}")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"A=\xff\n", "not UTF-8 text"),
+        (b"\xef\xbb\xbfA=1\n", "not an assignment"),
+        (b"#" * 65537, "larger than 64 KiB"),
+    ],
+)
+def test_a_file_that_is_no_text_is_refused(content: bytes, problem: str, file: Path) -> None:
+    file.write_bytes(content)
+
+    with pytest.raises(BadConfig) as caught:
+        config.load()
+
+    assert (caught.value.status, caught.value.problem) == (78, problem)
+
+
+def test_a_file_that_cannot_be_read_is_refused_and_hangs_nobody(tmp_path: Path) -> None:
+    fifo, loop, nothing, folder = (tmp_path / name for name in ("fifo", "loop", "nothing", "folder"))
+    os.mkfifo(fifo)
+    loop.symlink_to(loop)
+    folder.mkdir()
+
+    found = [outcome(lambda path=path: config.load({"CONFIG": str(path)})) for path in (fifo, loop, nothing, folder)]
+
+    assert found == [("BadConfig", 78)] * 4
+
+
+PRINTABLE = some.text(min_size=1, max_size=60).filter(lambda text: text.isprintable() and not set(text) & set("$`"))
+
+
+@steady
+@given(PRINTABLE)
+def test_what_shlex_quote_writes_is_read_back(file: Path, text: str) -> None:
+    file.write_text(f"export STATUS_HINT={shlex.quote(text)} # a note\n")
+
+    assert config.load().status_hint == text
+
+
+@settings(steady, max_examples=80)
+@example("a#b")
+@example("'a'#b")
+@given(some.text(alphabet="ab \"'\\#=/.-;&~배", max_size=12))
+def test_whatever_is_accepted_the_shell_understands_in_the_same_way(file: Path, text: str) -> None:
+    file.write_text(f"STATUS_HINT={text}\n")
+    read = outcome(lambda: config.read_file(str(file)).get("STATUS_HINT"))
+    shell = subprocess.run(
+        ["sh", "-c", '. "$1"; printf %s "$STATUS_HINT"', "sh", file],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={"PATH": "/nowhere", "HOME": "/home", "LC_ALL": "C.UTF-8"},
+        check=False,
+    )
+
+    assert read in (("BadConfig", 78), shell.stdout.decode())
+
+
+@steady
+@given(some.binary(max_size=200) | some.builds(lambda text: b"LOCK_DIR=" + text, some.binary(max_size=50)))
+def test_no_content_of_the_file_is_more_than_a_bad_file(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+
+    found = outcome(config.load)
+
+    assert found in (("BadConfig", 78), ("BadValue", 78)) or isinstance(found, config.Settings)
+
+
+# A change of the file while somebody waits
+
+
+def replaced_in_place(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def replaced_by_rename(path: Path, text: str) -> None:
+    draft = path.with_suffix(".new")
+    draft.write_text(text)
+    draft.rename(path)
+
+
+@pytest.mark.parametrize("replace", [replaced_in_place, replaced_by_rename])
+def test_a_change_of_the_capacity_is_told_once(replace: Callable[[Path, str], None], file: Path) -> None:
+    file.write_text("MAX_PARALLEL_BUILDS=1\n")
+    watched = config.CapacityFile(config.load())
+    seen = [watched.changed()]
+
+    replace(file, "MAX_PARALLEL_BUILDS=2 # from now on\n")
+    seen += [watched.changed(), watched.changed()]
+
+    assert seen == [None, 2, None]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "MAX_PARALLEL_BUILDS=", "MAX_PARALLEL_BUILDS='2", "MAX_PARALLEL_BUILDS=0", "MAX", "BUILD_TIMEOUT=5"]
+)
+def test_a_half_written_file_changes_nothing_until_it_is_whole(content: str, file: Path) -> None:
+    file.write_text("MAX_PARALLEL_BUILDS=1\n")
+    watched = config.CapacityFile(config.load())
+
+    file.write_text(content)
+    seen = [watched.changed()]
+    file.write_text("MAX_PARALLEL_BUILDS=2 # whole\n")
+    seen.append(watched.changed())
+
+    assert seen == [None, 2]
+
+
+def test_a_file_that_vanishes_changes_nothing_until_it_is_back(file: Path) -> None:
+    file.write_text("MAX_PARALLEL_BUILDS=1\n")
+    watched = config.CapacityFile(config.load())
+
+    file.unlink()
+    seen = [watched.changed(), watched.changed()]
+    file.write_text("MAX_PARALLEL_BUILDS=2\n")
+    seen.append(watched.changed())
+
+    assert seen == [None, None, 2]
+
+
+def test_a_change_between_the_reading_and_the_watching_is_told(file: Path) -> None:
+    file.write_text("MAX_PARALLEL_BUILDS=1\n")
+    read = config.load()
+
+    file.write_text("MAX_PARALLEL_BUILDS=2 # just now\n")
+
+    assert config.CapacityFile(read).changed() == 2
+
+
+def test_a_capacity_from_elsewhere_is_not_watched(file: Path) -> None:
+    watched = config.CapacityFile(config.load({"MAX_PARALLEL_BUILDS": "3"}))
+
+    file.write_text("MAX_PARALLEL_BUILDS=2\n")
+
+    assert watched.changed() is None
+
+
+# What else the environment says
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "en"),
+        ({"LANG": "ko_KR.UTF-8"}, "ko"),
+        ({"LANG": "ko_KR.UTF-8", "LC_ALL": "C"}, "en"),
+        ({"LANG": "C", "LC_MESSAGES": "ko_KR"}, "ko"),
+        ({"LC_ALL": "ko_KR.EUC-KR", "IPCLOCK_LANG": "en"}, "en"),
+        ({"LC_ALL": "de_DE.UTF-8", "IPCLOCK_LANG": "KO"}, "ko"),
+        ({"LC_ALL": "", "LANG": "ko"}, "ko"),
+    ],
+)
+def test_the_language_follows_the_locale_unless_told_otherwise(
+    variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in variables.items():
+        monkeypatch.setenv(key, value)
+
+    assert config.language() == expected
+
+
+def test_a_build_is_told_its_slot_and_what_it_had_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATUS_HINT", "kept")
+    monkeypatch.setenv("IPCLOCK_TICKET", "1")
+    before = config.inherited_environment()
+
+    made = config.build_environment("/pool", KOREAN, 17, 2)
+
+    assert (config.held_slot(), dict(before.items() - made.items()), dict(made.items() - before.items())) == (
+        ("", "1"),
+        {"IPCLOCK_TICKET": "1"},
+        {"IPCLOCK_NAME": "/pool", "IPCLOCK_LABEL": KOREAN, "IPCLOCK_TICKET": "17", "IPCLOCK_SLOT": "2"},
+    )

@@ -1,0 +1,154 @@
+"""Every kind of failure as a person and a script meet it: its lines, in each language, and its exit status."""
+
+from __future__ import annotations
+
+import errno
+import string
+from typing import TYPE_CHECKING
+
+import pytest
+
+import ipclock
+from ipclock import cli, errors, messages
+from ipclock.config import Settings
+from ipclock.errors import IpclockError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SETTINGS = Settings(1, 600.0, "/dev/shm", "/oracle-build", 5.0, "see who builds", "ask the admin")
+NOT_THERE = FileNotFoundError(errno.ENOENT, "No such file or directory")
+NOT_RUNNABLE = PermissionError(errno.EACCES, "Permission denied")
+
+# one row a kind of failure: an instance, its exit status, what its lines must tell
+FAILURES = [
+    (IpclockError(), 70, ["internal error"]),
+    (errors.UsageError("no command", "ipclock wrap"), 2, ["no command", "'ipclock wrap --help'"]),
+    (errors.BadValue("--wait", "x", "seconds", usage=True), 2, ["--wait", "'x'", "seconds"]),
+    (errors.BadValue("$BUILD_TIMEOUT", "\x1b", "seconds"), 78, ["$BUILD_TIMEOUT", "\\x1b", "seconds"]),
+    (errors.BadConfig("/etc/x.sh", "not an assignment", 3), 78, ["/etc/x.sh:3", "not an assignment", "KEY=VALUE"]),
+    (errors.BadConfig("/etc/x.sh", "not UTF-8 text"), 78, ["/etc/x.sh:", "not UTF-8 text"]),
+    (errors.SlotUnavailable(), 75, []),
+    (errors.SlotTimeout(0.5), 75, ["0.5 seconds", "see who builds", "ask the admin"]),
+    (errors.SlotBusy(1, 2, 3), 75, ["1 of 2", "3 waiting"]),
+    (errors.MutexStuck("/dev/shm/ipclock.x", 41), 75, ["/dev/shm/ipclock.x", "process 41", "kill -CONT 41"]),
+    (errors.Unavailable("/dev/shm", "no such folder"), 69, ["/dev/shm", "no such folder", "mount -t tmpfs"]),
+    (errors.CannotCreate("/dev/shm/x", "No space left"), 73, ["/dev/shm/x", "No space left", "'df /dev/shm'"]),
+    (errors.NotPermitted("/dev/shm/x", "not a folder"), 77, ["/dev/shm/x", "not a folder", "--name"]),
+    (errors.Foreign("/dev/shm/x", 1000), 77, ["/dev/shm/x", "uid 1000", "--name"]),
+    (errors.DamagedSemaphore("/dev/shm/sem.x", "wrong size"), 69, ["/dev/shm/sem.x", "wrong size", "'ipclock reset'"]),
+    (errors.NoPool("/dev/shm/ipclock.x"), 69, ["/dev/shm/ipclock.x", "'ipclock init'"]),
+    (errors.NoTicket(17), 2, ["17", "'ipclock status --json'"]),
+    (errors.NotYours(17), 77, ["17", "'ipclock reset 17'"]),
+    (errors.CommandFailed("mkae", NOT_THERE), 127, ["mkae", "No such file"]),
+    (errors.CommandFailed("./x", NOT_RUNNABLE), 126, ["./x", "Permission denied"]),
+    (errors.Interrupted(15), 143, ["15"]),
+]
+ids = [f"{type(error).__name__}-{status}" for error, status, _ in FAILURES]
+
+
+@pytest.fixture(params=messages.LANGUAGES, autouse=True)
+def language(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each language in turn."""
+    chosen: str = request.param
+    messages.use(chosen)
+    yield chosen
+    messages.use("en")
+
+
+def kinds(base: type[IpclockError]) -> set[type[IpclockError]]:
+    return {base}.union(*map(kinds, base.__subclasses__()))
+
+
+def test_every_kind_of_failure_is_covered_here() -> None:
+    ours = {kind for kind in kinds(IpclockError) if kind.__module__.startswith("ipclock.")}
+
+    assert {type(error) for error, _, _ in FAILURES} == ours
+
+
+@pytest.mark.parametrize(("error", "status", "told"), FAILURES, ids=ids)
+@pytest.mark.parametrize("settings", [SETTINGS, None], ids=["settings", "no settings"])
+def test_a_failure_is_told_in_whole_lines_and_has_its_status(
+    error: IpclockError, status: int, told: list[str], settings: Settings | None, language: str
+) -> None:
+    first, *others = lines = cli.error_text(error, settings).split("\n")
+
+    untold = [piece for piece in told if not any(piece in line for line in lines)]
+    assert (error.status, untold if settings and language == "en" else []) == (status, [])
+    assert (first.startswith(("ipclock: ", "❌ ")), all(line.startswith("   ") for line in others)) == (True, True)
+    assert [line for line in lines if not line.isprintable() or not line.strip() or "{" in line] == []
+
+
+@pytest.mark.parametrize(("error", "status", "told"), FAILURES, ids=ids)
+def test_a_program_reads_what_a_person_reads_in_english(error: IpclockError, status: int, told: list[str]) -> None:
+    messages.use("en")
+
+    assert str(error) in cli.error_text(error, None)
+
+
+@pytest.mark.parametrize("kind", sorted(kinds(IpclockError), key=lambda kind: kind.__name__))
+def test_texts_name_only_attributes(kind: type[IpclockError]) -> None:
+    known = set().union(*(vars(error) for error, _, _ in FAILURES if type(error) is kind))
+
+    named = {name for text in (kind.what, kind.remedy) for _, name, _, _ in string.Formatter().parse(text) if name}
+
+    assert named <= known
+
+
+def test_a_waiter_that_leaves_is_told_how_to_look_and_how_to_unlock(language: str) -> None:
+    lines = cli.error_text(errors.SlotTimeout(600), SETTINGS).splitlines()
+
+    assert (len(lines), lines[0][0], "see who builds" in lines[1], "ask the admin" in lines[2]) == (3, "❌", True, True)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "status"),
+    [
+        (errno.EACCES, errors.NotPermitted, 77),
+        (errno.EPERM, errors.NotPermitted, 77),
+        (errno.ENOSPC, errors.CannotCreate, 73),
+        (errno.EROFS, errors.CannotCreate, 73),
+        (errno.EMFILE, errors.CannotCreate, 73),
+    ],
+)
+def test_what_the_kernel_refuses_becomes_a_failure_of_ours(number: int, kind: type[IpclockError], status: int) -> None:
+    found = errors.from_os(OSError(number, "the reason"), "/dev/shm/x")
+
+    assert (type(found), found.status, "the reason" in str(found)) == (kind, status, True)
+
+
+def test_a_long_value_is_cut_in_the_message() -> None:
+    error = errors.BadValue("--name", "x" * 10000, "a name")
+
+    assert (len(error.value) < 100, error.value.endswith("...")) == (True, True)
+
+
+def test_all_failures_are_caught_by_one_class_and_handed_out_by_the_package() -> None:
+    handed = [getattr(ipclock, name) for name in ipclock.__all__ if name not in ("Slot", "slot")]
+
+    assert [kind for kind in handed if not issubclass(kind, IpclockError)] == []
+
+
+# The catalogue
+
+
+def test_no_text_stays_no_text() -> None:
+    # gettext returns its header for it
+    assert messages._("") == ""
+
+
+def test_a_text_without_translation_is_shown_as_it_is() -> None:
+    assert messages._("no such text in any catalogue") == "no such text in any catalogue"
+
+
+@pytest.mark.parametrize(("number", "expected"), [(0, "many"), (1, "one"), (2, "many")])
+def test_in_english_one_is_one(number: int, expected: str) -> None:
+    messages.use("en")
+
+    assert messages.ngettext("one", "many", number) == expected
+
+
+def test_an_unknown_language_is_english() -> None:
+    messages.use("tlh")
+
+    assert messages._("internal error") == "internal error"

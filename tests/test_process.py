@@ -1,0 +1,249 @@
+"""Who a process is and whether it still exists, on real processes: gone is only who is gone for certain."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ipclock import process
+from ipclock.process import Identity
+from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root, unshared
+from tests.helpers.world import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = str(Path(__file__).parent.parent)
+ASK = f"""
+import os, sys
+sys.path.insert(0, {ROOT!r})
+from ipclock import process
+if uid := int(sys.argv[2]):
+    os.setgroups([]); os.setgid(uid); os.setuid(uid)
+print(process.exists(process.Identity.parse(sys.argv[1])))
+"""
+
+
+@contextmanager
+def child(run: Callable[[], object] = signal.pause, uid: int = 0) -> Iterator[int]:
+    """A forked process that runs the function and ends; killed and reaped at the end."""
+    needs_root(uid)
+    pid = os.fork()
+    if pid == 0:
+        if uid:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+        run()
+        os._exit(0)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def gone() -> Identity:
+    """Return the identity of a process that has been reaped."""
+    with child() as pid:
+        return process.identify(pid)
+
+
+# Identity
+
+
+def test_an_identity_survives_its_text() -> None:
+    own = process.identify(os.getpid())
+
+    assert (Identity.parse(str(own)), own.pid, own.namespace) == (own, os.getpid(), os.stat("/proc/self/ns/pid").st_ino)
+
+
+@pytest.mark.parametrize("text", ["", "1", "1:2:3", "1:2:b:4:5", "x:2:b:4", "1:x:b:4", "1:2:b:x"])
+def test_a_text_that_is_no_identity_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"unpack|invalid literal"):
+        Identity.parse(text)
+
+
+def test_a_process_that_is_not_there_has_no_identity() -> None:
+    with pytest.raises(FileNotFoundError):
+        process.identify(gone().pid)
+
+
+def test_a_name_with_brackets_and_blanks_does_not_confuse(tmp_path: Path) -> None:
+    def rename() -> None:
+        Path("/proc/self/comm").write_text(") Z 1 (x")
+        signal.pause()
+
+    before = process.identify(os.getpid())
+    with child(rename) as pid:
+        until(lambda: "Z 1" in Path(f"/proc/{pid}/comm").read_text(), "the new name")
+        found = process.identify(pid)
+
+        assert (process.exists(found), process.stopped(pid), found.start >= before.start) == (True, False, True)
+
+
+# Existence
+
+
+def test_a_living_process_exists() -> None:
+    with child() as pid:
+        identity = process.identify(pid)
+
+        assert (process.exists(identity), process.is_stopped(identity)) == (True, False)
+
+
+def test_a_reaped_process_is_gone() -> None:
+    assert process.exists(gone()) is False
+
+
+def test_a_zombie_is_gone() -> None:
+    with child() as pid:
+        identity = process.identify(pid)
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+        assert (process.exists(identity), process.is_stopped(identity)) == (False, False)
+
+
+def test_another_process_under_the_same_pid_is_not_the_one() -> None:
+    with child() as pid:
+        earlier = process.identify(pid)._replace(start=process.identify(pid).start - 1)
+
+        assert (process.exists(earlier), process.is_stopped(earlier)) == (False, False)
+
+
+def test_a_process_of_another_boot_is_gone() -> None:
+    own = process.identify(os.getpid())
+
+    assert process.exists(own._replace(boot="00000000-0000-0000-0000-000000000000")) is False
+
+
+def test_of_another_pid_namespace_nothing_is_known() -> None:
+    identity = gone()._replace(namespace=1)
+
+    assert (process.exists(identity), process.is_stopped(identity), process.is_ancestor(identity)) == (
+        None,
+        False,
+        False,
+    )
+
+
+def test_from_inside_a_pid_namespace_nothing_is_known_of_outside() -> None:
+    own = process.identify(os.getpid())
+
+    inside = unshared(["-m", "-p", "-f", "--mount-proc"], 'exec "$@"', sys.executable, "-c", ASK, str(own), "0")
+
+    assert inside == (0, "None\n")
+
+
+def test_a_process_is_the_same_seen_by_another_user() -> None:
+    own = process.identify(os.getpid())
+
+    assert in_child(lambda: process.exists(own), USER) is True
+
+
+def test_a_process_that_may_not_be_seen_is_not_gone() -> None:
+    hide = 'mount -t proc -o hidepid=2 proc /proc; exec "$@"'
+    with child(uid=OTHER_USER) as pid:
+        hidden = process.identify(pid)
+        identities = {"hidden": hidden, "gone": gone(), "seen by root": hidden}
+        users = {"hidden": USER, "gone": USER, "seen by root": 0}
+
+        found = {
+            name: unshared(["-m"], hide, sys.executable, "-c", ASK, str(identity), str(users[name]))
+            for name, identity in identities.items()
+        }
+
+    assert found == {"hidden": (0, "None\n"), "gone": (0, "False\n"), "seen by root": (0, "True\n")}
+
+
+# Stopped, ancestors
+
+
+def test_a_stopped_process_is_there_and_stopped_until_it_goes_on() -> None:
+    with child() as pid:
+        identity = process.identify(pid)
+        os.kill(pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
+        seen = [process.exists(identity), process.is_stopped(identity), process.stopped(pid)]
+        os.kill(pid, signal.SIGCONT)
+        os.waitid(os.P_PID, pid, os.WCONTINUED)
+
+        assert [*seen, process.is_stopped(identity)] == [True, True, True, False]
+
+
+def test_who_is_gone_is_not_stopped() -> None:
+    identity = gone()
+
+    assert (process.is_stopped(identity), process.stopped(identity.pid)) == (False, False)
+
+
+def test_parents_and_their_parents_are_ancestors_but_we_are_not_our_own() -> None:
+    grandparent = process.identify(os.getpid())
+
+    def grandchild() -> list[bool]:
+        own, parent = process.identify(os.getpid()), process.identify(os.getppid())
+        wrong = grandparent._replace(start=grandparent.start + 1)
+        return [process.is_ancestor(one) for one in (grandparent, parent, own, wrong)]
+
+    assert in_child(lambda: in_child(grandchild)) == [True, True, False, False]
+
+
+def test_a_child_is_no_ancestor() -> None:
+    with child() as pid:
+        assert process.is_ancestor(process.identify(pid)) is False
+
+
+# Descriptors and names
+
+
+def test_the_descriptors_on_a_file_are_found_and_no_others(tmp_path: Path) -> None:
+    files = [tmp_path / "one", tmp_path / "other"]
+    fds = [os.open(path, os.O_RDWR | os.O_CREAT) for path in files]
+    twin = os.dup(fds[0])
+    files[0].unlink()  # a record that was cleared away is still held
+    status = os.fstat(fds[0])
+
+    with child() as pid:
+        found = [
+            process.open_descriptors(status.st_dev, status.st_ino),
+            process.open_descriptors(status.st_dev, status.st_ino, pid),
+        ]
+        users = [usage.pid for usage in process.users_of(status.st_dev, status.st_ino)]
+
+        assert (found, sorted(users)) == ([sorted([fds[0], twin])] * 2, sorted([os.getpid(), pid]))
+    for fd in (*fds, twin):
+        os.close(fd)
+
+
+def test_where_we_may_not_look_there_are_no_descriptors(tmp_path: Path) -> None:
+    pid = os.getpid()
+    with open(tmp_path / "file", "w") as file:
+        status = os.fstat(file.fileno())
+
+        seen = in_child(lambda: process.open_descriptors(status.st_dev, status.st_ino, pid), USER)
+
+        assert (seen, process.open_descriptors(status.st_dev, status.st_ino, 1 << 22)) == ([], [])
+
+
+def test_a_process_is_shown_with_its_command_and_age(tmp_path: Path) -> None:
+    with open(tmp_path / "file", "w") as file:
+        status = os.fstat(file.fileno())
+
+        (usage,) = process.users_of(status.st_dev, status.st_ino)
+
+    assert (usage.pid, Path(sys.executable).name in usage.command or "pytest" in usage.command, usage.age_s > 0) == (
+        os.getpid(),
+        True,
+        True,
+    )
+
+
+def test_a_user_without_a_name_is_a_number() -> None:
+    assert (process.user_name(0), process.user_name(USER)) == ("root", str(USER))

@@ -1,0 +1,306 @@
+"""Named semaphores on the real /dev/shm: what works, and what lies at their paths that must not be touched.
+
+What glibc makes of a damaged file ends the interpreter, so everything here runs in forked children.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import posix_ipc
+import pytest
+
+from ipclock import semaphore
+from ipclock.errors import IpclockError, NotPermitted
+from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipclock.semaphore import Semaphore, Turns
+
+
+@pytest.fixture
+def name(pool_name: str) -> str:
+    """A semaphore's name that no other test uses; removed after the test."""
+    return "/" + pool_name
+
+
+@pytest.fixture
+def path(name: str) -> Path:
+    """Where the semaphore's file lies, or will."""
+    return Path(semaphore.path_of(name))
+
+
+def keep(fd: int) -> None:
+    """Adopt nothing."""
+
+
+def trusted(uid: int) -> bool:
+    return uid in (0, os.geteuid())
+
+
+def made(name: str) -> Semaphore:
+    """Make a semaphore and return it."""
+    new = semaphore.create(name, 0o600, keep)
+    assert new
+    return new
+
+
+def opened(name: str) -> Semaphore:
+    """Open a semaphore that is there and return it."""
+    found = semaphore.open_existing(name, trusted)
+    assert found
+    return found
+
+
+def turns_of(name: str) -> Turns:
+    return semaphore.Turns(name, 0o600, trusted, keep)
+
+
+def outcome(function: Callable[[], object]) -> tuple[str, int]:
+    """Return (the error's class, its exit status)."""
+    try:
+        return str(function()), 0
+    except IpclockError as error:
+        return type(error).__name__, error.status
+
+
+# What works
+
+
+def test_units_are_given_and_taken(name: str) -> None:
+    def child() -> list[object]:
+        one, other = made(name), opened(name)
+        seen: list[object] = [one.value, one.try_wait(), other.identity == one.identity]
+        other.post()
+        other.post()
+        return [*seen, one.value, one.try_wait(), one.wait(10), one.try_wait(), other.value]
+
+    assert in_child(child) == [0, False, True, 2, True, True, False, 0]
+
+
+def test_a_wait_ends_with_the_time_or_with_a_signal(name: str) -> None:
+    def child() -> tuple[bool, bool, bool]:
+        came: list[int] = []
+        signal.signal(signal.SIGALRM, lambda number, frame: came.append(number))
+        own = made(name)
+        by_time = own.wait(0.001)
+        # again and again: one that comes right before the sleep does not end it
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+        by_signal = own.wait(1000)
+        return by_time, by_signal, bool(came)
+
+    assert in_child(child) == (False, False, True)
+
+
+def test_there_is_none_until_it_is_made_and_it_is_made_once(name: str) -> None:
+    def child() -> list[object]:
+        before = semaphore.open_existing(name, trusted)
+        first = made(name)
+        return [before, semaphore.create(name, 0o600, keep), opened(name).identity == first.identity]
+
+    assert in_child(child) == [None, None, True]
+
+
+@pytest.mark.parametrize("uid", [0, USER])
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+@pytest.mark.parametrize("mode", [0o600, 0o660])
+def test_the_umask_does_not_change_the_mode(mode: int, umask: int, uid: int, name: str, path: Path) -> None:
+    in_child(lambda: bool(semaphore.create(name, mode, keep)), uid, umask)
+
+    assert (oct(stat.S_IMODE(path.stat().st_mode)), path.stat().st_uid) == (oct(mode), uid)
+
+
+def test_the_new_file_is_given_to_whom_it_is_meant_for(name: str, path: Path) -> None:
+    needs_root(0)
+
+    in_child(lambda: bool(semaphore.create(name, 0o600, lambda fd: os.fchown(fd, USER, USER))))
+
+    assert (path.stat().st_uid, in_child(lambda: opened(name).value, USER)) == (USER, 0)
+
+
+def test_a_replaced_semaphore_is_noticed(name: str, path: Path) -> None:
+    def child() -> list[bool]:
+        own = made(name)
+        seen = [own.replaced()]
+        semaphore.unlink(name)
+        seen.append(own.replaced())
+        made(name)
+        return [*seen, own.replaced(), opened(name).replaced()]
+
+    assert in_child(child) == [False, True, True, False]
+
+
+def test_unlinking_what_is_gone_is_no_error(name: str, path: Path) -> None:
+    in_child(lambda: semaphore.unlink(name))
+
+    assert not path.exists()
+
+
+# What lies at the path
+
+
+def plant(path: Path, what: str) -> None:
+    """Put something at the semaphore's path that is none."""
+    if what == "link":
+        in_child(lambda: bool(made(f"/{path.name.removeprefix('sem.')}.real")))
+        path.symlink_to(f"{path}.real")
+    elif what == "dangling link":
+        path.symlink_to(f"{path}.nothing")
+    elif what == "fifo":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(bytes.fromhex(what))
+
+
+DAMAGE = {
+    "empty": "",
+    "zeros": "00" * 32,
+    "ones": "ff" * 32,
+    "text": b"this is no semaphore at all, no!".hex(),
+    "short": "01" + "00" * 7 + "80" + "00" * 22,
+    "long": "01" + "00" * 7 + "80" + "00" * 24,
+    "value over the limit": "ffffffff" + "00" * 4 + "80" + "00" * 23,
+    "private futex": "01" + "00" * 31,
+    "garbage at the end": "01" + "00" * 7 + "80" + "00" * 22 + "01",
+}
+
+
+@pytest.mark.parametrize("what", [*DAMAGE, "link", "dangling link", "fifo", "folder"])
+def test_what_is_no_semaphore_is_refused_without_a_crash(what: str, name: str, path: Path) -> None:
+    plant(path, DAMAGE.get(what, what))
+
+    assert in_child(lambda: outcome(lambda: semaphore.open_existing(name, trusted))) == ("DamagedSemaphore", 69)
+
+
+def test_the_semaphore_that_the_damages_are_made_from_is_a_good_one(name: str, path: Path) -> None:
+    plant(path, "02" + "00" * 7 + "80" + "00" * 23)
+
+    def child() -> tuple[int, bool, int]:
+        own = opened(name)
+        own.post()
+        return own.value, own.try_wait(), own.value
+
+    assert in_child(child) == (3, True, 2)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o666])
+def test_a_strangers_semaphore_is_refused_by_name(mode: int, name: str) -> None:
+    in_child(lambda: bool(semaphore.create(name, mode, keep)), OTHER_USER)
+
+    def child() -> tuple[str, int, str]:
+        try:
+            semaphore.open_existing(name, trusted)
+        except NotPermitted as error:
+            return type(error).__name__, error.status, str(error)
+        return "opened", 0, ""
+
+    expected = ("Foreign", 77, f"{semaphore.path_of(name)}: belongs to another user (uid {OTHER_USER})")
+    assert in_child(child, USER) == expected
+
+
+def test_a_private_semaphore_of_root_is_refused_by_name(name: str) -> None:
+    in_child(lambda: bool(made(name)), 0)
+
+    assert in_child(lambda: outcome(lambda: semaphore.open_existing(name, trusted)), USER) == ("Foreign", 77)
+
+
+def test_making_one_where_something_lies_makes_none(name: str, path: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    path.symlink_to(victim)
+
+    assert (in_child(lambda: semaphore.create(name, 0o600, keep)), victim.exists()) == (None, False)
+
+
+# Turns
+
+
+def test_a_turn_wakes_its_waiter_and_no_other(name: str) -> None:
+    def child() -> list[object]:
+        turns = turns_of(name)
+        mine, other = turns.create(17), turns.create(1)
+        turns.post(17)
+        seen: list[object] = [other.try_wait(), mine.try_wait(), mine.name]
+        turns.remove(17)
+        turns.remove(17)
+        return [*seen, mine.replaced(), other.replaced()]
+
+    assert in_child(child) == [False, True, f"{name}.17", True, False]
+
+
+def test_a_post_to_a_turn_that_is_not_there_makes_none(name: str) -> None:
+    def child() -> bool:
+        turns_of(name).post(17)
+        return Path(semaphore.path_of(f"{name}.17")).exists()
+
+    assert in_child(child) is False
+
+
+def test_a_stale_turn_is_replaced_by_an_empty_one(name: str) -> None:
+    def child() -> tuple[bool, int]:
+        stale = made(f"{name}.17")
+        stale.post()
+        return stale.replaced(), turns_of(name).create(17).value
+
+    assert in_child(child) == (False, 0)
+
+
+@pytest.mark.parametrize("what", [*DAMAGE, "dangling link", "fifo"])
+def test_what_lies_in_the_place_of_a_turn_is_replaced_where_that_is_allowed(what: str, name: str) -> None:
+    plant(Path(semaphore.path_of(f"{name}.17")), DAMAGE.get(what, what))
+
+    def child() -> tuple[int, bool]:
+        turns = turns_of(name)
+        turns.post(17)
+        turn = turns.create(17)
+        turns.post(17)
+        return turn.value, turn.replaced()
+
+    assert in_child(child) == (1, False)
+
+
+@pytest.mark.parametrize("what", ["semaphore", "link", "empty"])
+def test_a_turn_that_a_stranger_planted_is_refused_by_name(what: str, name: str) -> None:
+    place = Path(semaphore.path_of(f"{name}.17"))
+
+    def stranger() -> None:
+        if what == "semaphore":
+            posix_ipc.Semaphore(f"{name}.17", posix_ipc.O_CREX, 0o666, 0)
+        elif what == "link":
+            place.symlink_to(f"{place}.nothing")
+        else:
+            place.touch()
+
+    in_child(stranger, OTHER_USER)
+
+    def child() -> tuple[str, int, int]:
+        turns = turns_of(name)
+        turns.post(17)
+        refused = outcome(lambda: turns.create(17))
+        return *refused, place.lstat().st_size
+
+    before = place.lstat().st_size
+    assert in_child(child, USER) == ("Foreign", 77, before)
+
+
+# The machine
+
+
+@pytest.mark.skipif(posix_ipc.SEMAPHORE_VALUE_MAX != 2**31 - 1, reason="another C library's limit")
+def test_the_highest_value_is_readable(name: str, path: Path) -> None:
+    plant(path, "ffffff7f" + "00" * 4 + "80" + "00" * 23)
+
+    assert in_child(lambda: opened(name).value) == 2**31 - 1
+
+
+def test_what_glibc_makes_is_what_is_expected_of_a_semaphore(name: str, path: Path) -> None:
+    in_child(lambda: bool(posix_ipc.Semaphore(name, posix_ipc.O_CREX, 0o600, 5)))
+
+    assert (len(path.read_bytes()), path.read_bytes()[8:12]) == (semaphore.SIZE, semaphore.SHARED_MARK)
