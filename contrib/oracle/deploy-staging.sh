@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# shellcheck source-path=SCRIPTDIR
 # Build the project in a slot and make the result the current release of staging.
 #
 #     deploy-staging.sh [PROJECT_DIR]
@@ -10,23 +11,25 @@ source "$here/lib/build-lock.sh"
 load_config
 locate_project "${1-}"
 
+# a release that is not finished goes, whatever ends the script
+release=
+trap 'if [ -n "$release" ]; then rm -rf -- "$release"; fi' EXIT
+
 acquire_lock "${BUILD_LABEL:-Staging Deployment}"
 release=$(new_release staging)
 export ARTEFACT=$release/artefact.tar.gz
 if [ -n "${BUILD_COMMAND-}" ]; then
     (cd -- "$project_dir" && bash -c "$BUILD_COMMAND") || {
         status=$?
-        rm -rf -- "$release"
         say "deploy-staging.sh: the build failed with status $status; staging is as it was"
         exit "$status"
     }
 else
     tar -czf "$ARTEFACT" --exclude=./.deploy --exclude=./.git -C "$project_dir" .
 fi
-if [ ! -e "$ARTEFACT" ]; then
-    rm -rf -- "$release"
-    die "BUILD_COMMAND has not made \$ARTEFACT"
-fi
+[ -e "$ARTEFACT" ] || die "BUILD_COMMAND has not made \$ARTEFACT"
 activate staging "$release"
+tag=${release##*/}
+release=
 release_lock
-say "staging: ${release##*/}"
+say "staging: $tag"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# shellcheck source-path=SCRIPTDIR
 # Make the current release of staging the current release of production.
 #
 #     promote-production.sh [PROJECT_DIR]
@@ -10,11 +11,17 @@ source "$here/lib/build-lock.sh"
 load_config
 locate_project "${1-}"
 
+# a release that is not finished goes, whatever ends the script
+release=
+trap 'if [ -n "$release" ]; then rm -rf -- "$release"; fi' EXIT
+
 acquire_lock "${BUILD_LABEL:-Production Promotion}"
 staged=$(release_of staging current)
 release=$(new_release production)
 cp -a -- "$staged/." "$release/"
 printf '%s\n' "${staged##*/}" >"$release/promoted-from"
 activate production "$release"
+tag=${release##*/}
+release=
 release_lock
-say "production: ${release##*/} (staging ${staged##*/})"
+say "production: $tag (staging ${staged##*/})"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# shellcheck source-path=SCRIPTDIR
 # Make the release of production before the current one current again; run twice, it is back where it was.
 #
 #     rollback-production.sh [PROJECT_DIR]
