@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +24,15 @@ MAX_LABEL_BYTES = 255
 # room for "sem." before it and ".<ticket>" behind it within the 255 bytes of a file name
 MAX_NAME_BYTES = 200
 
+_SPAN = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)([smhd]?)", re.ASCII)
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+# one shell word that means the same to any shell and to shlex: nothing in it is expanded, nothing ends it early
+_WORD = r"""(?:[^\s'"\\$`;&|<>()~]|\\[^\n]|'[^']*'|"(?:[^"\\$`]|\\[^$`])*")*"""
+_ASSIGNMENT = re.compile(rf"([A-Za-z_][A-Za-z0-9_]*)=({_WORD})(?=\s|$)")
+_LINE = re.compile(rf"\s*(?:export\s+)?((?:{_ASSIGNMENT.pattern}\s*)*)(?:(?<!\S)#.*)?")
+_FOREIGN = re.compile(r"\s*(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=")
+
 DEFAULT_FILES = ("{XDG_CONFIG_HOME}/ipclock/build-config.sh", "/etc/ipclock/build-config.sh")
 
 
@@ -35,14 +45,9 @@ def capacity(text: str) -> int:
 
 def seconds(text: str) -> float:
     """A span of time in seconds; `30`, `0.5`, `90s`, `10m`, `2h`, `1d` as timeout(1) takes them."""
-    number, factor = text, 1
-    if text[-1:] in ("s", "m", "h", "d"):
-        number, factor = text[:-1], {"s": 1, "m": 60, "h": 3600, "d": 86400}[text[-1]]
-    try:
-        span = float(number) * factor if number[:1] in "0123456789." and "_" not in number else math.nan
-    except ValueError:
-        span = math.nan
-    if not (math.isfinite(span) and span >= 0):
+    matched = _SPAN.fullmatch(text)
+    span = float(matched[1]) * _UNITS[matched[2]] if matched else math.inf
+    if not math.isfinite(span):
         raise ValueError(N_("seconds, as in 600, 0.5, 90s, 10m or 2h"))
     return span
 
@@ -185,31 +190,30 @@ def _file(option: str | None) -> str | None:
 
 
 def read_file(path: str) -> dict[str, str]:
-    """Read the assignments of a shell settings file; those under a key of ours are fully checked for syntax.
+    """Read the assignments to keys of ours from a shell settings file.
 
-    Raises BadConfig with the line's number. Nothing is expanded, so a value of ours with `$` or a backquote is
-    refused rather than taken to the letter.
+    Nothing is expanded or executed: a value that a shell would expand or end earlier is refused rather than taken
+    to the letter. Assignments to other keys may be anything. Raises BadConfig (78) with the line's number.
     """
     import shlex
 
-    keys = {setting.key for setting in SETTINGS}
     found: dict[str, str] = {}
     for number, text in enumerate(_read_text(path).splitlines(), 1):
-        try:
-            words = shlex.split(text, comments=True)
-        except ValueError:
-            raise BadConfig(path, N_("a quote is not closed"), number) from None
-        if words[:1] == ["export"]:
-            del words[0]
-        for word in words:
-            key, equals, value = word.partition("=")
-            if not equals or not key.isidentifier() or not key.isascii():
-                raise BadConfig(path, N_("not an assignment"), number)
-            if key in keys:
-                if "$" in value or "`" in value:
-                    raise BadConfig(path, N_("a value with $ or ` is not expanded; write it out"), number)
-                found[key] = value
-    return found
+        ours = any(setting.key + "=" in text for setting in SETTINGS)
+        if matched := _LINE.fullmatch(text):
+            for key, word in _ASSIGNMENT.findall(matched[1]):
+                found[key] = "".join(shlex.split(word))
+        elif ours or not _FOREIGN.match(text):
+            raise BadConfig(path, _problem(text), number)
+    return {setting.key: found[setting.key] for setting in SETTINGS if setting.key in found}
+
+
+def _problem(text: str) -> str:
+    if "$" in text or "`" in text:
+        return N_("a value with $ or ` is not expanded; write it out")
+    if text.count("'") % 2 or text.count('"') % 2:
+        return N_("a quote is not closed")
+    return N_("not an assignment")
 
 
 def _read_text(path: str) -> str:
@@ -231,11 +235,12 @@ def _read_text(path: str) -> str:
 
 
 class CapacityFile:
-    """Tells when the settings file that gave the capacity was changed to give another one."""
+    """Tells when the settings file that gave the capacity gives another one."""
 
     def __init__(self, settings: Settings) -> None:
         self._path = settings.capacity_file
-        self._seen = self._stamp()
+        self._known = settings.max_parallel_builds
+        self._seen: tuple[int, int, int] | None = None
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
@@ -245,7 +250,7 @@ class CapacityFile:
         return (status.st_ino, status.st_mtime_ns, status.st_size) if status else None
 
     def changed(self) -> int | None:
-        """Return the new capacity if the file has changed since the last call, else None.
+        """Return the new capacity if the file gives another one than before, else None.
 
         A file that is gone or cannot be understood changes nothing: an editor may be half way through it.
         """
@@ -254,9 +259,13 @@ class CapacityFile:
         self._seen = stamp
         try:
             text = read_file(self._path).get("MAX_PARALLEL_BUILDS")
-            return capacity(text) if text else None
+            given = capacity(text) if text else None
         except (BadConfig, ValueError):
             return None
+        if given in (None, self._known):
+            return None
+        self._known = given
+        return given
 
 
 def language() -> str:

@@ -234,9 +234,18 @@ class Interrupted(IpclockError):
         self.status = 128 + signum
 
 
+def foreign(path: str, reason: str = "") -> NotPermitted:
+    """Return the failure that we may not use what lies at *path*: by its owner's name if that is somebody else."""
+    try:
+        owner = os.lstat(path).st_uid
+    except OSError as error:
+        return NotPermitted(path, reason or error.strerror or str(error))
+    return Foreign(path, owner) if owner != os.geteuid() or not reason else NotPermitted(path, reason)
+
+
 def from_os(error: OSError, path: str) -> IpclockError:
     """Return the failure that *error* means for somebody who uses the pool at *path*."""
     reason = error.strerror or str(error)
     if error.errno in (errno.EACCES, errno.EPERM):
-        return NotPermitted(path, reason)
+        return foreign(path, reason)
     return CannotCreate(path, reason)

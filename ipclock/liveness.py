@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ipclock import policy, process
-from ipclock.records import HOLDING
+from ipclock.folder import HOLDING
 
 if TYPE_CHECKING:
     from ipclock.records import Entry, Record, Store

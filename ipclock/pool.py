@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ipclock import liveness, policy, process
-from ipclock.errors import DamagedSemaphore, MutexStuck, NoTicket, SlotBusy
+from ipclock.errors import DamagedSemaphore, IpclockError, NoTicket, NotPermitted, SlotBusy
+from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.patience import Patience
-from ipclock.records import GATE, HOLDING, QUEUED, Entry, Store
-from ipclock.semaphore import Semaphore, Turns, create, open_existing, unlink
+from ipclock.records import Entry, Store
+from ipclock.semaphore import Semaphore, Turns, create, open_existing, require_folder, unlink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +48,7 @@ class Claim:
         self.ticket = 0
         self.slot = 0
         self.held = 0
-        self.epoch = 0
+        self.era = ((0, 0), 0)  # of the pool, when the claim was last seen in it
         self.kept_at = 0.0
         self.evicted = False
         self.record: OwnRecord | None = None
@@ -89,13 +90,14 @@ class Pool:
 
         Raises NotPermitted (77), CannotCreate (73), Unavailable and DamagedSemaphore (69).
         """
+        require_folder()  # before LOCK_DIR is made there
         store = Store.open(lock_dir, name[1:], create=True)
         try:
             gate = _open_gate(name, store, repair=repair)
         except BaseException:
             store.close()
             raise
-        return cls(name, store, gate, Turns(name, store.mode, store.trusts, store.adopt), capacity)
+        return cls(name, store, gate, Turns(name, store), capacity)
 
     def close(self) -> None:
         """Close what was opened; takes nobody's slot away."""
@@ -133,7 +135,6 @@ class Pool:
             **_stamp("arrived"),
         }
         with self._mutex(patience):
-            self._settle_capacity()
             self.recover(sweep=not block)
             if not block:
                 self._refuse_to_wait()
@@ -173,10 +174,10 @@ class Pool:
             taken = [entry.slot for entry in self.store.entries(HOLDING)]
             if self.store.has(GATE, claim.entry) and policy.may_admit(len(taken), self._allowed()):
                 slot = policy.lowest_free_slot(taken)
-                epoch = self.store.epoch
+                era = self.store.era
                 claim.write(**_stamp("admitted"))
                 self.store.move(claim.entry, GATE, HOLDING, slot)
-                claim.slot, claim.epoch, claim.held = slot, epoch, len(taken) + 1
+                claim.slot, claim.era, claim.held = slot, era, len(taken) + 1
                 self._drop_turn(claim)
             self.recover()
             self.call_next()
@@ -195,19 +196,15 @@ class Pool:
         # out first: from here on anybody can clear the record, so neither a daemon that inherited the
         # descriptor nor a mutex that does not come free can keep the slot
         claim.record.unlock()
-        try:
-            with self._mutex(Patience(LEAVE_PATIENCE_S)):
-                self._drop_turn(claim)
-                for state in states:
-                    slot = claim.slot if state == HOLDING else 0
-                    self.store.remove(state, Entry(claim.ticket, slot), claim.record)
-                self.recover()
-                self.call_next()
-        except MutexStuck:
-            pass
-        finally:
-            claim.record.close()
-            claim.record = None
+        with suppress(IpclockError), self._mutex(Patience(LEAVE_PATIENCE_S)):
+            self._drop_turn(claim)
+            for state in states:
+                slot = claim.slot if state == HOLDING else 0
+                self.store.remove(state, Entry(claim.ticket, slot), claim.record)
+            self.recover()
+            self.call_next()
+        claim.record.close()
+        claim.record = None
 
     def recover(self, *, sweep: bool = False) -> None:
         """Clear away the dead, send a stopped one back from the gate, and level the value (INV-4). In the mutex.
@@ -264,18 +261,15 @@ class Pool:
     def tidy(self, patience: Patience) -> None:
         """Recover and call the next one, for a pool that nobody's step has looked after lately."""
         with self._mutex(patience):
-            self._settle_capacity()
             self.recover(sweep=True)
             self.call_next()
 
     def watch(self, claim: Claim) -> None:
-        """Look after the pool from time to time while *claim* holds its slot. Never raises for want of the mutex."""
-        try:
+        """Look after the pool from time to time while *claim* holds its slot; whatever is wrong, the build goes on."""
+        with suppress(IpclockError):
             self.keep(claim)
             if self._amiss():
                 self.tidy(Patience(0))
-        except MutexStuck:
-            pass
 
     def keep(self, claim: Claim) -> None:
         """See that the claim's record and the semaphore are still there; write the record again if it vanished.
@@ -286,10 +280,13 @@ class Pool:
         if self.store.vanished():
             self._reopen()
         elif self.gate.replaced():
-            self.gate.close()
-            self.gate = _open_gate(self.name, self.store)
+            # a damaged one in its place: a reset replaces it, until then the old one serves to sleep on
+            with suppress(DamagedSemaphore, NotPermitted):
+                gate = _open_gate(self.name, self.store)
+                self.gate.close()
+                self.gate = gate
         if self._listed(claim):
-            claim.epoch = self.store.epoch
+            claim.era = self.store.era
         elif not claim.evicted:
             with self._mutex(Patience(LEAVE_PATIENCE_S)):
                 # look again: between two looks the record may have been renamed from one folder to the other
@@ -303,7 +300,8 @@ class Pool:
     def _restore(self, claim: Claim) -> None:
         if claim.record is None:
             return
-        if claim.slot and self.store.epoch != claim.epoch:
+        folder, resets = self.store.era
+        if claim.slot and folder == claim.era[0] and resets != claim.era[1]:
             claim.evicted = True
             return
         old, fields = claim.record, dict(claim.record.fields)
@@ -340,12 +338,12 @@ class Pool:
         Raises NoTicket (2).
         """
         with self._mutex(patience):
-            self._settle_capacity()
             entries = [entry for entry in self.store.entries(HOLDING) if ticket in (None, entry.ticket)]
             if ticket is not None and not entries:
                 raise NoTicket(ticket)
             # epoch first: a holder that misses its record under the old epoch would write it again
             self.store.epoch += 1
+            self.store.settled = True
             for entry in entries:
                 self._clear(HOLDING, entry)
             self.recover(sweep=True)
@@ -360,16 +358,27 @@ class Pool:
 
     @contextmanager
     def _mutex(self, patience: Patience) -> Iterator[None]:
-        with self.store.mutex(lambda seconds, pid: patience.stuck(self.store.path, seconds, pid)):
-            yield
+        while True:
+            with self.store.mutex(lambda seconds, pid: patience.stuck(self.store.path, seconds, pid)):
+                # a mutex that was removed excludes nobody who opens the folder anew
+                if not self.store.vanished():
+                    self._settle()
+                    yield
+                    return
+            self._reopen()
 
-    def _settle_capacity(self) -> None:
+    def _settle(self) -> None:
+        """Take over the capacity that was asked for; in a new pool, see whether an old one left builds behind."""
         if self.store.capacity is None or self._wanted not in (None, self.store.capacity):
             self.store.capacity = self.capacity if self._wanted is None else self._wanted
         self._wanted = None  # said once: a later change by somebody else stands
+        if not self.store.settled:
+            listed = {str(entry.ticket) for entry in self.store.entries(HOLDING)}
+            lost = process.locked_and_deleted(f"{self.store.path}/{HOLDING}/")
+            self.store.settled = {name.partition(".")[0] for name in lost} <= listed
 
     def _allowed(self) -> int:
-        return policy.limit(self.capacity, self.store.drained)
+        return policy.limit(self.capacity, self.store.drained or not self.store.settled)
 
     def _amiss(self) -> bool:
         """Look without the mutex whether a recover has anything to do; a wrong yes costs one for nothing."""
@@ -403,8 +412,11 @@ def _open_gate(name: str, store: Store, *, repair: bool = False) -> Semaphore:
             unlink(name)
             repair = False
             continue
-        # a new one has value 0: the first section levels it
-        if gate := gate or create(name, store.mode, store.adopt):
+        if gate is None:
+            # it has value 0: the first section levels it
+            with store.creating():
+                gate = create(name, store.mode)
+        if gate:
             return gate
 
 

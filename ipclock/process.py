@@ -13,6 +13,8 @@ import time
 from functools import cache
 from typing import NamedTuple
 
+_DELETED = " (deleted)"
+
 
 class Identity(NamedTuple):
     """One process for certain: PID, start in clock ticks since boot, boot id, inode of the PID namespace."""
@@ -151,6 +153,25 @@ def open_descriptors(device: int, inode: int, pid: int | str = "self") -> list[i
                 found.append(int(name))
     except OSError:
         pass
+    return found
+
+
+def locked_and_deleted(prefix: str) -> set[str]:
+    """Return the names behind *prefix* of deleted files that a process still has open and locked.
+
+    As far as we may look. Slow: walks all of /proc.
+    """
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                target = os.readlink(f"/proc/{pid}/fd/{fd}")
+                # a daemon that a build left behind has the file open too, but its lock was undone
+                deleted = target.startswith(prefix) and target.endswith(_DELETED)
+                if deleted and "\nlock:" in _read(f"/proc/{pid}/fdinfo/{fd}"):
+                    found.add(target[len(prefix) : -len(_DELETED)])
+        except OSError:
+            continue  # gone meanwhile, or not ours to see
     return found
 
 

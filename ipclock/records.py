@@ -1,28 +1,24 @@
-"""The pool's folder: records in state folders, their beacons, the numbers beside them, and the mutex.
+"""What lies in a pool's folder: records in state folders, their beacons, the numbers beside them, and the mutex.
 
-Guarantees: a record's state is the folder that it lies in, and changes by one rename(2);
-a record is visible in `queued/` only when it is finished and its beacon is held (INV-1); no link is followed, and
-nothing is created over an existing name. Does not guarantee any order of steps: that is `pool`'s.
-A `Store` must not be shared between threads, nor used after a fork: a second taker of its mutex would get it.
+Guarantees: a record's state is the folder that it lies in, and changes by one rename(2); a record is visible in
+`queued/` only when it is finished and its beacon is held (INV-1). Does not guarantee any order of steps: that is
+`pool`'s. A `Store` must not be shared between threads, nor used after a fork: a second taker of its mutex would get it.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from ipclock.errors import N_, BadValue, Foreign, NoPool, NotPermitted, from_os
+from ipclock.errors import BadValue, from_os
+from ipclock.folder import FILE_FLAGS, HOLDING, NEW, SAFE_FLAGS, STATES, Folder
 from ipclock.locks import is_locked, is_writable, out_of_the_way, try_lock, unlock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-NEW, QUEUED, GATE, HOLDING = STATES = ("new", "queued", "gate", "holding")
-NUMBERS = ("mutex", "ticket", "capacity", "epoch")
 
 MAX_RECORD_BYTES = 4096  # one page: a finished record can be appended to even when the file system is full
 DRAFT_GRACE_S = 60.0
@@ -93,102 +89,8 @@ def _lines(fields: dict[str, object]) -> bytes:
     return "".join(f"{key}={value}\n" for key, value in fields.items()).encode()
 
 
-class Store:
-    """An opened pool folder. `path` is for messages; everything goes through directory descriptors."""
-
-    def __init__(self, path: str, root: int) -> None:
-        self.path = path
-        self._root = root
-        self._fds: dict[str, int] = {}
-        status = os.fstat(root)
-        self.identity = (status.st_dev, status.st_ino)
-        self._owner = (status.st_uid, status.st_gid)
-        self.mode = 0o600 | (0o060 if status.st_mode & stat.S_IWGRP else 0)
-
-    @classmethod
-    def open(cls, lock_dir: str, pool: str, *, create: bool) -> Store:
-        """Open the folder of *pool* (named without slash) in *lock_dir*, making both if *create*.
-
-        Raises NoPool (69), NotPermitted (77) for a foreign or planted folder, CannotCreate (73).
-        """
-        path = f"{lock_dir}/ipclock.{pool}"
-        try:
-            store = cls(path, _open_folder(lock_dir, os.path.basename(path), create))
-            try:
-                store._accept()
-                store._fill(create)
-            except BaseException:
-                store.close()
-                raise
-        except FileNotFoundError:
-            raise NoPool(path) from None
-        except OSError as error:
-            raise from_os(error, path) from None
-        return store
-
-    def close(self) -> None:
-        """Close every descriptor of the folder."""
-        for fd in (*self._fds.values(), self._root):
-            os.close(fd)
-        self._fds.clear()
-
-    def trusts(self, uid: int) -> bool:
-        """Return whether files of *uid* belong in this pool: ours, root's, and the pool owner's."""
-        return uid in (0, os.geteuid(), self._owner[0])
-
-    def _accept(self) -> None:
-        status = os.fstat(self._root)
-        ours = os.geteuid() in (0, status.st_uid) or status.st_uid == 0
-        shared = status.st_mode & stat.S_IWGRP and status.st_gid in (os.getegid(), *os.getgroups())
-        if status.st_mode & stat.S_IWOTH:
-            raise NotPermitted(self.path, N_("everybody may write to it"))
-        if not (ours or shared):
-            raise Foreign(self.path, status.st_uid)
-
-    def _fill(self, create: bool) -> None:
-        """Open all that belongs into the folder; make what lacks, so that a creator may die half way."""
-        for state in STATES:
-            if create:
-                _make_folder(self._root, state, self.adopt, stat.S_IMODE(os.fstat(self._root).st_mode))
-            self._fds[state] = os.open(state, _FOLDER_FLAGS, dir_fd=self._root)
-        for number in NUMBERS:
-            self._fds[number] = self._open_number(number, create)
-
-    def _open_number(self, name: str, create: bool) -> int:
-        while True:
-            try:
-                fd = os.open(name, _FILE_FLAGS, dir_fd=self._root)
-                break
-            except FileNotFoundError:
-                if not create:
-                    raise
-            # never O_CREAT on an existing name: fs.protected_regular refuses that to root too
-            try:
-                fd = os.open(name, _FILE_FLAGS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._root)
-            except FileExistsError:
-                continue
-            self.adopt(fd)
-            os.fchmod(fd, self.mode)
-            break
-        status = os.fstat(fd)
-        # a second link would let the pool's owner make root write into a file elsewhere
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            os.close(fd)
-            raise NotPermitted(f"{self.path}/{name}", N_("not a regular file of its own"))
-        return fd
-
-    def adopt(self, fd: int) -> None:
-        """Give a file that root made to the pool's owner and group, who must be able to open it."""
-        if os.geteuid() == 0 and self._owner != (0, 0):
-            os.fchown(fd, *self._owner)
-
-    def vanished(self) -> bool:
-        """Return whether the pool's path names another folder now, or none."""
-        try:
-            status = os.stat(self.path, follow_symlinks=False)
-        except OSError:
-            return True
-        return (status.st_dev, status.st_ino) != self.identity
+class Store(Folder):
+    """The records and numbers of an opened pool folder."""
 
     @contextmanager
     def mutex(self, busy: Callable[[float, int], None]) -> Iterator[None]:
@@ -252,9 +154,25 @@ class Store:
         self._write_number("epoch", value)
 
     @property
+    def era(self) -> tuple[tuple[int, int], int]:
+        """Which folder this is and how many resets it has seen: what a holder compares to tell a reset."""
+        return self.identity, self.epoch
+
+    @property
     def drained(self) -> bool:
         """Whether nobody is to be admitted: the file `drained` exists."""
         return os.access("drained", os.F_OK, dir_fd=self._root, follow_symlinks=False)
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is known that no build of an earlier folder of this name still has to come back."""
+        return os.access("settled", os.F_OK, dir_fd=self._root, follow_symlinks=False)
+
+    @settled.setter
+    def settled(self, value: bool) -> None:
+        if value and not self.settled:
+            with self.creating():
+                os.close(os.open("settled", FILE_FLAGS | os.O_CREAT | os.O_EXCL, self.mode, dir_fd=self._root))
 
     def draw_ticket(self) -> int:
         """Return the next ticket. Without a readable counter it goes on behind every ticket in use."""
@@ -287,16 +205,16 @@ class Store:
         """
         if holder_fd is None:
             name = f"{os.getpid()}.{time.monotonic_ns()}"
-            fd = os.open(name, _FILE_FLAGS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._fds[NEW])
+            with self.creating():
+                fd = os.open(name, FILE_FLAGS | os.O_CREAT | os.O_EXCL, self.mode, dir_fd=self._fds[NEW])
         else:
             name = self._name_of_draft(holder_fd)
-            fd = os.open(name, _FILE_FLAGS, dir_fd=self._fds[NEW])
+            fd = os.open(name, FILE_FLAGS, dir_fd=self._fds[NEW])
+            self._adopt(fd)
         try:
             # the beacons first: an unlocked file in new/ is anybody's to clear away
             try_lock(fd, WAITER_BYTE)
             try_lock(fd if holder_fd is None else holder_fd, HOLDER_BYTE)
-            self.adopt(fd)
-            os.fchmod(fd, self.mode)
             fd = out_of_the_way(fd)
             record = OwnRecord(fd, name)
             record.append(**fields)
@@ -305,6 +223,12 @@ class Store:
             os.close(fd)
             raise
         return record
+
+    def _adopt(self, fd: int) -> None:
+        """Give a file that a script of ours has made to the pool's owner, with the pool's mode."""
+        if os.geteuid() == 0:
+            os.fchown(fd, *self._owner)
+        os.fchmod(fd, self.mode)
 
     def _name_of_draft(self, fd: int) -> str:
         try:
@@ -346,7 +270,7 @@ class Store:
         return status.st_dev, status.st_ino
 
     def _open_record(self, state: str, name: str) -> int:
-        return os.open(name, os.O_RDONLY | _SAFE_FLAGS, dir_fd=self._fds[state])
+        return os.open(name, os.O_RDONLY | SAFE_FLAGS, dir_fd=self._fds[state])
 
     def beacon(self, state: str, entry: Entry) -> bool | None:
         """Return whether the record's beacon is held; None where we may not ask. A record that is gone: False.
@@ -403,11 +327,6 @@ class Store:
                 continue  # gone meanwhile, or a folder that somebody planted
 
 
-_SAFE_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_FILE_FLAGS = os.O_RDWR | _SAFE_FLAGS
-_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | _SAFE_FLAGS
-
-
 def _parse(data: bytes) -> dict[str, str]:
     fields = {}
     for text in data.decode(errors="replace").split("\n")[:-1]:  # what follows the last newline is unfinished
@@ -415,37 +334,3 @@ def _parse(data: bytes) -> dict[str, str]:
         if equals:
             fields[key] = value
     return fields
-
-
-def _open_folder(lock_dir: str, name: str, create: bool) -> int:
-    if create and not os.path.isdir(lock_dir):
-        os.makedirs(lock_dir, 0o755, exist_ok=True)
-    parent = os.open(lock_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        status = os.fstat(parent)
-        if status.st_mode & stat.S_IWOTH and not (status.st_mode & stat.S_ISVTX and status.st_uid == 0):
-            raise NotPermitted(lock_dir, N_("world-writable, but not root's with the sticky bit"))
-        if create:
-            _make_folder(parent, name, None, 0o700)
-        try:
-            return os.open(name, _FOLDER_FLAGS, dir_fd=parent)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise NotPermitted(f"{lock_dir}/{name}", N_("not a folder")) from None
-            raise
-    finally:
-        os.close(parent)
-
-
-def _make_folder(parent: int, name: str, adopt: Callable[[int], None] | None, mode: int) -> None:
-    try:
-        os.mkdir(name, 0o700, dir_fd=parent)
-    except FileExistsError:
-        return
-    fd = os.open(name, _FOLDER_FLAGS, dir_fd=parent)
-    try:
-        if adopt:
-            adopt(fd)
-        os.fchmod(fd, mode)  # mkdir masks the mode by the umask and ignores setgid
-    finally:
-        os.close(fd)

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 import posix_ipc
 
-from ipclock.errors import N_, CannotCreate, DamagedSemaphore, Foreign, IpclockError, NotPermitted, Unavailable
+from ipclock.errors import N_, CannotCreate, DamagedSemaphore, IpclockError, Unavailable, foreign
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ipclock.folder import Folder
 
 FOLDER = "/dev/shm"
 SIZE = 32
@@ -31,6 +33,12 @@ SHARED_MARK = (128).to_bytes(4, sys.byteorder)
 def path_of(name: str) -> str:
     """Return the path of the file behind the semaphore *name* (sem_overview(7)); the name begins with a slash."""
     return f"{FOLDER}/sem.{name[1:]}"
+
+
+def require_folder() -> None:
+    """Raise Unavailable (69) if the machine has no place for semaphores."""
+    if not os.path.isdir(FOLDER):
+        raise Unavailable(FOLDER, N_("no such folder"))
 
 
 class Semaphore:
@@ -138,37 +146,27 @@ def _inspect(path: str, trusted: Callable[[int], bool]) -> tuple[int, int] | Non
     return status.st_dev, status.st_ino
 
 
-def foreign(path: str) -> NotPermitted:
-    """Return the failure that somebody else's file lies at *path*."""
-    try:
-        return Foreign(path, os.lstat(path).st_uid)
-    except OSError as error:
-        return NotPermitted(path, error.strerror or str(error))
-
-
-def create(name: str, mode: int, adopt: Callable[[int], None]) -> Semaphore | None:
+def create(name: str, mode: int) -> Semaphore | None:
     """Make the semaphore *name* with value 0; None if there is one already.
 
-    The mode is set on the file afterwards, since sem_open(3) masks it by the umask. *adopt* is called with a
-    descriptor of the new file, to give it to the pool's owner. Raises CannotCreate (73), Unavailable (69).
+    The caller sees to owner and umask (`Folder.creating`). Raises CannotCreate (73), Unavailable (69).
     """
     path = path_of(name)
     sys.audit("ipclock.sem_create", name)
     try:
-        semaphore = posix_ipc.Semaphore(name, posix_ipc.O_CREX, mode=0o600, initial_value=0)
+        # it appears under its name by one link(2), with this mode less the umask
+        semaphore = posix_ipc.Semaphore(name, posix_ipc.O_CREX, mode=mode, initial_value=0)
     except posix_ipc.ExistentialError:
         if os.path.lexists(path):
             return None
         raise Unavailable(FOLDER, N_("no such folder")) from None
     except (posix_ipc.Error, OSError) as error:
         raise CannotCreate(path, getattr(error, "strerror", None) or str(error)) from None
-    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        adopt(fd)
-        os.fchmod(fd, mode)
-        status = os.fstat(fd)
-    finally:
-        os.close(fd)
+        status = os.lstat(path)
+    except FileNotFoundError:
+        semaphore.close()
+        return create(name, mode)  # removed in this very moment
     return Semaphore(name, semaphore, (status.st_dev, status.st_ino))
 
 
@@ -182,11 +180,9 @@ def unlink(name: str) -> None:
 class Turns:
     """The turn semaphores of a pool, one a waiter: `/oracle-build.17` wakes the waiter with ticket 17."""
 
-    def __init__(self, pool: str, mode: int, trusted: Callable[[int], bool], adopt: Callable[[int], None]) -> None:
+    def __init__(self, pool: str, folder: Folder) -> None:
         self._pool = pool
-        self._mode = mode
-        self._trusted = trusted
-        self._adopt = adopt
+        self._folder = folder
 
     def _name(self, ticket: int) -> str:
         return f"{self._pool}.{ticket}"
@@ -196,10 +192,11 @@ class Turns:
 
         Raises NotPermitted (77) where a stranger has planted something there, CannotCreate (73).
         """
-        made = create(self._name(ticket), self._mode, self._adopt)
-        if made is None:
-            self.remove(ticket)
-            made = create(self._name(ticket), self._mode, self._adopt)
+        with self._folder.creating():
+            made = create(self._name(ticket), self._folder.mode)
+            if made is None:
+                self.remove(ticket)
+                made = create(self._name(ticket), self._folder.mode)
         if made is None:
             raise foreign(path_of(self._name(ticket)))
         return made
@@ -207,7 +204,7 @@ class Turns:
     def post(self, ticket: int) -> None:
         """Wake the waiter. One whose turn is not there (yet), or no usable one, is woken by its own tick."""
         try:
-            turn = open_existing(self._name(ticket), self._trusted)
+            turn = open_existing(self._name(ticket), self._folder.trusts)
         except IpclockError:
             return
         if turn:

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipclock import liveness, policy, process
-from ipclock.records import GATE, HOLDING, QUEUED
+from ipclock.folder import GATE, HOLDING, QUEUED
 
 if TYPE_CHECKING:
     from ipclock.records import Entry, Record, Store
