@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _DELETED = " (deleted)"
 
@@ -162,17 +166,20 @@ def locked_and_deleted(prefix: str) -> set[str]:
     As far as we may look. Slow: walks all of /proc.
     """
     found = set()
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            for fd in os.listdir(f"/proc/{pid}/fd"):
-                target = os.readlink(f"/proc/{pid}/fd/{fd}")
-                # a daemon that a build left behind has the file open too, but its lock was undone
-                deleted = target.startswith(prefix) and target.endswith(_DELETED)
-                if deleted and "\nlock:" in _read(f"/proc/{pid}/fdinfo/{fd}"):
-                    found.add(target[len(prefix) : -len(_DELETED)])
-        except OSError:
-            continue  # gone meanwhile, or not ours to see
+    for link in _descriptors():
+        with suppress(OSError):  # gone meanwhile
+            target = os.readlink(link)
+            # a daemon that a build left behind has the file open too, but its lock was undone
+            deleted = target.startswith(prefix) and target.endswith(_DELETED)
+            if deleted and "\nlock:" in _read(link.replace("/fd/", "/fdinfo/")):
+                found.add(target[len(prefix) : -len(_DELETED)])
     return found
+
+
+def _descriptors() -> Iterator[str]:
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):  # gone meanwhile, or not ours to see
+            yield from [f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")]
 
 
 def users_of(device: int, inode: int) -> list[Usage]:

@@ -412,7 +412,7 @@ def test_whatever_is_accepted_the_shell_understands_in_the_same_way(file: Path, 
     file.write_text(f"STATUS_HINT={text}\n")
     read = outcome(lambda: config.read_file(str(file)).get("STATUS_HINT"))
     shell = subprocess.run(
-        ["sh", "-c", '. "$1"; printf %s "$STATUS_HINT"', "sh", file],
+        ["/bin/sh", "-c", '. "$1"; printf %s "$STATUS_HINT"', "sh", file],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={"PATH": "/nowhere", "HOME": "/home", "LC_ALL": "C.UTF-8"},

@@ -5,19 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from ipclock import process
 from ipclock.process import Identity
-from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root, unshared
+from tests.helpers.crash_at import OTHER_USER, USER, child, in_child, unshared
 from tests.helpers.world import until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 ROOT = str(Path(__file__).parent.parent)
 ASK = f"""
@@ -28,25 +23,6 @@ if uid := int(sys.argv[2]):
     os.setgroups([]); os.setgid(uid); os.setuid(uid)
 print(process.exists(process.Identity.parse(sys.argv[1])))
 """
-
-
-@contextmanager
-def child(run: Callable[[], object] = signal.pause, uid: int = 0) -> Iterator[int]:
-    """A forked process that runs the function and ends; killed and reaped at the end."""
-    needs_root(uid)
-    pid = os.fork()
-    if pid == 0:
-        if uid:
-            os.setgroups([])
-            os.setgid(uid)
-            os.setuid(uid)
-        run()
-        os._exit(0)
-    try:
-        yield pid
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
 
 
 def gone() -> Identity:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipclock.errors import BadValue, Foreign, IpclockError, NoPool
-from ipclock.records import GATE, HOLDING, NEW, NUMBERS, QUEUED, STATES, Entry, OwnRecord, Store
+from ipclock.folder import GATE, HOLDING, NEW, NUMBERS, QUEUED, STATES
+from ipclock.records import Entry, OwnRecord, Store
 from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root, sysctl
 
 if TYPE_CHECKING:
@@ -376,18 +377,13 @@ def test_the_mutex_is_free_again_after_an_error_inside(store: Store, pool_name: 
         assert caught.value.status == 73
 
 
-def test_sections_exclude_each_other_after_the_mutex_file_was_removed(
-    store: Store, pool_name: str, folder: Path
-) -> None:
-    class Kept(Exception):
-        pass
+@pytest.mark.parametrize("file", ["mutex", "epoch", "gate"])
+def test_a_part_that_was_removed_is_noticed(file: str, store: Store, folder: Path) -> None:
+    before = store.vanished()
 
-    def busy(seconds: float, pid: int) -> None:
-        raise Kept
+    (folder / file).rmdir() if file in STATES else (folder / file).unlink()
 
-    (folder / "mutex").unlink()
-    with opened(pool_name) as newcomer, newcomer.mutex(busy), pytest.raises(Kept), store.mutex(busy):
-        pass
+    assert (before, store.vanished()) == (False, True)
 
 
 # Records

@@ -16,12 +16,14 @@ import pytest
 
 from ipclock import semaphore
 from ipclock.errors import IpclockError, NotPermitted
+from ipclock.folder import Folder
 from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ipclock.semaphore import Semaphore, Turns
+    from ipclock.folder import Folder
+from ipclock.semaphore import Semaphore, Turns
 
 
 @pytest.fixture
@@ -36,17 +38,13 @@ def path(name: str) -> Path:
     return Path(semaphore.path_of(name))
 
 
-def keep(fd: int) -> None:
-    """Adopt nothing."""
-
-
 def trusted(uid: int) -> bool:
     return uid in (0, os.geteuid())
 
 
 def made(name: str) -> Semaphore:
     """Make a semaphore and return it."""
-    new = semaphore.create(name, 0o600, keep)
+    new = semaphore.create(name, 0o600)
     assert new
     return new
 
@@ -59,7 +57,7 @@ def opened(name: str) -> Semaphore:
 
 
 def turns_of(name: str) -> Turns:
-    return semaphore.Turns(name, 0o600, trusted, keep)
+    return semaphore.Turns(name, Folder.open("/dev/shm", name[1:], create=True))
 
 
 def outcome(function: Callable[[], object]) -> tuple[str, int]:
@@ -102,24 +100,40 @@ def test_there_is_none_until_it_is_made_and_it_is_made_once(name: str) -> None:
     def child() -> list[object]:
         before = semaphore.open_existing(name, trusted)
         first = made(name)
-        return [before, semaphore.create(name, 0o600, keep), opened(name).identity == first.identity]
+        return [before, semaphore.create(name, 0o600), opened(name).identity == first.identity]
 
     assert in_child(child) == [None, None, True]
 
 
+def create_in(name: str) -> None:
+    """Make the semaphore as a pool makes its own."""
+    folder = Folder.open("/dev/shm", name[1:], create=True)
+    with folder.creating():
+        semaphore.create(name, folder.mode)
+    folder.close()
+
+
 @pytest.mark.parametrize("uid", [0, USER])
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
-@pytest.mark.parametrize("mode", [0o600, 0o660])
-def test_the_umask_does_not_change_the_mode(mode: int, umask: int, uid: int, name: str, path: Path) -> None:
-    in_child(lambda: bool(semaphore.create(name, mode, keep)), uid, umask)
+@pytest.mark.parametrize(("folder_mode", "mode"), [(0o700, 0o600), (0o770, 0o660)])
+def test_the_mode_is_that_of_the_pool_whatever_the_umask(
+    folder_mode: int, mode: int, umask: int, uid: int, name: str, path: Path
+) -> None:
+    folder = Path(f"/dev/shm/ipclock.{name[1:]}")
+    folder.mkdir()
+    os.chown(folder, uid, uid)
+    folder.chmod(folder_mode)
+
+    in_child(lambda: create_in(name), uid, umask)
 
     assert (oct(stat.S_IMODE(path.stat().st_mode)), path.stat().st_uid) == (oct(mode), uid)
 
 
-def test_the_new_file_is_given_to_whom_it_is_meant_for(name: str, path: Path) -> None:
+def test_what_root_makes_in_the_pool_of_a_user_is_the_users(name: str, path: Path) -> None:
     needs_root(0)
+    in_child(lambda: Folder.open("/dev/shm", name[1:], create=True).close(), USER)
 
-    in_child(lambda: bool(semaphore.create(name, 0o600, lambda fd: os.fchown(fd, USER, USER))))
+    in_child(lambda: create_in(name), 0)
 
     assert (path.stat().st_uid, in_child(lambda: opened(name).value, USER)) == (USER, 0)
 
@@ -193,7 +207,7 @@ def test_the_semaphore_that_the_damages_are_made_from_is_a_good_one(name: str, p
 
 @pytest.mark.parametrize("mode", [0o600, 0o666])
 def test_a_strangers_semaphore_is_refused_by_name(mode: int, name: str) -> None:
-    in_child(lambda: bool(semaphore.create(name, mode, keep)), OTHER_USER)
+    in_child(lambda: bool(semaphore.create(name, mode)), OTHER_USER)
 
     def child() -> tuple[str, int, str]:
         try:
@@ -216,7 +230,7 @@ def test_making_one_where_something_lies_makes_none(name: str, path: Path, tmp_p
     victim = tmp_path / "victim"
     path.symlink_to(victim)
 
-    assert (in_child(lambda: semaphore.create(name, 0o600, keep)), victim.exists()) == (None, False)
+    assert (in_child(lambda: semaphore.create(name, 0o600)), victim.exists()) == (None, False)
 
 
 # Turns

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import pytest
 
 from ipclock import api, cli, supervise
-from ipclock.commands import init, reset, status, wrap
+from ipclock.commands import acquire, init, release, reset, status, wrap
 from tests.helpers.world import HANG_S
 
 if TYPE_CHECKING:
@@ -31,7 +31,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 USER, OTHER_USER = 54321, 54322  # nobody's, on any usual machine
-LOADED = (api, init, reset, status, wrap, supervise)  # before the fork: a child must not read the source tree
+LOADED = (
+    api,
+    acquire,
+    init,
+    release,
+    reset,
+    status,
+    wrap,
+    supervise,
+)  # before the fork: a child must not read the source tree
 
 # What leaves something behind in a pool, or asks it; a crash comes right before the event.
 POINTS = (
@@ -112,6 +121,23 @@ def in_child(function: Callable[[], T], uid: int | None = None, umask: int = 0o0
         raise AssertionError(value)
     returned: T = value
     return returned
+
+
+@contextmanager
+def child(run: Callable[[], object] = signal.pause, uid: int | None = None) -> Iterator[int]:
+    """A forked process that runs the function and ends; killed and reaped at the end."""
+    uid = os.geteuid() if uid is None else uid
+    needs_root(uid)
+    pid = os.fork()
+    if pid == 0:
+        become(uid)
+        run()
+        os._exit(0)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 class Client:

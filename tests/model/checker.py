@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.pool import Pool
-from ipclock.records import GATE, HOLDING, QUEUED, Entry
+from ipclock.records import Entry
 from tests.model.world import (
     ADMIT,
     ASLEEP,

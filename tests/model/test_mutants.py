@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipclock import liveness, policy
+from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.pool import Pool
-from ipclock.records import GATE, HOLDING, QUEUED, Entry
+from ipclock.records import Entry
 from tests.model.checker import OVER, OVERTAKEN, STUCK, UNHEALED, UNLEVEL, Checker, initial
 
 if TYPE_CHECKING:

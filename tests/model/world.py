@@ -11,9 +11,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ipclock import liveness, pool
+from ipclock.folder import GATE
 from ipclock.pool import Claim, Pool
 from ipclock.process import Identity
-from ipclock.records import GATE, Entry, Record
+from ipclock.records import Entry, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,7 +146,7 @@ class World:
         """Return the claim of a client, as its process has it."""
         client = self.clients[index]
         claim = Claim(f"client {index}")
-        claim.ticket, claim.slot, claim.epoch = client.ticket, client.slot, self.epoch
+        claim.ticket, claim.slot = client.ticket, client.slot
         if client.ticket:
             claim.record = FakeRecord(self, client.ticket)
             claim.turn = FakeTurn(self, client.ticket) if client.ticket in self.turns else None
@@ -217,6 +218,7 @@ class FakeStore:
 
     path = "/model"
     drained = False
+    settled = True
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -248,6 +250,15 @@ class FakeStore:
     def epoch(self, value: int) -> None:
         self._world.effect()
         self._world.epoch = value
+
+    @property
+    def era(self) -> tuple[tuple[int, int], int]:
+        """The folder, which never changes, and the number of resets."""
+        return (0, 0), self._world.epoch
+
+    def vanished(self) -> bool:
+        """Nobody removes anything."""
+        return False
 
     def draw_ticket(self) -> int:
         """Return the next ticket."""
