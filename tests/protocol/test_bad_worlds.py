@@ -1,0 +1,481 @@
+"""Worlds that go wrong around living builds: files vanish or are damaged, owners are stopped, /dev/shm has no room."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import posix_ipc
+import pytest
+
+from ipclock.patience import Patience
+from ipclock.pool import Claim, Pool
+from ipclock.semaphore import path_of
+from tests.helpers.crash_at import child as child_process
+from tests.helpers.crash_at import in_child, unshared
+from tests.helpers.world import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.helpers.world import Build, World
+
+ROOT = Path(__file__).parent.parent.parent
+DAMAGE = b"this is no semaphore at all, no!"
+# A command that fails if another one of its kind runs at the same time.
+ALONE = 'exec 9>>"$0"; flock -n 9 || exit 99; echo begin >>"$0"; echo end >>"$0"'
+
+
+def pair(world: World) -> tuple[Build, Build]:
+    """Return a holder and a waiter at the gate."""
+    holder = world.wrap("holder").started()
+    waiter = world.wrap("waiter")
+    until(lambda: world.records("gate"), "the waiter at the gate")
+    return holder, waiter
+
+
+def shm(world: World) -> Path:
+    return Path(path_of(world.name))
+
+
+def replaced(path: Path) -> Path:
+    """Remove what lies at the path, and return the path."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return path
+
+
+def seen(world: World) -> dict[str, list[str]]:
+    """Return the records in the folders where builds are listed."""
+    return {state: world.records(state) for state in ("queued", "gate", "holding")}
+
+
+def tickets(world: World) -> tuple[list[int], list[int]]:
+    """Return the tickets of (the holders, the waiters) that `status` shows."""
+    now = world.status()
+    return [row["ticket"] for row in now["holders"]], [row["ticket"] for row in now["waiters"]]
+
+
+def another_build(world: World) -> tuple[int, int, dict[str, list[str]]]:
+    """Return what becomes of one more build: its status, the value after it, what is left."""
+    status = world.run("wrap", "-w", "20", "another", "--", "true").returncode
+    return status, *world.settled()
+
+
+# The semaphore
+
+
+def test_a_semaphore_that_was_removed_is_made_again_for_all(world: World) -> None:
+    holder, waiter = pair(world)
+
+    shm(world).unlink()
+    until(shm(world).exists, "a new semaphore")
+
+    assert (holder.end(), waiter.started().end(), another_build(world)) == (0, 0, (0, 1, {}))
+
+
+def test_a_semaphore_that_is_removed_right_before_the_release_keeps_nobody_waiting(world: World) -> None:
+    holder, waiter = pair(world)
+
+    shm(world).unlink()
+    ended = holder.end()
+
+    assert (ended, waiter.started().end(), another_build(world)) == (0, 0, (0, 1, {}))
+
+
+def test_a_damaged_semaphore_is_named_with_its_remedy_and_a_reset_repairs_it(world: World) -> None:
+    world.run("init")
+    shm(world).write_bytes(DAMAGE)
+
+    refused = world.run("wrap", "late", "--", "true")
+    reset = world.run("reset")
+
+    assert (refused.returncode, refused.stderr.splitlines(), reset.returncode, another_build(world)) == (
+        69,
+        [
+            f"ipclock: {shm(world)}: not a usable semaphore: wrong size or content",
+            "   'ipclock reset' replaces it.",
+        ],
+        0,
+        (0, 1, {}),
+    )
+
+
+def test_a_reset_of_a_damaged_semaphore_frees_the_waiters_of_the_old_one(world: World) -> None:
+    holder, waiter = pair(world)
+    draft = shm(world).with_name(shm(world).name + ".draft")
+    draft.write_bytes(DAMAGE)
+
+    draft.rename(shm(world))
+    reset = world.run("reset").returncode
+    waiter.started()
+
+    assert (reset, holder.end(), waiter.end(), another_build(world)) == (0, 0, 0, (0, 1, {}))
+
+
+DISASTERS: dict[str, Callable[[World], object]] = {
+    "semaphore with garbage": lambda world: replaced(shm(world)).write_bytes(DAMAGE),
+    "semaphore of size 0": lambda world: replaced(shm(world)).touch(),
+    "semaphore now a link": lambda world: replaced(shm(world)).symlink_to("/nowhere"),
+    "pool now a file": lambda world: replaced(world.folder).touch(),
+    "pool now everybody's": lambda world: world.folder.chmod(0o777),
+    "no folder for drafts and records": lambda world: [replaced(world.folder / name) for name in ("holding", "new")],
+    "folder for holders only removed": lambda world: replaced(world.folder / "holding"),
+    "folder for holders now a file": lambda world: replaced(world.folder / "holding").touch(),
+    "own record now a folder": lambda world: replaced(world.folder / "holding" / "1.1").mkdir(),
+}
+
+
+@pytest.mark.parametrize("disaster", DISASTERS)
+def test_a_build_outlives_whatever_happens_to_its_pool(disaster: str, world: World) -> None:
+    def child() -> str:
+        pool = Pool.open(world.name, "/dev/shm")
+        claim = pool.acquire(Claim("build"), Patience(5))
+        DISASTERS[disaster](world)
+        # what a supervisor does once a second while its build runs, and once at its end: were it to raise here, the
+        # build would go on without supervisor and slot
+        pool.watch(claim)
+        pool.watch(claim)
+        pool.release(claim)
+        return "went on"
+
+    assert in_child(child) == "went on"
+
+
+def test_a_strangers_post_admits_nobody_too_many_and_is_taken_back(world: World) -> None:
+    holder, waiter = pair(world)
+
+    for _ in range(3):
+        world.post()
+    until(lambda: world.value() == 0, "the value levelled")
+
+    assert (seen(world), tickets(world)) == ({"queued": [], "gate": ["2"], "holding": ["1.1"]}, ([1], [2]))
+    assert (holder.end(), waiter.started().end(), world.settled()) == (0, 0, (1, {}))
+
+
+def test_a_unit_that_a_stranger_took_comes_back(world: World) -> None:
+    world.run("init")
+    thief = posix_ipc.Semaphore(world.name)
+    thief.acquire(0)
+    thief.close()
+
+    assert (world.value(), another_build(world)) == (0, (0, 1, {}))
+
+
+# The folder
+
+
+@pytest.mark.parametrize("semaphore", ["kept", "removed"])
+def test_builds_write_themselves_again_into_a_pool_that_was_removed(semaphore: str, world: World) -> None:
+    world.run("init", "--max-parallel-builds", "2")
+    builds = [world.wrap(label).started() for label in ("first", "second")]
+
+    shutil.rmtree(world.folder)
+    if semaphore == "removed":
+        shm(world).unlink()
+    until(lambda: len(world.records("holding")) == 2, "both records again", 10)
+    until(shm(world).exists, "the semaphore again", 10)
+    waiter = world.wrap("waiter")
+    until(lambda: world.records("gate"), "the waiter at the gate")
+
+    assert (tickets(world), world.status()["capacity"], world.value()) == (([1, 2], [3]), 2, 0)
+    assert ([build.end() for build in builds], waiter.started().end(), world.settled()) == ([0, 0], 0, (2, {}))
+
+
+def test_a_waiter_writes_itself_again_into_a_pool_that_was_removed(world: World) -> None:
+    holder, waiter = pair(world)
+
+    shutil.rmtree(world.folder)
+    until(lambda: sorted([*tickets(world)[0], *tickets(world)[1]]) == [1, 2], "both again", 10)
+
+    assert (holder.end(), waiter.started().end(), world.settled()) == (0, 0, (1, {}))
+
+
+def test_a_waiter_that_finds_the_pool_removed_first_leaves_the_holder_its_slot(world: World) -> None:
+    def child() -> tuple[int, list[str]]:
+        holding, waiting = Pool.open(world.name, "/dev/shm"), Pool.open(world.name, "/dev/shm")
+        held, claim = holding.acquire(Claim("holder"), Patience(5)), Claim("waiter")
+        waiting.arrive(claim, Patience(5))
+        shutil.rmtree(world.folder)
+        waiting.keep(claim)
+        waiting.admit(claim, Patience(5))
+        holding.watch(held)
+        return claim.slot, world.records("holding")
+
+    assert in_child(child) == (0, ["1.1"])
+
+
+def test_a_holders_record_that_was_removed_is_written_again_under_its_ticket(world: World) -> None:
+    holder = world.wrap("holder").started()
+
+    (world.folder / "holding" / "1.1").unlink()
+    until(lambda: world.records("holding"), "the record again", 10)
+    shown = [(row["ticket"], row["label"], row["command_pid"], row["state"]) for row in world.status()["holders"]]
+
+    assert (shown, holder.end(), another_build(world)) == (
+        [(1, "holder", holder.command_pid, "running")],
+        0,
+        (0, 1, {}),
+    )
+
+
+def test_a_waiters_record_that_was_removed_is_written_again_under_its_ticket(world: World) -> None:
+    holder, waiter = pair(world)
+    late = world.wrap("late")
+    until(lambda: world.waiting() == 2, "the late build in line")
+
+    (world.folder / "gate" / "2").unlink()
+    until(lambda: tickets(world) == ([1], [2, 3]), "the record again", 10)
+    ended = [holder.end()]
+    for _ in range(2):
+        # who was called while the record was missing may keep its place at the gate
+        holding = until(lambda: world.records("holding"), "the next holder")
+        ended.append({"2.1": waiter, "3.1": late}[holding[0]].started().end())
+
+    assert (ended, another_build(world)) == ([0, 0, 0], (0, 1, {}))
+
+
+def test_a_build_that_was_written_again_still_counts_when_its_supervisor_is_killed(world: World) -> None:
+    holder = world.wrap("holder").started()
+    (world.folder / "holding" / "1.1").unlink()
+    until(lambda: world.records("holding"), "the record again", 10)
+
+    holder.signal(signal.SIGKILL)
+    holder.wait()
+    refused = world.run("wrap", "-n", "late", "--", "true").returncode
+    os.kill(holder.command_pid, signal.SIGKILL)
+
+    assert (refused, another_build(world)) == (75, (0, 1, {}))
+
+
+def test_a_record_that_a_reset_took_away_is_not_written_again(world: World) -> None:
+    def child() -> tuple[bool, int, int, list[str]]:
+        pool, admin = Pool.open(world.name, "/dev/shm"), Pool.open(world.name, "/dev/shm")
+        claim = pool.acquire(Claim("build"), Patience(5))
+        admin.reset(Patience(5))
+        pool.watch(claim)
+        between = pool.gate.value
+        pool.release(claim)
+        return claim.evicted, between, pool.gate.value, world.records("holding")
+
+    assert in_child(child) == (True, 1, 1, [])
+
+
+@pytest.mark.parametrize("file", ["mutex", "ticket", "capacity", "epoch"])
+def test_a_number_that_was_removed_alone_costs_nobody_anything(file: str, world: World) -> None:
+    holder, waiter = pair(world)
+
+    (world.folder / file).unlink()
+    late = world.wrap("late")
+    until(lambda: world.waiting() == 2, "the late build in line")
+
+    assert (tickets(world), holder.end(), waiter.started().end(), late.started().end(), another_build(world)) == (
+        ([1], [2, 3]),
+        0,
+        0,
+        0,
+        (0, 1, {}),
+    )
+
+
+def test_a_reset_is_heeded_by_a_holder_from_before_the_epoch_was_removed(world: World) -> None:
+    def child() -> tuple[bool, list[str]]:
+        pool = Pool.open(world.name, "/dev/shm")
+        claim = pool.acquire(Claim("build"), Patience(5))
+        (world.folder / "epoch").unlink()
+        pool.watch(claim)
+        Pool.open(world.name, "/dev/shm").reset(Patience(5))
+        pool.watch(claim)
+        return claim.evicted, world.records("holding")
+
+    assert in_child(child) == (True, [])
+
+
+def test_a_missing_lock_folder_is_made(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "run" / "ipclock"
+
+    made = world.run("init", "--lock-dir", str(path))
+
+    assert (made.returncode, made.stdout) == (0, f"{path}/ipclock.{world.name[1:]}\n")
+
+
+# Records
+
+
+def test_waiters_pass_a_damaged_record_in_line(world: World) -> None:
+    world.run("init")
+    (world.folder / "ticket").write_text("7\n")
+    for ticket in ("5", "6"):
+        (world.folder / "queued" / ticket).touch()
+    (world.folder / "gate" / "4").write_bytes(b"\xff" * 5000)
+
+    assert another_build(world) == (0, 1, {})
+
+
+def test_a_damaged_holder_counts_is_shown_and_goes_by_a_reset(world: World) -> None:
+    world.run("init")
+    (world.folder / "ticket").write_text("7\n")
+    (world.folder / "holding" / "5.1").touch()
+
+    refused = world.run("wrap", "-n", "late", "--", "true").returncode
+    shown = [(row["ticket"], row["slot"], row["state"]) for row in world.status()["holders"]]
+    line = world.run("status").stdout.splitlines()[1]
+    reset = world.run("reset", "5").returncode
+
+    assert (refused, shown, line, reset, another_build(world)) == (
+        75,
+        [(5, 1, "unknown")],
+        "  - [?] ? (PID: ?) unknown: its process cannot be seen from here",
+        0,
+        (0, 1, {}),
+    )
+
+
+# The mutex
+
+
+@contextmanager
+def stopped_owner(world: World) -> Iterator[int]:
+    """A process that is stopped while it has the mutex; killed at the end."""
+
+    def own() -> None:
+        pool = Pool.open(world.name, "/dev/shm")
+        with pool.store.mutex(lambda seconds, pid: None):
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    with child_process(own) as pid:
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
+        yield pid
+
+
+def test_a_stopped_owner_of_the_mutex_is_named_and_waited_for_no_longer_than_asked(world: World) -> None:
+    with stopped_owner(world) as owner:
+        refused = world.run("wrap", "-w", "1.1", "late", "--", "true")
+        shown = world.run("status").returncode
+        os.kill(owner, signal.SIGCONT)
+        after = another_build(world)
+
+    assert (refused.returncode, refused.stderr.splitlines(), shown, after) == (
+        75,
+        [
+            f"❌ {world.folder}: the pool's mutex is held by process {owner}, which does not go on.",
+            f"   Continue that process (kill -CONT {owner}) or end it (kill -KILL {owner}).",
+        ],
+        0,
+        (0, 1, {}),
+    )
+
+
+def test_a_killed_owner_of_the_mutex_keeps_nobody(world: World) -> None:
+    with stopped_owner(world):
+        late = world.wrap("late")
+
+    assert (late.started().end(), world.settled()) == (0, (1, {}))
+
+
+# The machine
+
+
+def in_a_world_where(script: str, world: World, *arguments: str) -> tuple[int, list[str]]:
+    """Run `ipclock` in a mount namespace of its own, after a shell script; return (exit status, lines)."""
+    status, output = unshared(
+        ["-m"],
+        f'{script}\nexec "$@"',
+        *(sys.executable, "-m", "ipclock", *arguments),
+        env=world.env | {"PYTHONPATH": str(ROOT)},
+    )
+    return status, output.splitlines()
+
+
+# every device that Python opens, in a /dev without shm
+NO_SHM = """
+mount -t tmpfs tmpfs /mnt
+for name in null zero random urandom tty; do touch /mnt/$name; mount --bind /dev/$name /mnt/$name; done
+mount --move /mnt /dev
+"""
+
+
+READ_ONLY = "mount -t tmpfs -o ro tmpfs /dev/shm"
+FULL = "mount -t tmpfs -o nr_inodes=1 tmpfs /dev/shm"
+WORLDS = {
+    "missing": (NO_SHM, 69, "ipclock: /dev/shm: not available: no such folder"),
+    "read-only": (READ_ONLY, 73, "ipclock: {folder}: cannot create or write: Read-only file system"),
+    "full": (FULL, 73, "ipclock: {folder}: cannot create or write: No space left on device"),
+}
+
+
+@pytest.mark.parametrize("shape", WORLDS)
+@pytest.mark.parametrize("command", [("wrap", "late", "--", "true"), ("init",), ("reset",)], ids=lambda row: row[0])
+def test_without_a_usable_dev_shm_one_line_says_so(command: tuple[str, ...], shape: str, world: World) -> None:
+    script, status, first = WORLDS[shape]
+
+    found, lines = in_a_world_where(script, world, *command)
+
+    assert (found, lines[:1], [line[:3] for line in lines[1:]]) == (
+        status,
+        [first.format(folder=world.folder)],
+        ["   "],
+    )
+
+
+def test_a_dev_shm_that_is_a_file_is_refused_in_one_line(world: World) -> None:
+    status, lines = in_a_world_where(f"{NO_SHM}\ntouch /dev/shm", world, "wrap", "late", "--", "true")
+
+    assert (status in (69, 73), lines[0][:17], [line[:3] for line in lines[1:]]) == (True, "ipclock: /dev/shm", ["   "])
+
+
+def test_without_dev_shm_the_status_is_that_of_an_empty_pool_or_a_clear_line(world: World) -> None:
+    status, lines = in_a_world_where(NO_SHM, world, "status")
+
+    assert (status in (0, 69), [line for line in lines if "Traceback" in line or "internal" in line]) == (True, [])
+
+
+@pytest.mark.parametrize("limit", ["size", "nr_inodes"])
+def test_on_a_device_with_little_room_a_build_runs_or_one_line_says_why_not(limit: str, world: World) -> None:
+    found = {}
+    for room in range(1, 18):
+        size = f"{room * 4}k" if limit == "size" else f"{room}"
+        status, lines = in_a_world_where(
+            f"mount -t tmpfs -o {limit}={size} tmpfs /dev/shm", world, "wrap", "-q", "-w", "5", "late", "--", "true"
+        )
+        reason = lines[0].rpartition(": ")[2] if lines else ""
+        found[size] = (status, reason, len(lines))
+
+    outcomes = set(found.values())
+    assert outcomes == {(73, "No space left on device", 2), (0, "", 0)}, found
+
+
+def test_a_device_that_fills_up_while_a_build_runs_lets_it_end_and_others_queue(world: World) -> None:
+    script = f"""
+mount -t tmpfs -o size=256k tmpfs /dev/shm
+"$@" wrap -q builds -- sh -c 'cat /dev/zero >/dev/shm/filler 2>/dev/null; exit 7' || echo "ended with $?"
+"$@" wrap -q full -- true 2>&1 || echo "refused with $?"
+rm /dev/shm/filler
+"$@" wrap -q again -- true; echo "then $?"
+ls /dev/shm/ipclock.{world.name[1:]}/queued /dev/shm/ipclock.{world.name[1:]}/holding
+exit
+"""
+    status, lines = in_a_world_where(script, world)
+
+    assert (status, lines[0], [line for line in lines if "refused" in line or "then" in line][-1]) == (
+        0,
+        "ended with 7",
+        "then 0",
+    )
+
+
+# The beginning
+
+
+def test_twenty_first_users_at_once_make_one_pool(world: World, tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+    witness.touch()
+
+    builds = [world.popen("wrap", f"build {n}", "--", "sh", "-c", ALONE, str(witness)) for n in range(20)]
+    statuses = [build.wait() for build in builds]
+
+    assert (statuses, witness.read_text(), world.settled()) == ([0] * 20, "begin\nend\n" * 20, (1, {}))
