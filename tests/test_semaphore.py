@@ -22,8 +22,7 @@ from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ipclock.folder import Folder
-from ipclock.semaphore import Semaphore, Turns
+    from ipclock.semaphore import Semaphore, Turns
 
 
 @pytest.fixture
