@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from importlib import import_module
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line *argv* (default: the process's) and return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     messages.use(config.language())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a Korean text must not end an ASCII pipe
     settings = None
     conflict_status = None
     try:

@@ -132,6 +132,11 @@ class Progress:
             self.clear()
             say(_("⏳ the pool is locked by process {pid}, which does not go on").format(pid=pid or "?"))
 
+    def details(self, ticket: int, slot: int) -> None:
+        """Show which slot it is and how long the wait took."""
+        text = _("ipclock: ticket {ticket}, slot {slot}, waited {seconds} s")
+        say(text.format(ticket=ticket, slot=slot, seconds=f"{time.monotonic() - self._begun:.2f}"))
+
     def acquired(self, label: str, held: int, capacity: int) -> None:
         """Show that the build has its slot and starts."""
         self.clear()

@@ -60,7 +60,9 @@ def add_wait_options(parser: ArgumentParser) -> None:
         type=_exit_status,
         help=_("exit with CODE instead of 75"),
     )
-    parser.add_argument("-q", "--quiet", action="store_true", help=_("no lines of our own but errors"))
+    how_much = parser.add_mutually_exclusive_group()
+    how_much.add_argument("-q", "--quiet", action="store_true", help=_("no lines of our own but errors"))
+    how_much.add_argument("-v", "--verbose", action="store_true", help=_("tell ticket, slot and length of the wait"))
 
 
 def ticket(text: str) -> int:
@@ -102,7 +104,7 @@ def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, che
     block = not args.nonblock and limit > 0
     progress = Progress(
         limit,
-        quiet=args.quiet or not block,
+        quiet=args.quiet,
         interval=settings.progress_interval,
         terminal=sys.stderr is not None and sys.stderr.isatty() and not config.plain_terminal(),
     )
@@ -111,7 +113,7 @@ def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, che
     def on_wait(ticket: int) -> None:
         if (capacity := file.changed()) is not None:
             pool.resize(capacity, patience)
-        if progress.due():
+        if block and progress.due():
             progress.waiting(take(pool.store, pool.name, waiters=False), place(pool.store, ticket))
 
     patience = Patience(limit if block else DUE_PATIENCE_S, check, on_wait, progress.stuck)
@@ -119,5 +121,6 @@ def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, che
         pool.acquire(claim, patience, block=block)
     finally:
         progress.clear()
-    if not args.quiet:
-        progress.acquired(claim.label, claim.held, pool.capacity)
+    if args.verbose:
+        progress.details(claim.ticket, claim.slot)
+    progress.acquired(claim.label, claim.held, pool.capacity)

@@ -39,7 +39,7 @@ def run(args: Namespace, settings: Settings) -> int:
     if args.json:
         import json
 
-        print(json.dumps(as_json(now), ensure_ascii=False, indent=2))
+        print(json.dumps(as_json(now), indent=2))
     else:
         print_text(now)
     return 0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ipclock.config import Settings
 
 SUMMARY = N_("run a command in a build slot")
-USAGE = "%(prog)s [-w SEC | -n] [-E CODE] [-q] LABEL -- COMMAND [ARG ...]"
+USAGE = "%(prog)s [-w SEC | -n] [-E CODE] [-q | -v] LABEL -- COMMAND [ARG ...]"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
