@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ipclock import __version__, config, messages
-from ipclock.errors import Interrupted, IpclockError, SlotTimeout, SlotUnavailable, UsageError
+from ipclock.errors import CannotCreate, Interrupted, IpclockError, SlotTimeout, SlotUnavailable, UsageError
 from ipclock.messages import _
 from ipclock.progress import say
 
@@ -76,10 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _die_of(2)
         return 130
-    except BrokenPipeError:
-        # the reader of our stdout has left (`ipclock status | head -1`): nothing to tell, and nobody to tell it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+    except OSError as error:  # of stdout: the rooms below turn theirs into failures of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would try again at its end
+        if isinstance(error, BrokenPipeError):
+            return 0  # its reader has left (`ipclock status | head -1`): nothing to tell, and nobody to tell it
+        failure = CannotCreate("stdout", error.strerror or str(error))
+        say(error_text(failure, settings))
+        return failure.status
     except IpclockError as error:
         say(error_text(error, settings))
         return error.status if conflict_status is None or not isinstance(error, SlotUnavailable) else conflict_status

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from ipclock.messages import _
@@ -33,16 +34,12 @@ def encodable(text: str, stream: TextIO) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Write one line for a person, to stderr unless told otherwise. A stream that is closed or full is passed over."""
-    target = sys.stderr if stream is None else stream
-    if target is None:
-        return
-    try:
-        target.write(encodable(text, target) + "\n")
-        target.flush()
-    except (OSError, ValueError):
-        pass
+def say(text: str) -> None:
+    """Write one line for a person to stderr. If that is closed or full, nobody is told, and the build goes on."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(encodable(text, sys.stderr) + "\n")
+            sys.stderr.flush()
 
 
 def cut(text: str, width: int) -> str:
@@ -160,8 +157,6 @@ class Progress:
         self._open_line = True
 
     def _write(self, text: str) -> None:
-        try:
+        with suppress(OSError, ValueError):
             sys.stderr.write(text)
             sys.stderr.flush()
-        except (OSError, ValueError):
-            pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,8 @@ def run(args: Namespace, settings: Settings) -> int:
 
         print(json.dumps(as_json(now), indent=2))
     else:
-        print_text(now)
+        for line in text_lines(now):
+            print(progress.encodable(line, sys.stdout))
     return 0
 
 
@@ -69,14 +71,6 @@ def _iso(when: float) -> str:
     from datetime import datetime
 
     return datetime.fromtimestamp(when).astimezone().isoformat(timespec="seconds")
-
-
-def print_text(now: Snapshot) -> None:
-    """Print the snapshot for people."""
-    import sys
-
-    for line in text_lines(now):
-        progress.say(line, sys.stdout)
 
 
 def text_lines(now: Snapshot) -> list[str]:

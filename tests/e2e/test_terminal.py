@@ -1,0 +1,202 @@
+"""On a real terminal, and without one: who gets Ctrl-C, and what a person reads."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.helpers.terminal import Terminal
+from tests.helpers.world import HANG_S, STUB, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.helpers.world import World
+
+IPCLOCK = [sys.executable, "-m", "ipclock"]
+
+
+@pytest.fixture
+def terminal(world: World) -> Iterator[Callable[..., Terminal]]:
+    """Open terminals in the test's world."""
+    opened: list[Terminal] = []
+
+    def start(*command: str, columns: int = 80, **env: str) -> Terminal:
+        opened.append(Terminal(command, world.env | {"TERM": "xterm"} | env, columns))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+def columns_of(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def test_ctrl_c_reaches_the_build_once_and_wrap_dies_of_it(world: World, terminal: Callable[..., Terminal]) -> None:
+    screen = terminal(*IPCLOCK, "wrap", "a", "--", sys.executable, STUB, "--report", "2")
+    screen.wait_for("ready")
+
+    screen.type("\x03")
+    screen.wait_for("signal 2")
+    # the answer comes behind a second signal, had there been one
+    screen.type("echo answer\n")
+    text = screen.wait_for("answer\r\nanswer")
+    screen.type("kill 15\n")
+
+    assert (text.count("signal 2"), screen.wait(), world.settled()) == (1, -signal.SIGTERM, (1, {}))
+
+
+def test_one_ctrl_c_stops_a_loop_of_the_calling_shell(world: World, terminal: Callable[..., Terminal]) -> None:
+    loop = f"while true; do {sys.executable} -m ipclock wrap a -- {sys.executable} {STUB}; done"
+    screen = terminal("bash", "-c", loop)
+    screen.wait_for("ready")
+
+    screen.type("\x03")
+
+    assert (screen.wait(), screen.text.count("ready"), world.settled()) == (-signal.SIGINT, 1, (1, {}))
+
+
+def test_ctrl_c_ends_a_wait_and_leaves_the_line_clean(world: World, terminal: Callable[..., Terminal]) -> None:
+    holder = world.wrap("holder").started()
+    screen = terminal(*IPCLOCK, "wrap", "late", "--", "true")
+    screen.wait_for("waiting")
+
+    screen.type("\x03")
+
+    assert (screen.wait(), screen.text.endswith("\r\x1b[K"), holder.end(), world.settled()) == (
+        -signal.SIGINT,
+        True,
+        0,
+        (1, {}),
+    )
+
+
+def test_ctrl_z_stops_build_and_wrapper_and_fg_goes_on(world: World, terminal: Callable[..., Terminal]) -> None:
+    shell = terminal("bash", "--norc", "--noprofile", "-i", PS1="$ ")
+    shell.wait_for("$ ")
+    shell.type(f"{sys.executable} -m ipclock wrap -q a -- {sys.executable} {STUB}\n")
+    shell.wait_for("ready")
+
+    shell.type("\x1a")
+    shell.wait_for("Stopped")
+    state = world.status()["holders"][0]["state"]
+    shell.type("fg\n")
+    shell.wait_for("ipclock wrap -q a")
+    shell.type("exit 6\n")
+    shell.type("echo status=$?\n")
+    shell.wait_for("status=6")
+    shell.type("exit\n")
+
+    assert (state, shell.wait(), world.settled()) == ("stopped", 0, (1, {}))
+
+
+def test_the_build_has_the_terminal_to_itself(world: World, terminal: Callable[..., Terminal]) -> None:
+    screen = terminal(*IPCLOCK, "wrap", "-q", "a", "--", "sh", "-c", "tty <&0; read -r word; echo got $word; tty >&2")
+    screen.wait_for("/dev/pts/")
+
+    screen.type("hello\n")
+
+    assert (screen.wait(), "got hello" in screen.text, screen.text.count("/dev/pts/")) == (0, True, 2)
+
+
+@pytest.mark.parametrize(("language", "columns"), [("C.UTF-8", 40), ("ko_KR.UTF-8", 40), ("ko_KR.UTF-8", 41)])
+def test_the_waiting_line_is_rewritten_in_place_and_cut_to_the_width(
+    world: World, terminal: Callable[..., Terminal], language: str, columns: int
+) -> None:
+    holder = world.wrap("아주 긴 이름의 스테이징 배포").started()
+    screen = terminal(*IPCLOCK, "wrap", "late", "--", "echo", "first output", columns=columns, LANG=language)
+    until(lambda: screen.text.count("\x1b[K") >= 2, "the line written twice")
+
+    holder.end()
+    status = screen.wait()
+
+    *lines, rest = re.findall(r"\r([^\r]*)\x1b\[K", screen.text)
+    assert (status, rest, max(map(columns_of, lines)) < columns, min(map(columns_of, lines)) > columns - 4) == (
+        0,
+        "",  # cleared before anything else is written
+        True,
+        True,
+    )
+    assert screen.text.endswith("first output\r\n")
+    assert ("\n" in screen.text.split("\x1b[K")[0]) is False
+
+
+def test_without_a_terminal_there_are_lines_at_the_start_at_a_change_and_at_the_interval(world: World) -> None:
+    holder = world.wrap("holder").started()
+    waiter = world.popen("wrap", "late", "--", "true", env={"PROGRESS_INTERVAL": "1"})
+    assert waiter.process.stderr
+    lines = [waiter.process.stderr.readline().decode() for _ in range(2)]
+    holder.end()
+    rest = waiter.process.stderr.read().decode().splitlines()
+
+    assert (waiter.wait(), rest) == (0, ["✓ build slot acquired (1/1)", "✓ starting the build of late."])
+    assert [re.sub(r"\d+ s\)$", "n s)", line.strip()) for line in lines] == [
+        f"⏳ waiting ({n}/600 s, left: {600 - n} s, builds: 1/1) · place 1 in line"
+        f" · holder (PID: {holder.command_pid}, n s)"
+        for n in (0, 1)
+    ]
+
+
+def test_nothing_of_ours_is_on_stdout_and_quiet_silences_the_rest(world: World) -> None:
+    loud = world.run("wrap", "a", "--", "echo", "out")
+    quiet = world.run("wrap", "-q", "a", "--", "echo", "out")
+
+    assert (loud.stdout, quiet.stdout, quiet.stderr) == ("out\n", "out\n", "")
+    assert loud.stderr == "✓ build slot acquired (1/1)\n✓ starting the build of a.\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "first"),
+    [("ascii", "[ok] \\ube4c\\ub4dc"), ("euc-kr", "[ok] 빌드 슬롯 획득 (1/1)"), ("utf-8", "✓ 빌드 슬롯 획득 (1/1)")],
+)
+def test_an_encoding_without_the_symbols_gets_them_spelled_out(world: World, encoding: str, first: str) -> None:
+    env = world.env | {"LANG": "ko_KR.UTF-8", "PYTHONIOENCODING": encoding}
+
+    result = subprocess.run(
+        [*IPCLOCK, "wrap", "배포", "--", "true"], env=env, capture_output=True, timeout=HANG_S, check=True
+    )
+
+    assert result.stderr.decode(encoding).startswith(first)
+
+
+def test_a_closed_stderr_hinders_no_build(world: World) -> None:
+    result = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m ipclock wrap a -- echo out 2>&-"],
+        env=world.env,
+        stdout=subprocess.PIPE,
+        timeout=HANG_S,
+        check=False,
+    )
+
+    assert (result.returncode, result.stdout, world.settled()) == (0, b"out\n", (1, {}))
+
+
+def test_a_reader_that_leaves_early_is_no_error(world: World) -> None:
+    holders = world.wrap("holder").started()
+    script = f"{sys.executable} -m ipclock status --json | head -c 1; echo ${{PIPESTATUS[0]}}"
+
+    result = subprocess.run(["bash", "-c", script], env=world.env, capture_output=True, text=True, check=True)
+
+    assert (result.stdout, result.stderr, holders.end()) == ("{0\n", "", 0)
+
+
+def test_an_output_that_is_full_is_told(world: World) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [*IPCLOCK, "status"], env=world.env, stdout=full, stderr=subprocess.PIPE, timeout=HANG_S, check=False
+        )
+
+    assert (result.returncode, result.stderr.decode().splitlines()[0]) == (
+        73,
+        f"ipclock: stdout: cannot create or write: {os.strerror(28)}",
+    )

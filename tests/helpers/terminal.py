@@ -1,0 +1,73 @@
+"""A real pseudo-terminal with a program on it, read in the background."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import termios
+import threading
+from typing import TYPE_CHECKING
+
+from tests.helpers.world import HANG_S, until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class Terminal:
+    """A program that leads a session of its own on a pseudo-terminal of so many columns."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], columns: int = 80) -> None:
+        self.pid, self._master = pty.fork()
+        if self.pid == 0:
+            # a test runner may ignore it; a shell in a terminal starts with the default
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.execvpe(command[0], list(command), dict(env))
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self._seen = b""
+        self._status: int | None = None
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                chunk = os.read(self._master, 65536)
+            except OSError:  # EIO: nobody has the terminal any more
+                return
+            if not chunk:
+                return
+            self._seen += chunk
+
+    @property
+    def text(self) -> str:
+        """All that was written on the terminal so far."""
+        return self._seen.decode(errors="replace")
+
+    def wait_for(self, text: str) -> str:
+        """Wait until *text* was written, and return all that was."""
+        until(lambda: text in self.text, f"{text!r} on the terminal; so far {self.text!r}")
+        return self.text
+
+    def type(self, keys: str) -> None:
+        """Type on the terminal's keyboard: "\\x03" is Ctrl-C, "\\x1a" is Ctrl-Z."""
+        os.write(self._master, keys.encode())
+
+    def wait(self) -> int:
+        """Return how the program ended: its status, or -n for signal n."""
+        if self._status is None:
+            until(lambda: os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT), "the program's end")
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            self._reader.join(HANG_S)
+        return self._status
+
+    def close(self) -> None:
+        """End the program and everything on the terminal."""
+        if self._status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self._status = -signal.SIGKILL
+        os.close(self._master)

@@ -1,0 +1,116 @@
+"""`ipclock.slot` for Python programs: the same pool as the command, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import ipclock
+from tests.helpers.world import Build, until
+
+if TYPE_CHECKING:
+    from tests.helpers.world import World
+
+HOLD = """
+import ipclock, subprocess, sys
+with ipclock.slot("library") as slot:
+    {body}
+"""
+
+
+def program(world: World, body: str) -> Build:
+    """Start a program that holds a slot and then runs *body*."""
+    pipe = subprocess.PIPE
+    code = HOLD.format(body=body)
+    build = Build(subprocess.Popen([sys.executable, "-c", code], env=world.env, stdin=pipe, stdout=pipe, stderr=pipe))
+    world.builds.append(build)
+    return build
+
+
+def test_all_names_resolve() -> None:
+    assert [name for name in ipclock.__all__ if not getattr(ipclock, name)] == []
+    with pytest.raises(AttributeError):
+        _ = ipclock.nonsense
+
+
+def test_a_slot_is_held_within_the_block_and_free_after_it(world: World) -> None:
+    world.run("init")
+    with ipclock.slot("staging", name=world.name, timeout=5) as slot:
+        facts = (slot.name, slot.label, slot.ticket, slot.number, world.value())
+        shown = [(row["label"], row["pid"]) for row in world.status()["holders"]]
+
+    assert (facts, shown) == ((world.name, "staging", 1, 1, 0), [("staging", os.getpid())])
+    assert world.settled() == (1, {})
+
+
+def test_an_exception_in_the_block_frees_the_slot_and_a_second_release_does_nothing(world: World) -> None:
+    with pytest.raises(KeyError), ipclock.slot("a", name=world.name) as slot:
+        raise KeyError
+    slot.release()
+
+    with pytest.raises(ValueError, match="released"):
+        slot.fileno()
+    assert world.settled() == (1, {})
+
+
+def test_no_slot_in_time_is_an_error_with_data(world: World) -> None:
+    with ipclock.slot("holder", name=world.name):
+        with pytest.raises(ipclock.SlotTimeout) as timeout:
+            ipclock.slot("late", name=world.name, timeout=0.1)
+        with pytest.raises(ipclock.SlotBusy) as busy:
+            ipclock.slot("late", name=world.name, block=False)
+
+    assert (timeout.value.status, timeout.value.seconds, busy.value.held, busy.value.capacity) == (75, "0.1", 1, 1)
+    assert world.settled() == (1, {})
+
+
+def test_a_wrong_value_is_an_error_that_says_what_is_expected(world: World) -> None:
+    with pytest.raises(ipclock.BadValue, match="whole number"):
+        ipclock.slot("a", name=world.name, max_parallel_builds=0)
+    with pytest.raises(ipclock.BadValue, match="printable"):
+        ipclock.slot("a\n", name=world.name)
+
+
+def test_ctrl_c_while_waiting_leaves_nothing_behind(world: World) -> None:
+    holder = world.wrap("holder").started()
+    waiter = program(world, "pass")
+    until(lambda: world.records("gate"), "the program at the gate")
+
+    waiter.signal(signal.SIGINT)
+
+    assert (waiter.wait(), holder.end(), world.settled()) == (-signal.SIGINT, 0, (1, {}))
+
+
+def test_the_end_of_a_forked_child_releases_nothing(world: World) -> None:
+    world.run("init")
+    with ipclock.slot("parent", name=world.name) as slot:
+        child = os.fork()
+        if child == 0:
+            slot.release()
+            os._exit(0)
+        os.waitpid(child, 0)
+        held = (world.value(), len(world.records("holding")))
+
+    assert (held, world.settled()) == ((0, 1), (1, {}))
+
+
+@pytest.mark.parametrize("handed_over", [True, False])
+def test_a_killed_programs_child_keeps_the_slot_only_if_the_descriptor_was_handed_over(
+    world: World, handed_over: bool
+) -> None:
+    fds = "(slot.fileno(),)" if handed_over else "()"
+    body = f'child = subprocess.Popen(["sleep", "1000"], pass_fds={fds}); print(child.pid, flush=True); child.wait()'
+    build = program(world, body)
+    child = int(build.line())
+    world.extra.append(child)
+
+    build.signal(signal.SIGKILL)
+    build.wait()
+    next_one = world.run("wrap", "-n", "next", "--", "true").returncode
+
+    assert next_one == (75 if handed_over else 0)
