@@ -1,0 +1,201 @@
+"""`status` and `reset`: what they show, and what they leave alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ipclock.locks import try_lock
+from tests.helpers.world import until
+
+if TYPE_CHECKING:
+    from tests.helpers.world import World
+
+HOLDER = {
+    "ticket": int,
+    "slot": int,
+    "label": str,
+    "pid": int,
+    "command_pid": int,
+    "user": str,
+    "since": str,
+    "held_s": float,
+    "state": str,
+    "processes": list,
+}
+WAITER = {
+    "ticket": int,
+    "position": int,
+    "label": str,
+    "pid": int,
+    "user": str,
+    "since": str,
+    "waited_s": float,
+    "timeout_s": float,
+    "at_gate": bool,
+}
+POOL = {"schema": int, "name": str, "capacity": int, "free": int, "drained": bool, "holders": list, "waiters": list}
+
+
+def types(row: dict[str, object]) -> dict[str, type]:
+    return {key: type(value) for key, value in row.items()}
+
+
+def test_json_has_the_documented_keys_and_types(world: World) -> None:
+    holder = world.wrap("Staging Deployment 배포").started()
+    first = world.wrap("first", "-w", "10m")
+    until(lambda: world.records("gate"), "the first waiter at the gate")
+    second = world.wrap("second")
+    until(lambda: world.waiting() == 2, "the second waiter in line")
+
+    pool = world.status()
+
+    assert (types(pool), [types(row) for row in pool["holders"]], [types(row) for row in pool["waiters"]]) == (
+        POOL,
+        [HOLDER],
+        [WAITER, WAITER],
+    )
+    row = pool["holders"][0]
+    assert (pool["schema"], row["label"], row["user"], row["slot"]) == (1, "Staging Deployment 배포", "root", 1)
+    assert datetime.fromisoformat(row["since"]).utcoffset() is not None
+    assert [(w["position"], w["timeout_s"], w["at_gate"]) for w in pool["waiters"]] == [(1, 600, True), (2, 600, False)]
+    assert (holder.end(), first.started().end(), second.started().end()) == (0, 0, 0)
+
+
+def test_a_pool_that_nobody_has_made_is_free_and_is_not_made_by_looking(world: World) -> None:
+    text = world.run("status", "--max-parallel-builds", "2")
+    pool = world.status()
+
+    assert (text.returncode, text.stdout) == (0, "✓ no build is running (0/2)\n")
+    assert (pool["capacity"], pool["free"], world.folder.exists(), world.turns()) == (1, 1, False, [])
+
+
+def test_status_takes_no_mutex_and_writes_nothing(world: World) -> None:
+    world.run("init")
+    fd = os.open(world.folder / "mutex", os.O_RDWR)
+    assert try_lock(fd)
+
+    def stamps() -> dict[str, tuple[int, int]]:
+        paths = [world.folder, *world.folder.rglob("*")]
+        return {str(path): (path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in paths}
+
+    before = stamps()
+    result = world.run("status")
+    os.close(fd)
+
+    assert (result.returncode, stamps() == before) == (0, True)
+
+
+def test_the_text_shows_holders_and_the_line(world: World) -> None:
+    holder = world.wrap("Staging Deployment").started()
+    waiter = world.wrap("next")
+    until(lambda: world.records("gate"), "the waiter at the gate")
+
+    lines = world.run("status").stdout.splitlines()
+
+    assert [line.split("] ")[-1] for line in lines] == [
+        "⏳ builds running: 1/1",
+        f"Staging Deployment (PID: {holder.command_pid})",
+        "⏳ builds waiting: 1",
+        f"next (PID: {waiter.pid}) waiting for 0 s",
+    ]
+    assert (holder.end(), waiter.started().end()) == (0, 0)
+
+
+def test_a_reset_names_every_living_build_and_lets_it_go_on(world: World) -> None:
+    builds = [world.wrap(label, "--max-parallel-builds", "2").started() for label in ("one", "two")]
+
+    reset = world.run("reset")
+
+    assert (reset.returncode, reset.stdout, reset.stderr.splitlines()) == (
+        0,
+        "",
+        [
+            f"ipclock: one (PID: {builds[0].command_pid}) lost its slot; it goes on running",
+            f"ipclock: two (PID: {builds[1].command_pid}) lost its slot; it goes on running",
+            "✓ all locks have been released.",
+        ],
+    )
+    assert (world.value(), [build.end(3) for build in builds], world.settled()) == (2, [3, 3], (2, {}))
+
+
+def test_a_reset_of_one_ticket_frees_one_slot(world: World) -> None:
+    builds = [world.wrap(label, "--max-parallel-builds", "2").started() for label in ("one", "two")]
+
+    reset = world.run("reset", "1")
+
+    assert (reset.returncode, reset.stderr.splitlines()[-1]) == (0, "✓ the slot of ticket 1 has been released.")
+    assert ([row["label"] for row in world.status()["holders"]], world.value()) == (["two"], 1)
+    assert ([build.end() for build in builds], world.settled()) == ([0, 0], (2, {}))
+
+
+def test_the_end_of_an_evicted_build_gives_nobody_a_slot(world: World) -> None:
+    evicted = world.wrap("evicted").started()
+    world.run("reset")
+    holder = world.wrap("holder").started()
+    waiter = world.wrap("waiter")
+    until(lambda: world.records("gate"), "the waiter at the gate")
+
+    evicted.end()
+
+    assert (world.value(), world.records("gate"), world.records("holding")) == (0, ["3"], ["2.1"])
+    assert (holder.end(), waiter.started().end(), world.settled()) == (0, 0, (1, {}))
+
+
+def test_an_unknown_ticket_is_told(world: World) -> None:
+    result = world.run("reset", "17")
+
+    assert (result.returncode, result.stderr.splitlines()[0]) == (2, "ipclock: no holder or waiter has ticket 17")
+
+
+@pytest.mark.timeout(90)
+def test_a_reset_names_who_keeps_the_mutex_and_leaves(world: World) -> None:
+    world.run("init")
+    fd = os.open(world.folder / "mutex", os.O_RDWR)
+    assert try_lock(fd)
+    os.pwrite(fd, b"%-20d\n" % os.getpid(), 0)
+
+    result = world.run("reset")
+    os.close(fd)
+
+    assert (result.returncode, result.stderr.splitlines()) == (
+        75,
+        [
+            f"⏳ the pool is locked by process {os.getpid()}, which does not go on",
+            f"❌ {world.folder}: the pool's mutex is held by process {os.getpid()}, which does not go on.",
+            f"   Continue that process (kill -CONT {os.getpid()}) or end it (kill -KILL {os.getpid()}).",
+        ],
+    )
+
+
+def test_a_release_of_a_ticket_that_is_gone_is_a_warning_and_of_somebody_elses_is_refused(world: World) -> None:
+    holder = world.wrap("holder").started()
+
+    gone = world.run("release", "99")
+    foreign = world.run("release", "1")
+
+    assert (gone.returncode, gone.stderr) == (0, "ipclock: warning: no slot to give back (ticket 99)\n")
+    assert (foreign.returncode, foreign.stderr.splitlines()) == (
+        77,
+        ["ipclock: the slot of ticket 1 is held by somebody else", "   'ipclock reset 1' takes it away by force."],
+    )
+    assert (world.records("holding"), holder.end()) == (["1.1"], 0)
+
+
+def test_a_slot_acquired_for_a_process_ends_with_that_process(world: World) -> None:
+    owner = subprocess.Popen(["sleep", "1000"])
+    world.extra.append(owner.pid)
+    taken = world.run("acquire", "--pid", str(owner.pid), "bound")
+    holder = world.status()["holders"][0]
+    waiter = world.wrap("next")
+    until(lambda: world.records("gate"), "the waiter at the gate")
+
+    owner.kill()
+    owner.wait()
+
+    assert (taken.returncode, taken.stdout, holder["pid"], holder["state"]) == (0, "1\n", owner.pid, "running")
+    assert (waiter.started().end(), world.settled()) == (0, (1, {}))
