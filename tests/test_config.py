@@ -6,6 +6,7 @@ import math
 import os
 import shlex
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -388,7 +389,7 @@ def test_a_file_that_cannot_be_read_is_refused_and_hangs_nobody(tmp_path: Path) 
     loop.symlink_to(loop)
     folder.mkdir()
 
-    found = [outcome(lambda path=path: config.load({"CONFIG": str(path)})) for path in (fifo, loop, nothing, folder)]
+    found = [outcome(partial(config.load, {"CONFIG": str(path)})) for path in (fifo, loop, nothing, folder)]
 
     assert found == [("BadConfig", 78)] * 4
 

@@ -86,7 +86,7 @@ def test_a_program_reads_what_a_person_reads_in_english(error: IpclockError, sta
     assert str(error) in cli.error_text(error, None)
 
 
-@pytest.mark.parametrize("kind", sorted(kinds(IpclockError), key=lambda kind: kind.__name__))
+@pytest.mark.parametrize("kind", sorted(kinds(IpclockError), key=repr))
 def test_texts_name_only_attributes(kind: type[IpclockError]) -> None:
     known = set().union(*(vars(error) for error, _, _ in FAILURES if type(error) is kind))
 

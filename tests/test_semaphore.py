@@ -206,7 +206,7 @@ def test_the_semaphore_that_the_damages_are_made_from_is_a_good_one(name: str, p
 
 @pytest.mark.parametrize("mode", [0o600, 0o666])
 def test_a_strangers_semaphore_is_refused_by_name(mode: int, name: str) -> None:
-    in_child(lambda: bool(semaphore.create(name, mode)), OTHER_USER)
+    in_child(lambda: bool(semaphore.create(name, mode)), OTHER_USER, umask=0)
 
     def child() -> tuple[str, int, str]:
         try:

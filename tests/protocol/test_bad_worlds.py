@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import posix_ipc
 import pytest
 
+from ipclock.errors import MutexStuck
 from ipclock.patience import Patience
 from ipclock.pool import Claim, Pool
 from ipclock.semaphore import path_of
@@ -126,6 +128,7 @@ DISASTERS: dict[str, Callable[[World], object]] = {
     "no folder for drafts and records": lambda world: [replaced(world.folder / name) for name in ("holding", "new")],
     "folder for holders only removed": lambda world: replaced(world.folder / "holding"),
     "folder for holders now a file": lambda world: replaced(world.folder / "holding").touch(),
+    "no descriptor left": lambda world: resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)),
     "own record now a folder": lambda world: replaced(world.folder / "holding" / "1.1").mkdir(),
 }
 
@@ -193,6 +196,18 @@ def test_a_waiter_writes_itself_again_into_a_pool_that_was_removed(world: World)
     until(lambda: sorted([*tickets(world)[0], *tickets(world)[1]]) == [1, 2], "both again", 10)
 
     assert (holder.end(), waiter.started().end(), world.settled()) == (0, 0, (1, {}))
+
+
+def test_files_removed_one_by_one_come_back(world: World) -> None:
+    holder, waiter = pair(world)
+
+    for folder, _, files in os.walk(world.folder, topdown=False):
+        for path in [*(Path(folder, name) for name in files), Path(folder)]:
+            with suppress(FileNotFoundError, OSError):  # somebody may write again where we just were
+                path.rmdir() if path.is_dir() else path.unlink()
+    until(lambda: tickets(world) == ([1], [2]), "both again", 10)
+
+    assert (holder.end(), waiter.started().end(), another_build(world)) == (0, 0, (0, 1, {}))
 
 
 def test_a_waiter_that_finds_the_pool_removed_first_leaves_the_holder_its_slot(world: World) -> None:
@@ -280,6 +295,21 @@ def test_a_number_that_was_removed_alone_costs_nobody_anything(file: str, world:
         0,
         (0, 1, {}),
     )
+
+
+def test_sections_exclude_each_other_after_the_mutex_was_removed(world: World) -> None:
+    def child() -> str:
+        before = Pool.open(world.name, "/dev/shm")
+        (world.folder / "mutex").unlink()
+        after = Pool.open(world.name, "/dev/shm")
+        with after.store.mutex(lambda seconds, pid: None):
+            try:
+                before.tidy(Patience(0))
+            except MutexStuck:
+                return "kept out"
+        return "both in"
+
+    assert in_child(child) == "kept out"
 
 
 def test_a_reset_is_heeded_by_a_holder_from_before_the_epoch_was_removed(world: World) -> None:
