@@ -43,7 +43,7 @@ def get_parser(only: str | None = None) -> argparse.ArgumentParser:
     parser = Parser(
         prog="ipclock",
         description=_("Let N builds run at once on this machine; the others wait their turn."),
-        epilog=_("'ipclock COMMAND --help' tells more."),
+        epilog=_("More about a command: ipclock COMMAND --help"),
     )
     parser.add_argument("-V", "--version", action="version", version=f"ipclock {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="ipclock")

@@ -81,7 +81,7 @@ class SlotUnavailable(IpclockError):
 class SlotTimeout(SlotUnavailable):
     """The wait for a slot lasted `seconds` and ended without one."""
 
-    what = N_("timed out: no build slot within {seconds} seconds.")
+    what = N_("timed out: no build slot within {seconds} s.")
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)

@@ -31,10 +31,3 @@ def use(language: str) -> None:
 def _(text: str) -> str:
     """Return *text* in the language in use. The empty string stays empty (gettext would return the header)."""
     return _catalogue.gettext(text) if _catalogue and text else text
-
-
-def ngettext(one: str, many: str, number: int) -> str:
-    """Return the form of the text that *number* calls for, in the language in use."""
-    if _catalogue:
-        return _catalogue.ngettext(one, many, number)
-    return one if number == 1 else many

@@ -124,20 +124,20 @@ class Pool:
 
     def arrive(self, claim: Claim, patience: Patience, *, block: bool = True) -> None:
         """Queue the claim under a new ticket. Without *block*, raise SlotBusy (75) unless a slot is due to it."""
-        this = process.identify(os.getpid())
-        fields = {
-            "kind": "pid" if claim.holder and claim.holder_fd is None else "fd",
-            "label": claim.label,
-            "process": str(claim.holder or this),
-            "waiter": str(this),
-            "uid": str(os.getuid()),
-            "timeout": f"{patience.timeout:g}",
-            **_stamp("arrived"),
-        }
         with self._mutex(patience):
             self.recover(sweep=not block)
             if not block:
                 self._refuse_to_wait()
+            this = process.identify(os.getpid())
+            fields = {
+                "kind": "pid" if claim.holder and claim.holder_fd is None else "fd",
+                "label": claim.label,
+                "process": str(claim.holder or this),
+                "waiter": str(this),
+                "uid": str(os.getuid()),
+                "timeout": f"{patience.timeout:g}",
+                **_stamp("arrived"),
+            }
             claim.record = self.store.draft(fields, claim.holder_fd)
             claim.ticket = self.store.draw_ticket()
             self.store.publish(claim.record, QUEUED, claim.entry)

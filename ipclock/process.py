@@ -128,11 +128,14 @@ def stopped(pid: int) -> bool:
         return False
 
 
-def is_ancestor(identity: Identity) -> bool:
-    """Return whether the process is an ancestor of this one."""
+def is_around_us(identity: Identity) -> bool:
+    """Return whether the process is an ancestor of this one, or this one itself.
+
+    A shell lets the last command of `sh -c` take its place: then we are the script.
+    """
     if identity.namespace != namespace() or identity.boot != boot_id():
         return False
-    pid = os.getppid()
+    pid = os.getpid()
     while pid > 0:
         try:
             found = _stat(pid)

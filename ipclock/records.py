@@ -189,7 +189,10 @@ class Store(Folder):
 
     def entries(self, state: str) -> list[Entry]:
         """Return the records in a state folder in order of their tickets; other names there are nobody's."""
-        found = map(_entry, os.listdir(self._fds[state]))
+        try:
+            found = map(_entry, os.listdir(self._fds[state]))
+        except OSError as error:
+            raise from_os(error, self.path) from None
         return sorted(entry for entry in found if entry and bool(entry.slot) == (state == HOLDING))
 
     def has(self, state: str, entry: Entry) -> bool:

@@ -108,7 +108,7 @@ def encloses_us(store: Store, ticket: str) -> bool:
         if record is None or liveness.verdict(store, HOLDING, entry) == policy.DEAD:
             continue
         bound = liveness.identity(record)
-        if bound and process.is_ancestor(bound):
+        if bound and process.is_around_us(bound):
             return True
         lit = store.beacon(HOLDING, entry) is True
         if lit and store.shares_beacon(process.open_descriptors(record.device, record.inode)):
@@ -128,7 +128,7 @@ def _holder(store: Store, entry: Entry) -> Holder | None:
     return Holder(
         ticket=entry.ticket,
         slot=entry.slot,
-        label=record.fields.get("label", "?"),
+        label=_label(record),
         pid=bound.pid if bound else None,
         command_pid=command,
         user=_user(record),
@@ -151,7 +151,7 @@ def _waiters(store: Store) -> list[Waiter]:
             Waiter(
                 ticket=entry.ticket,
                 position=len(found) + 1,
-                label=record.fields.get("label", "?"),
+                label=_label(record),
                 pid=bound.pid if bound else None,
                 user=_user(record),
                 since=_time(record, "arrived"),
@@ -161,6 +161,15 @@ def _waiters(store: Store) -> list[Waiter]:
             )
         )
     return found
+
+
+def printable(text: str) -> str:
+    """Return *text* with whatever could move a terminal's cursor or change its colours written out."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def _label(record: Record) -> str:
+    return printable(record.fields.get("label", "?"))
 
 
 def _number(record: Record, key: str) -> int | None:

@@ -12,7 +12,7 @@ from babel.messages.pofile import read_po
 from ipclock import config, messages
 
 PACKAGE = Path(messages.__file__).parent
-KEYWORDS = {"_": None, "N_": None, "ngettext": (1, 2)}
+KEYWORDS = {"_": None, "N_": None}
 
 
 def _catalogue() -> dict[str, str]:

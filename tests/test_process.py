@@ -103,7 +103,7 @@ def test_a_process_of_another_boot_is_gone() -> None:
 def test_of_another_pid_namespace_nothing_is_known() -> None:
     identity = gone()._replace(namespace=1)
 
-    assert (process.exists(identity), process.is_stopped(identity), process.is_ancestor(identity)) == (
+    assert (process.exists(identity), process.is_stopped(identity), process.is_around_us(identity)) == (
         None,
         False,
         False,
@@ -160,20 +160,20 @@ def test_who_is_gone_is_not_stopped() -> None:
     assert (process.is_stopped(identity), process.stopped(identity.pid)) == (False, False)
 
 
-def test_parents_and_their_parents_are_ancestors_but_we_are_not_our_own() -> None:
+def test_we_are_within_ourselves_our_parents_and_their_parents() -> None:
     grandparent = process.identify(os.getpid())
 
     def grandchild() -> list[bool]:
         own, parent = process.identify(os.getpid()), process.identify(os.getppid())
         wrong = grandparent._replace(start=grandparent.start + 1)
-        return [process.is_ancestor(one) for one in (grandparent, parent, own, wrong)]
+        return [process.is_around_us(one) for one in (grandparent, parent, own, wrong)]
 
-    assert in_child(lambda: in_child(grandchild)) == [True, True, False, False]
+    assert in_child(lambda: in_child(grandchild)) == [True, True, True, False]
 
 
 def test_a_child_is_no_ancestor() -> None:
     with child() as pid:
-        assert process.is_ancestor(process.identify(pid)) is False
+        assert process.is_around_us(process.identify(pid)) is False
 
 
 # Descriptors and names

@@ -84,7 +84,7 @@ def text_lines(now: Snapshot) -> list[str]:
         lines.append(_("  drained: no build is started"))
     lines += [_holder_line(holder) for holder in now.holders]
     for holder in now.holders:
-        lines += [f"      {row.pid}  {span(row.age_s)}  {_escaped(row.command)}" for row in holder.processes]
+        lines += [f"      {row.pid}  {span(row.age_s)}  {snapshot.printable(row.command)}" for row in holder.processes]
     if now.waiters:
         lines.append(_("⏳ builds waiting: {count}").format(count=len(now.waiters)))
     lines += [
@@ -107,7 +107,3 @@ def _holder_line(holder: Holder) -> str:
 
 def _clock(when: float | None) -> str:
     return "?" if when is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
-
-
-def _escaped(command: str) -> str:
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in command)

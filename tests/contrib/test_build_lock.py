@@ -60,7 +60,7 @@ def test_a_timeout_leaves_the_script_with_75(world: World) -> None:
 
     status, out, err = run(world, "export BUILD_TIMEOUT=0.2\nacquire_lock late; echo not reached")
 
-    assert (status, out, err[-3]) == (75, [], "❌ timed out: no build slot within 0.2 seconds.")
+    assert (status, out, err[-3]) == (75, [], "❌ timed out: no build slot within 0.2 s.")
     assert (holder.end(), world.settled()) == (0, (1, {}))
 
 

@@ -55,7 +55,7 @@ def test_4_a_wait_ends_by_itself(world: World) -> None:
     assert (waiter.returncode, waiter.stderr.splitlines()[-3:]) == (
         75,
         [
-            "❌ timed out: no build slot within 0.3 seconds.",
+            "❌ timed out: no build slot within 0.3 s.",
             "   current builds: ipclock status",
             "   force unlock: sudo ipclock reset",
         ],

@@ -199,3 +199,13 @@ def test_a_slot_acquired_for_a_process_ends_with_that_process(world: World) -> N
 
     assert (taken.returncode, taken.stdout, holder["pid"], holder["state"]) == (0, "1\n", owner.pid, "running")
     assert (waiter.started().end(), world.settled()) == (0, (1, {}))
+
+
+def test_a_label_that_somebody_wrote_with_control_characters_is_shown_escaped(world: World) -> None:
+    holder = world.wrap("holder").started()
+    with (world.folder / "holding" / "1.1").open("a") as record:
+        record.write("label=\x1b[2Jgone\n")
+
+    text, pool = world.run("status").stdout, world.status()
+
+    assert ("\x1b" in text, pool["holders"][0]["label"], holder.end()) == (False, "\\x1b[2Jgone", 0)

@@ -91,8 +91,9 @@ def test_ctrl_z_stops_build_and_wrapper_and_fg_goes_on(world: World, terminal: C
     shell.wait_for("Stopped")
     state = world.status()["holders"][0]["state"]
     shell.type("fg\n")
-    shell.wait_for("ipclock wrap -q a")
+    until(lambda: world.status()["holders"][0]["state"] == "running", "the build running again")
     shell.type("exit 6\n")
+    until(lambda: not world.records("holding"), "the build's end")
     shell.type("echo status=$?\n")
     shell.wait_for("status=6")
     shell.type("exit\n")

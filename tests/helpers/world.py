@@ -179,6 +179,10 @@ class World:
         """Return (the semaphore's value, what is left over), after every client has ended."""
         return self.value(), self.leftovers()
 
+    def kill(self, pid: int) -> None:
+        """Kill a process that the test started indirectly."""
+        _kill(pid)
+
     def close(self) -> None:
         """End every process that the test started, and remove the pool."""
         for build in self.builds:

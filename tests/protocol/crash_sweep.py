@@ -171,6 +171,20 @@ def giving_up(scene: Scene, nth: int) -> Client:
     return victim
 
 
+def clearing_away_the_dead(scene: Scene, nth: int) -> Client:
+    """Clear away a dead waiter; whoever died doing so, the next one does it."""
+    holder = scene.wrap("holder")
+    assert holder.line() == "ready"
+    waiter = scene.at_gate(scene.wrap("waiter"))
+    dead = scene.wrap("dead")
+    until(scene.world.turns, "the turn of the dead to be")
+    dead.kill()
+    victim = scene.start("init", crash=scene.from_the_pool_on(nth))
+    victim.wait()
+    assert (holder.end(), waiter.line(), waiter.end()) == (0, "ready", 0)
+    return victim
+
+
 def acquiring_for_a_script(scene: Scene, nth: int) -> Client:
     """Take a slot for another process and leave; the slot lasts as long as that process, at most."""
     with child() as script:
@@ -229,6 +243,7 @@ SCENES = (
     between_a_holder_and_a_waiter,
     releasing_to_a_waiter,
     giving_up,
+    clearing_away_the_dead,
     acquiring_for_a_script,
     releasing_for_a_script,
     resetting_a_damaged_record,

@@ -160,6 +160,15 @@ def test_a_strangers_post_admits_nobody_too_many_and_is_taken_back(world: World)
     assert (holder.end(), waiter.started().end(), world.settled()) == (0, 0, (1, {}))
 
 
+def test_units_too_many_are_taken_back_by_whoever_comes_next(world: World) -> None:
+    world.run("init")
+
+    for _ in range(3):
+        world.post()
+
+    assert (world.value(), world.run("init").returncode, world.value()) == (4, 0, 1)
+
+
 def test_a_unit_that_a_stranger_took_comes_back(world: World) -> None:
     world.run("init")
     thief = posix_ipc.Semaphore(world.name)
@@ -222,6 +231,21 @@ def test_a_waiter_that_finds_the_pool_removed_first_leaves_the_holder_its_slot(w
         return claim.slot, world.records("holding")
 
     assert in_child(child) == (0, ["1.1"])
+
+
+def test_an_orphan_counts_although_its_pool_was_removed(world: World) -> None:
+    orphan = world.wrap("orphan").started()
+    orphan.signal(signal.SIGKILL)
+    orphan.wait()
+
+    shutil.rmtree(world.folder)
+    late = world.wrap("late")
+    until(world.waiting, "the late build in line")
+    refused = world.run("wrap", "-n", "another", "--", "true").returncode
+    kept = world.records("holding"), world.waiting()
+    os.kill(orphan.command_pid, signal.SIGKILL)
+
+    assert (refused, kept, late.started().end(), world.settled()) == (75, ([], 1), 0, (1, {}))
 
 
 def test_a_holders_record_that_was_removed_is_written_again_under_its_ticket(world: World) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.helpers.world import until
 from tests.protocol.crash_sweep import SCENES, Aftermath, between_a_holder_and_a_waiter, scene_in, sweep
 
 if TYPE_CHECKING:
@@ -51,3 +53,22 @@ def test_a_killed_supervisor_leaves_the_slot_to_its_build(scene: Scene) -> None:
         0,
         Aftermath(),
     )
+
+
+def test_steps_come_in_the_order_that_a_crash_cannot_spoil(scene: Scene) -> None:
+    holder = scene.wrap("holder")
+    assert holder.line() == "ready"
+    first = scene.at_gate(scene.wrap("first", scene.from_the_pool_on(0)))
+    second = scene.wrap("second")
+    until(scene.world.turns, "the turn of the second")
+    ended = [client.end() for client in (holder, first, second)]
+
+    def when(event: str) -> int:
+        return next(number for number, line in enumerate(first.trace()) if re.match(event, line))
+
+    name = scene.world.name
+    drafted, published = when(rf"open {first.pid}\.\d+ "), when(rf"os.rename {first.pid}\.\d+ 2 ")
+    lit = drafted + 1 + next(n for n, line in enumerate(first.trace()[drafted + 1 :]) if line.startswith("fcntl"))
+    called, woken = when("os.rename 3 3 "), when(f"ipclock.sem_post {name}.3$")
+    # INV-1: a record that is listed is lit; INV-5: who is woken finds its record in gate/
+    assert (ended, drafted < lit < published, called < woken) == ([0, 0, 0], True, True)
