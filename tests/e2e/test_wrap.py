@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.helpers.world import until
+from tests.helpers.world import remove_pool, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,7 +101,7 @@ def test_a_nested_build_in_another_pool_takes_a_slot_there(world: World, pool_na
     try:
         result = world.run("wrap", "-q", "outer", "--", "sh", "-c", inner)
     finally:
-        world.run("reset", "--name", other)
+        remove_pool(other[1:])
 
     assert ("inner" in result.stdout, result.stdout.splitlines()[0]) == (True, "⏳ builds running: 1/1")
 

@@ -174,7 +174,9 @@ def test_root_and_the_owner_wait_for_each_other(users: Users) -> None:
 
 def test_status_tells_root_from_the_owner(users: Users) -> None:
     users.build(USER)
-    builds = [users.wrap(0, "root's"), users.at_gate(users.wrap(USER, "user's"))]
+    builds = [users.wrap(0, "root's")]
+    assert builds[0].line() == "ready"
+    builds.append(users.at_gate(users.wrap(USER, "user's")))
     shown = users.world.status()
 
     rows = [(row["label"], row["user"]) for row in shown["holders"] + shown["waiters"]]
