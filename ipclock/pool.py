@@ -285,13 +285,15 @@ class Pool:
                 gate = _open_gate(self.name, self.store)
                 self.gate.close()
                 self.gate = gate
-        if self._listed(claim):
-            claim.era = self.store.era
-        elif not claim.evicted:
-            with self._mutex(Patience(LEAVE_PATIENCE_S)):
-                # look again: between two looks the record may have been renamed from one folder to the other
-                if not self._listed(claim):
-                    self._restore(claim)
+        if claim.evicted or (self._listed(claim) and (not claim.slot or claim.era == self.store.era)):
+            return
+        with self._mutex(Patience(LEAVE_PATIENCE_S)):
+            # look again, alone: between two looks the record may have been renamed, or a reset is half done: who
+            # learns its epoch before it comes to unlink the record would outlive the reset
+            if self._listed(claim):
+                claim.era = self.store.era
+            else:
+                self._restore(claim)
 
     def _listed(self, claim: Claim) -> bool:
         states = (HOLDING,) if claim.slot else (GATE, QUEUED)

@@ -1,4 +1,4 @@
-"""Explore larger bounds: `python -m tests.model --clients 3 --capacity 1 --kill 1 --give_up 1 --resize 1`."""
+"""Explore larger bounds: `python -m tests.model --clients 3 --kill 1 --give-up 1`."""
 
 from __future__ import annotations
 
@@ -6,27 +6,23 @@ import argparse
 import sys
 import time
 
-from tests.model.checker import Checker, initial
-
-KINDS = ("kill", "give_up", "reset", "post", "stop", "resize")
+from tests.model.checker import KINDS, Checker, initial
 
 
 def main() -> int:
-    """Explore, print the figures, and the way to the first violation if there is one."""
-    parser = argparse.ArgumentParser(prog="python -m tests.model")
+    """Explore, print the way to the first violation if there is one, the figures and the verdict."""
+    parser = argparse.ArgumentParser(prog="python -m tests.model", description=__doc__)
     parser.add_argument("--clients", type=int, default=3)
     parser.add_argument("--capacity", type=int, default=1)
-    parser.add_argument("--most", type=int, default=10_000_000, help="states to visit at most")
+    parser.add_argument("--most", type=int, default=100_000_000, metavar="STATES", help="visit so many at most")
     for kind in KINDS:
-        parser.add_argument(f"--{kind}", type=int, default=0, help=f"how often a {kind} may happen")
+        parser.add_argument(f"--{kind.replace('_', '-')}", type=int, default=0, metavar="TIMES")
     args = parser.parse_args()
     begun = time.monotonic()
     budget = {kind: getattr(args, kind) for kind in KINDS if getattr(args, kind)}
     verdict = Checker().explore(initial(args.clients, args.capacity, **budget), args.most)
-    for line in verdict.violation.trace if verdict.violation else ():
-        print(line)
     print(f"{verdict.states} states, {verdict.transitions} transitions, {time.monotonic() - begun:.1f} s")
-    print(verdict.violation.kind if verdict.violation else "no violation")
+    print(verdict.violation or "no violation" + " so far" * (verdict.states >= args.most))
     return 1 if verdict.violation else 0
 
 

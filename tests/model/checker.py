@@ -1,49 +1,48 @@
-"""Breadth-first exploration of every interleaving of the protocol's steps, and what must hold in each state."""
+"""Breadth-first exploration of all that can happen to a pool, and what must hold meanwhile.
+
+States are explicit between moves; the choices inside a move are enumerated by running it again on each path.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from itertools import permutations
 from typing import TYPE_CHECKING, NamedTuple
+from unittest.mock import patch
 
-from ipclock.folder import GATE, HOLDING, QUEUED
+from ipclock import liveness, pool
+from ipclock.folder import GATE, HOLDING
 from ipclock.pool import Pool
 from ipclock.records import Entry
-from tests.model.world import (
-    ADMIT,
-    ASLEEP,
-    AT_GATE,
-    BUILD,
-    DEAD,
-    GONE,
-    LOOK,
-    ORPHAN,
-    OUT,
-    WAITING,
-    Client,
-    FakePatience,
-    Killed,
-    Schedule,
-    State,
-    Suspended,
-    World,
-    processes_of,
-)
+from tests.model.fakes import ADMIT, AT_GATE, BUILD, GONE, OUT, PROCESSES
+from tests.model.world import OVER_AND_OUT, WAITING, Client, Move, State, World, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-OVER = "more than N builds"
-STUCK = "a waiter is stuck beside a free slot"
-UNHEALED = "one tick of the waiters does not free the slot"
+OVER = "more than N builds run"
+STUCK = "a waiter is stuck beside a free slot, though nobody was killed or stopped"
+UNHEALED = "one tick of the waiters does not free a slot"
+SLOW = "the one at the gate does not see by itself that a slot is free"
 OVERTAKEN = "a waiter was overtaken"
+REFUSED = "-n was refused though a slot was due"
 UNLEVEL = "the value is not the number of free slots"
+RETURNED = "a holder that a reset took away is back"
+LEFT_OVER = "something is left behind"
+
+KINDS = ("kill", "stop", "give_up", "resize", "reset", "post", "keep", "nonblock")
+
+Path = tuple[int, ...]
 
 
 class Violation(NamedTuple):
-    """What went wrong, and the steps that lead to it."""
+    """What went wrong, and the moves that lead to it, each with what happened in it and the state after it."""
 
     kind: str
     trace: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join((*self.trace, self.kind))
 
 
 class Verdict(NamedTuple):
@@ -54,15 +53,38 @@ class Verdict(NamedTuple):
     violation: Violation | None
 
 
-def initial(clients: int, capacity: int, **budget: int) -> State:
-    """Return an empty pool with so many clients still to come, and what may go wrong how often.
+class _Pruned(BaseException):
+    """This path has come to where another one has been."""
 
-    Kinds: kill, give_up, reset, post, stop, resize (to 1 or 2 slots).
+
+class _Schedule:
+    """The choices in one run of a move: a path that is given, then always the first."""
+
+    def __init__(self, path: Path, been: set[object]) -> None:
+        self.taken = list(path)
+        self.forks: list[Path] = []
+        self._been = been
+        self._at = 0
+
+    def choose(self, fork: Callable[[], tuple[int, object]]) -> int:
+        self._at += 1
+        if self._at <= len(self.taken):
+            return self.taken[self._at - 1]
+        options, key = fork()
+        if key in self._been:
+            raise _Pruned
+        self._been.add(key)
+        self.forks += [(*self.taken, choice) for choice in range(1, options)]
+        self.taken.append(0)
+        return 0
+
+
+def initial(clients: int, capacity: int, **budget: int) -> State:
+    """Return an empty pool with clients still to come, and how often each of KINDS may happen.
+
+    A resize is to 2 slots and back to 1; *keep* is somebody's look after its own record.
     """
-    none: frozenset[tuple[str, Entry]] = frozenset()
-    return State(
-        (Client(),) * clients, none, frozenset(), frozenset(), capacity, capacity, 0, 0, tuple(sorted(budget.items()))
-    )
+    return State((Client(),) * clients, value=capacity, capacity=capacity, budget=tuple(budget.items()))
 
 
 class Checker:
@@ -70,245 +92,145 @@ class Checker:
 
     def __init__(self, kind: type[Pool] = Pool) -> None:
         self._kind = kind
+        self._came: dict[State, tuple[State, Move, Path] | None] = {}
 
-    def explore(self, start: State, most: int = 10_000_000) -> Verdict:
+    def explore(self, start: State, most: int = 100_000_000) -> Verdict:
         """Visit every state that can be reached from *start*, at most so many; stop at the first violation."""
-        came: dict[State, tuple[State, str] | None] = {start: None}
-        queue = deque([start])
-        transitions = 0
-        while queue and len(came) < most:
-            state = queue.popleft()
-            moved = False
-            for name, successor, voluntary in self._successors(state):
-                transitions += 1
-                moved = moved or (voluntary and successor != state)
-                kind = _step_violation(state, successor) or _state_violation(successor)
-                if successor not in came:
-                    came[successor] = (state, name)
-                    queue.append(successor)
-                if kind:
-                    return Verdict(len(came), transitions, Violation(kind, (*_trace(came, state), name)))
-            if not moved and _starves(state):
-                kind = STUCK if not state.disturbed else None if self._heals(state) else UNHEALED
-                if kind:
-                    return Verdict(len(came), transitions, Violation(kind, _trace(came, state)))
-        return Verdict(len(came), transitions, None)
+        with patch.object(liveness, "process", PROCESSES), patch.object(pool, "process", PROCESSES):
+            self._came = {start: None}
+            transitions = 0
+            line = deque([start])
+            while line and len(self._came) < most:
+                state = line.popleft()
+                if kind := self._violation_at(state):
+                    return Verdict(len(self._came), transitions, Violation(kind, self._trace(state)))
+                for move in _thaw(state, self._kind).moves():
+                    for successor, path in self._outcomes(state, move):
+                        transitions += 1
+                        if successor not in self._came:
+                            self._came[successor] = (state, move, path)
+                            line.append(successor)
+                        if kind := _violation_on_the_way(state, successor):
+                            trace = (*self._trace(state), self._told(state, move, path))
+                            return Verdict(len(self._came), transitions, Violation(kind, trace))
+            return Verdict(len(self._came), transitions, None)
 
-    def _successors(self, state: State) -> Iterator[tuple[str, State, bool]]:
-        """Yield (what happened, the state then, whether it happens by itself) for every possible step."""
-        for index in range(len(state.clients)):
-            if index and state.clients[index - 1].phase == OUT:
-                break  # clients are alike: they arrive in the order of their numbers
-            for name, step, voluntary in self._steps_of(state, index):
-                for successor in self._outcomes(state, index, step):
-                    yield f"client {index} {name}: {_shown(successor)}", successor, voluntary
-        for name, kind, step in self._events(state):
-            for successor in self._outcomes(state, None, step):
-                if kind:
-                    successor = successor._replace(budget=state.spend(kind))
-                yield f"{name}: {_shown(successor)}", successor, False
+    def _outcomes(self, state: State, move: Move) -> Iterator[tuple[State, Path]]:
+        """Yield every state in which the move can end, over all kills and interleavings in it, each one once."""
+        been: set[object] = set()
+        ends: set[State] = set()
+        paths: list[Path] = [()]
+        while paths:
+            schedule = _Schedule(paths.pop(), been)
+            world = World(state, self._kind, schedule.choose)
+            try:
+                world.apply(move)
+            except _Pruned:
+                pass
+            else:
+                end = world.freeze()
+                if end not in ends:
+                    ends.add(end)
+                    yield end, tuple(schedule.taken)
+            paths += schedule.forks
 
-    def _steps_of(self, state: State, index: int) -> Iterator[tuple[str, Callable[[World], None], bool]]:
-        client = state.clients[index]
-        if client.stopped:
-            yield "is continued", lambda world: world.update(index, stopped=False), False
-        elif client.phase == OUT:
-            yield "arrives", _arrive, True
-        elif client.phase == LOOK:
-            yield "looks", _look, True
-        elif client.phase == ASLEEP and dict(state.turns).get(client.ticket, 0) > 0:
-            yield "wakes", lambda world: world.wake(index), True
-        elif client.phase == AT_GATE and state.value > 0:
-            yield "takes a unit", lambda world: world.take_unit(index), True
-        elif client.phase == ADMIT:
-            yield "asks to be admitted", _admit, True
-        elif client.phase == BUILD:
-            yield "ends its build", _release, True
-        elif client.phase == ORPHAN:
-            yield "ends as an orphan", _orphan_ends, True
-        if client.stopped:
-            return
-        if client.phase in (ASLEEP, AT_GATE):
-            yield "ticks", _tick, False
-        if client.phase in WAITING and state.left("give_up"):
-            yield "gives up", _give_up, False
-        if client.phase in (*WAITING, BUILD) and state.left("kill"):
-            yield "is killed", _be_killed, False
-        if client.phase in WAITING and state.left("stop"):
-            yield "is stopped", _be_stopped, False
+    # What must hold.
 
-    def _events(self, state: State) -> Iterator[tuple[str, str, Callable[[World], None]]]:
-        if state.left("reset"):
-            yield "a reset", "reset", _reset
-        if state.left("post"):
-            yield "a stranger posts", "post", _post
-        if state.left("resize"):
-            other = 1 if state.capacity > 1 else 2
-            yield f"N becomes {other}", "resize", lambda world: world.pool.resize(other, FakePatience())
-
-    def _outcomes(self, state: State, actor: int | None, step: Callable[[World], None]) -> set[State]:
-        """Return every state in which *step* can end, over all kills and interleavings inside it."""
-        found: set[State] = set()
-        prefixes: list[tuple[int, ...]] = [()]
-        while prefixes:
-            schedule = Schedule(prefixes.pop())
-            world = World(state, schedule, self._kind)
-            world.actor = actor
-            with processes_of(world):
-                try:
-                    step(world)
-                except Suspended:
-                    pass
-                except Killed:
-                    _die(world)
-            found.add(world.freeze())
-            prefixes.extend(schedule.others())
-        return found
-
-    def _heals(self, state: State) -> bool:
-        """Return whether one tick of every waiter, and what follows by itself, ends the starvation."""
-        calm = state._replace(budget=())
-        for index, client in enumerate(calm.clients):
-            if client.phase in (ASLEEP, AT_GATE) and not client.stopped:
-                calm = next(iter(self._outcomes(calm, index, _tick)))
-        for _ in range(100):
-            steps = [s for _, s, voluntary in self._successors(calm) if voluntary and s != calm]
-            if not steps:
-                return not _starves(calm)
-            calm = steps[0]
-            if not _starves(calm):
-                return True
-        return False
-
-
-def _arrive(world: World) -> None:
-    index = world.actor or 0
-    world.pool.arrive(world.claim(index), FakePatience())
-    world.update(index, phase=LOOK)
-
-
-def _look(world: World) -> None:
-    index = world.actor or 0
-    world.pool.wait_turn(world.claim(index), FakePatience())
-    world.update(index, phase=AT_GATE)
-
-
-def _admit(world: World) -> None:
-    index = world.actor or 0
-    claim = world.claim(index)
-    claim.slot = 0
-    world.pool.admit(claim, FakePatience())
-    world.update(index, phase=BUILD if claim.slot else LOOK, slot=claim.slot)
-
-
-def _release(world: World) -> None:
-    index = world.actor or 0
-    # the build has ended before its supervisor does anything
-    world.update(index, phase=DEAD)
-    world.pool.release(world.claim(index))
-    world.update(index, phase=GONE)
-
-
-def _give_up(world: World) -> None:
-    index = world.actor or 0
-    world.budget = world.before.spend("give_up")
-    world.pool.give_up(world.claim(index))
-    world.update(index, phase=GONE)
-
-
-def _tick(world: World) -> None:
-    index = world.actor or 0
-    world.pool.tidy(FakePatience())
-    client = world.clients[index]
-    if client.phase == ASLEEP:
-        world.update(index, phase=LOOK)
-    elif client.phase == AT_GATE and (GATE, Entry(client.ticket)) not in world.records:
-        world.update(index, phase=ADMIT)  # `wait_at_gate` ends, and `admit` finds that it is not at the gate
-
-
-def _be_killed(world: World) -> None:
-    world.budget = world.before.spend("kill")
-    world.disturbed = True
-    raise Killed
-
-
-def _die(world: World) -> None:
-    """The acting process is gone; its beacon goes out unless a build has it."""
-    client = world.clients[world.actor or 0]
-    if client.phase == BUILD:
-        world.update(world.actor or 0, phase=ORPHAN)
-        return
-    world.lit.discard(client.ticket)
-    world.update(world.actor or 0, phase=DEAD)
-
-
-def _orphan_ends(world: World) -> None:
-    index = world.actor or 0
-    world.lit.discard(world.clients[index].ticket)
-    world.update(index, phase=DEAD)
-
-
-def _be_stopped(world: World) -> None:
-    index = world.actor or 0
-    world.budget = world.before.spend("stop")
-    world.disturbed = True
-    world.update(index, stopped=True, was_stopped=True)
-
-
-def _reset(world: World) -> None:
-    for index, client in enumerate(world.clients):
-        if client.phase in (BUILD, ORPHAN):
-            world.update(index, evicted=True)
-    world.pool.reset(FakePatience())
-
-
-def _post(world: World) -> None:
-    world.value += 1
-    world.posted = True
-
-
-def _builds(state: State) -> list[Client]:
-    return [client for client in state.clients if client.phase in (BUILD, ORPHAN) and not client.evicted]
-
-
-def _step_violation(before: State, after: State) -> str | None:
-    for old, new in zip(before.clients, after.clients, strict=True):
-        if old.phase == ADMIT and new.phase in (BUILD, ORPHAN):
-            if len(_builds(after)) > after.capacity:
-                return OVER
-            ahead = [
-                client
-                for client in before.clients
-                if client.phase in WAITING and client.ticket < new.ticket and not client.was_stopped
-            ]
-            if ahead:
-                return OVERTAKEN
-    return None
-
-
-def _state_violation(state: State) -> str | None:
-    if state.disturbed or state.posted or any(client.phase == ADMIT for client in state.clients):
+    def _violation_at(self, state: State) -> str | None:
+        if not (state.killed or state.posted or any(client.unit for client in state.clients)):
+            taken = sum(folder == HOLDING for folder, _ in state.records)
+            if state.value != max(0, state.capacity - taken):
+                return UNLEVEL
+        if all(client.phase in OVER_AND_OUT for client in state.clients):
+            return None if self._is_clean(state) else LEFT_OVER
+        if not _starves(state) or any(move.prompt for move in _thaw(state, self._kind).moves()):
+            return None
+        if not (state.killed or state.stopped):
+            return STUCK
+        # one that is continued meanwhile would owe a tick of its own
+        calm = state._replace(budget=(), calm=True)
+        waiters = state.waiters()
+        for order in permutations(waiters):
+            if not self._heals(calm, [Move("ticks", index) for index in order]):
+                return UNHEALED
+        for index in waiters:
+            client = state.clients[index]
+            at_gate = client.phase == AT_GATE and (GATE, Entry(client.ticket)) in state.records
+            if at_gate and not self._heals(calm, [Move("ticks early", index)]):
+                return SLOW
         return None
-    held = sum(folder == HOLDING for folder, _ in state.records)
-    return UNLEVEL if state.value != max(0, state.capacity - held) else None
+
+    def _heals(self, state: State, ticks: Iterable[Move]) -> bool:
+        """Return whether after these ticks, and all that follows by itself, nobody starves, whatever the order."""
+        found = {state}
+        for tick in ticks:
+            # a tick belongs to one who sleeps; who was called meanwhile needs none
+            rested = self._settle(found)
+            awake = {before for before in rested if not before.clients[tick.client or 0].asleep}
+            found = awake | {end for before in rested - awake for end, _ in self._outcomes(before, tick)}
+        return not any(_starves(end) for end in self._settle(found))
+
+    def _settle(self, states: Iterable[State]) -> set[State]:
+        """Return the states in which everything has come to rest that goes on by itself."""
+        line = list(states)
+        been, resting = set(line), set()
+        while line:
+            state = line.pop()
+            prompt = [move for move in _thaw(state, self._kind).moves() if move.prompt]
+            if not prompt:
+                resting.add(state)
+            for move in prompt:
+                for end, _ in self._outcomes(state, move):
+                    if end not in been:
+                        been.add(end)
+                        line.append(end)
+        return resting
+
+    def _is_clean(self, state: State) -> bool:
+        """Return whether nothing lies about once all are gone; after a kill, once somebody has looked."""
+        if state.killed:
+            calm = state._replace(budget=(("resize", 1),), calm=True)
+            ends = [end for end, _ in self._outcomes(calm, Move(f"N becomes {state.capacity}", None))]
+        else:
+            ends = [state]
+        return not any(end.records or end.turns or end.value != end.capacity for end in ends if not end.posted)
+
+    # How it came to be.
+
+    def _trace(self, state: State) -> tuple[str, ...]:
+        told: list[str] = []
+        while step := self._came[state]:
+            told.append(self._told(*step))
+            state = step[0]
+        return tuple(reversed(told))
+
+    def _told(self, state: State, move: Move, path: Path) -> str:
+        world = World(state, self._kind, _Schedule(path, set()).choose)
+        world.apply(move)
+        return f"{move}: {', '.join(world.story) or '-'}\n    -> {shown(world.freeze())}"
+
+
+def _thaw(state: State, kind: type[Pool]) -> World:
+    return World(state, kind, lambda fork: 0)
 
 
 def _starves(state: State) -> bool:
-    """Return whether somebody who is alive and not stopped waits although a slot is free."""
-    held = sum(folder == HOLDING and entry.ticket in state.lit for folder, entry in state.records)
-    waits = any(client.phase in WAITING and not client.stopped for client in state.clients)
-    return waits and held < state.capacity
+    """Return whether somebody who could go on waits beside a free slot."""
+    return state.held() < state.capacity and state.waiters() != []
 
 
-def _trace(came: dict[State, tuple[State, str] | None], state: State) -> tuple[str, ...]:
-    names: list[str] = []
-    while step := came[state]:
-        state, name = step
-        names.append(name)
-    return tuple(reversed(names))
-
-
-def _shown(state: State) -> str:
-    folders = {name: sorted(e.file for f, e in state.records if f == name) for name in (QUEUED, GATE, HOLDING)}
-    clients = [client.phase + " stopped" * client.stopped for client in state.clients]
-    return f"{folders} lit {sorted(state.lit)} value {state.value} turns {dict(state.turns)} clients {clients}"
+def _violation_on_the_way(before: State, after: State) -> str | None:
+    for old, new in zip(before.clients, after.clients, strict=True):
+        if old.phase == ADMIT and new.phase == BUILD:
+            if len(after.builds()) > after.capacity:
+                return OVER
+            # who was found stopped when this one was called to the gate has been passed over, and nobody else
+            ahead = (c for c in after.clients if c.phase in WAITING and c.ticket < new.ticket)
+            if any(client.ticket not in before.passed for client in ahead):
+                return OVERTAKEN
+        alive = {entry.ticket for _, entry in before.records} & before.lit
+        if old.phase == OUT and new.phase == GONE and len(alive) < before.capacity:
+            return REFUSED
+        if new.was_reset and any(folder == HOLDING and entry.ticket == new.ticket for folder, entry in after.records):
+            return RETURNED
+    return None

@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from ipclock import liveness, policy
 from ipclock.folder import GATE, HOLDING, QUEUED
-from ipclock.pool import Pool
+from ipclock.patience import Patience
+from ipclock.pool import Claim, Pool
 from ipclock.records import Entry
-from tests.model.checker import OVER, OVERTAKEN, STUCK, UNHEALED, UNLEVEL, Checker, initial
-
-if TYPE_CHECKING:
-    from ipclock.patience import Patience
-    from ipclock.pool import Claim
+from tests.model.checker import (
+    LEFT_OVER,
+    OVER,
+    OVERTAKEN,
+    REFUSED,
+    RETURNED,
+    SLOW,
+    STUCK,
+    UNHEALED,
+    UNLEVEL,
+    Checker,
+    initial,
+)
 
 
 class PostBeforeRename(Pool):
     """The called waiter can wake too early, look, and sleep again."""
 
     def call_next(self) -> None:
-        if self.store.entries(GATE):
-            return
-        for entry in self.store.entries(QUEUED):
+        for entry in [] if self.store.entries(GATE) else self.store.entries(QUEUED):
             if liveness.verdict(self.store, QUEUED, entry) != policy.DEAD:
                 self.turns.post(entry.ticket)
                 self.store.move(entry, QUEUED, GATE)
                 return
+
+
+class NoSecondLook(Pool):
+    """A call between the look and the making of the turn posts nothing, and nobody looks again."""
+
+    def wait_turn(self, claim: Claim, patience: Patience) -> None:
+        if not self.store.has(GATE, claim.entry):
+            if claim.turn is None:
+                claim.turn = self.turns.create(claim.ticket)
+            claim.turn.wait(patience.chunk(1))
+            self.tick(claim, patience)
 
 
 class NoCheckInAdmit(Pool):
@@ -35,16 +51,16 @@ class NoCheckInAdmit(Pool):
 
     def admit(self, claim: Claim, patience: Patience) -> None:
         with self._mutex(patience):
-            taken = [entry.slot for entry in self.store.entries(HOLDING)]
-            slot = policy.lowest_free_slot(taken)
-            self.store.move(claim.entry, GATE, HOLDING, slot)
-            claim.slot = slot
+            if self.store.has(GATE, claim.entry):
+                slot = policy.lowest_free_slot([entry.slot for entry in self.store.entries(HOLDING)])
+                claim.slot = self.store.move(claim.entry, GATE, HOLDING, slot).slot
+                self._drop_turn(claim)
             self.recover()
             self.call_next()
 
 
 class NoRecover(Pool):
-    """Nobody clears the dead away or levels the value; a release posts its unit, as with a bare semaphore."""
+    """Nobody clears the dead away or levels; a release posts its unit, as with a bare semaphore."""
 
     def recover(self, *, sweep: bool = False) -> None:
         pass
@@ -63,13 +79,17 @@ class BlindPost(Pool):
 
 
 class NobodyIsCalled(Pool):
-    """Who gives up at the gate does not call the next one there."""
+    """Who leaves does not call the next one."""
 
-    def give_up(self, claim: Claim) -> None:
-        self.turns.remove(claim.ticket)
-        for state in (QUEUED, GATE):
-            self.store.remove(state, Entry(claim.ticket))
-        self.recover()
+    leaves = False
+
+    def _leave(self, claim: Claim, *states: str) -> None:
+        self.leaves = True
+        super()._leave(claim, *states)
+
+    def call_next(self) -> None:
+        if not self.leaves:
+            super().call_next()
 
 
 class LastComeFirstServed(Pool):
@@ -85,27 +105,76 @@ class StoppedKeepsTheGate(Pool):
     """A stopped waiter at the gate is left there."""
 
     def recover(self, *, sweep: bool = False) -> None:
-        gate = [entry.ticket for entry in self.store.entries(GATE)]
+        at_gate = self.store.entries(GATE)
         super().recover(sweep=sweep)
-        for ticket in gate:
-            if self.store.has(QUEUED, Entry(ticket)):
-                self.store.move(Entry(ticket), QUEUED, GATE)
+        for entry in at_gate:
+            if self.store.has(QUEUED, entry):
+                self.store.move(entry, QUEUED, GATE)
+
+
+class AsksForTheSupervisor(Pool):
+    """A slot is free once the supervisor is killed, whoever still builds."""
+
+    def _is_dead(self, state: str, entry: Entry) -> bool:
+        if state != HOLDING:
+            return super()._is_dead(state, entry)
+        holder = liveness.identity(self.store.read(state, entry))
+        return not (holder and liveness.process.exists(holder))
+
+
+class BlindAtTheGate(Pool):
+    """The one at the gate waits for the pool-wide recover instead of looking for dead holders itself."""
+
+    def _amiss(self) -> bool:
+        return False
+
+
+class TurnsAreForgotten(Pool):
+    """Who is cleared away leaves its turn behind."""
+
+    def _clear(self, state: str, entry: Entry) -> None:
+        self.store.remove(state, entry)
+
+
+class NeverSweeps(Pool):
+    """The dead in the line count when -n asks."""
+
+    def recover(self, *, sweep: bool = False) -> None:
+        super().recover()
+
+
+class LearnsTheEpochTooSoon(Pool):
+    """A holder that looks in the middle of a reset takes the new epoch for one that spared it."""
+
+    def keep(self, claim: Claim) -> None:
+        if self._listed(claim):
+            claim.era = self.store.era
+        elif not claim.evicted:
+            with self._mutex(Patience(0)):
+                if not self._listed(claim):
+                    self._restore(claim)
 
 
 @pytest.mark.parametrize(
     ("mutant", "clients", "budget", "kind"),
     [
         (PostBeforeRename, 2, {}, STUCK),
+        (NoSecondLook, 2, {}, STUCK),
         (NoCheckInAdmit, 2, {"post": 1}, OVER),
+        (AsksForTheSupervisor, 2, {"kill": 1}, OVER),
         (NoRecover, 2, {"kill": 1}, UNHEALED),
         (BlindPost, 2, {}, UNLEVEL),
-        (NobodyIsCalled, 3, {"give_up": 1}, STUCK),
+        (NobodyIsCalled, 2, {"give_up": 1}, STUCK),
         (LastComeFirstServed, 3, {}, OVERTAKEN),
         (StoppedKeepsTheGate, 2, {"stop": 1}, UNHEALED),
+        (BlindAtTheGate, 2, {"kill": 1}, SLOW),
+        (TurnsAreForgotten, 2, {"kill": 1}, LEFT_OVER),
+        (NeverSweeps, 2, {"nonblock": 1, "kill": 1}, REFUSED),
+        (LearnsTheEpochTooSoon, 2, {"reset": 1, "keep": 2}, RETURNED),
     ],
 )
 def test_a_mutant_is_caught(mutant: type[Pool], clients: int, budget: dict[str, int], kind: str) -> None:
-    violation = Checker(mutant).explore(initial(clients, 1, **budget)).violation
+    verdict = Checker(mutant).explore(initial(clients, 1, **budget))
 
-    assert violation
-    assert (violation.kind, len(violation.trace) > 0) == (kind, True)
+    assert verdict.violation
+    assert verdict.violation.kind == kind, str(verdict.violation)

@@ -1,111 +1,136 @@
-"""The model's world: a pool's folders, semaphores and clients as one plain value, and fakes that run `Pool` on it.
+"""The model's world: a pool and its clients as one plain value, and what can happen in it next.
 
-The steps are those of the real `ipclock.pool.Pool`; only what lies below it is replaced. Every effect on the world is a
-point at which the schedule may kill the process that acts, or let another one act that needs no mutex.
+A `State` is frozen; a `World` is a state thawed for one move. What a client does in a move is the code of
+`ipclock.pool.Pool` itself, run on the fakes of `tests.model.fakes`: a section is one move, with every kill and every
+interleaving inside it, and so is each operation outside a section.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ipclock import liveness, pool
-from ipclock.folder import GATE
-from ipclock.pool import Claim, Pool
-from ipclock.process import Identity
-from ipclock.records import Entry, Record
+from ipclock.errors import SlotBusy
+from ipclock.folder import GATE, HOLDING, QUEUED
+from ipclock.records import Entry
+from tests.model.fakes import (
+    ADMIT,
+    AT_GATE,
+    BUILD,
+    DEAD,
+    EARLY,
+    GIVE_UP,
+    GONE,
+    KEEP,
+    ORPHAN,
+    OUT,
+    PROCESSES,
+    RELEASE,
+    TICK,
+    TURN,
+    UNIT,
+    WATCH,
+    FakePatience,
+    Killed,
+    Restart,
+    Run,
+    Suspended,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
-# where a client stands in its life
-OUT, LOOK, ASLEEP, AT_GATE, ADMIT, BUILD, ORPHAN, GONE, DEAD = (
-    "out",  # not arrived
-    "look",  # about to look whether it was called
-    "asleep",  # on its turn
-    "at gate",  # asleep on the pool's semaphore
-    "admit",  # woken at the gate, perhaps with a unit, about to be admitted or not
-    "build",
-    "orphan",  # its supervisor was killed, its build goes on
-    "gone",
-    "dead",  # killed
-)
-WAITING = (LOOK, ASLEEP, AT_GATE, ADMIT)
+    from ipclock.pool import Pool
+
+WAITING = (TURN, AT_GATE, ADMIT)
+BUILDING = (BUILD, WATCH, ORPHAN)
+OVER_AND_OUT = (GONE, DEAD)
 
 
 class Client(NamedTuple):
-    """One client: where it stands, its ticket and slot, whether it is stopped, has been, or was evicted."""
+    """One client: what its process knows, and, from `unit` on, what is true of it.
+
+    `log` is what the operations of its present step have returned so far: its position in the code of the step.
+    """
 
     phase: str = OUT
+    log: tuple[object, ...] = ()
     ticket: int = 0
     slot: int = 0
-    stopped: bool = False
-    was_stopped: bool = False
+    era: tuple[tuple[int, int], int] = ((0, 0), 0)
+    turn: bool = False
+    asleep: bool = False  # on its turn or on the pool's semaphore
     evicted: bool = False
+    unit: bool = False  # it has taken a unit from the semaphore and not yet asked to be admitted
+    stopped: bool = False
+    was_reset: bool = False  # a reset took its record away
 
 
 class State(NamedTuple):
-    """The whole world at a moment when nobody is in a section; `budget` is what may still go wrong, by kind."""
+    """The world while nobody is in a section. `budget` says what may still happen, and how often."""
 
     clients: tuple[Client, ...]
-    records: frozenset[tuple[str, Entry]]
-    lit: frozenset[int]
-    turns: frozenset[tuple[int, int]]
-    value: int
-    capacity: int
-    last_ticket: int
-    epoch: int
-    budget: tuple[tuple[str, int], ...]
-    disturbed: bool = False  # somebody was killed or stopped: from here on a tick may be needed
-    posted: bool = False  # a stranger has posted since the last section
+    records: frozenset[tuple[str, Entry]] = frozenset()
+    lit: frozenset[int] = frozenset()  # the tickets whose beacon is held
+    turns: frozenset[tuple[int, int]] = frozenset()
+    value: int = 0
+    capacity: int = 1
+    last_ticket: int = 0
+    epoch: int = 0
+    budget: tuple[tuple[str, int], ...] = ()
+    passed: frozenset[int] = frozenset()  # who was found stopped when the one at the gate was called
+    killed: bool = False
+    stopped: bool = False
+    posted: bool = False  # a stranger has posted since the value was last levelled
+    calm: bool = False  # nothing more happens but what goes on by itself
 
-    def left(self, kind: str) -> int:
-        """Return how often *kind* may still happen."""
-        return dict(self.budget).get(kind, 0)
+    def held(self) -> int:
+        """Return how many slots are taken by somebody alive."""
+        return sum(folder == HOLDING and entry.ticket in self.lit for folder, entry in self.records)
 
-    def spend(self, kind: str) -> tuple[tuple[str, int], ...]:
-        """Return the budget after one more of *kind*."""
-        return tuple((name, count - (name == kind)) for name, count in self.budget)
+    def waiters(self) -> list[int]:
+        """Return the numbers of the clients that wait and could go on."""
+        return [i for i, client in enumerate(self.clients) if client.phase in WAITING and not client.stopped]
 
-
-class Killed(BaseException):
-    """The acting process is killed here; nothing that it would still do happens."""
-
-
-class Suspended(BaseException):
-    """The acting process sleeps, or another one's turn has come: the step ends here."""
+    def builds(self) -> list[int]:
+        """Return the numbers of the clients whose build runs and was not taken off the records by a reset."""
+        return [i for i, client in enumerate(self.clients) if client.phase in BUILDING and not client.was_reset]
 
 
-class Schedule:
-    """Which of the possible choices are taken during one step: a prefix, then always the first one."""
+class Move(NamedTuple):
+    """Something that can happen next: to a client, or (None) to the pool.
 
-    def __init__(self, prefix: tuple[int, ...]) -> None:
-        self.taken: list[int] = []
-        self.offered: list[int] = []
-        self._prefix = prefix
+    `prompt`: it happens without anybody's doing and without a tick. `section`: it needs the mutex.
+    """
 
-    def choose(self, options: int) -> int:
-        """Return which of so many options is taken."""
-        at = len(self.taken)
-        choice = self._prefix[at] if at < len(self._prefix) else 0
-        self.taken.append(choice)
-        self.offered.append(options)
-        return choice
+    name: str
+    client: int | None
+    prompt: bool = False
+    section: bool = False
 
-    def others(self) -> Iterator[tuple[int, ...]]:
-        """Yield the prefixes of the schedules that part from this one behind its own prefix."""
-        for at in range(len(self._prefix), len(self.taken)):
-            for choice in range(1, self.offered[at]):
-                yield (*self.taken[:at], choice)
+    def __str__(self) -> str:
+        return self.name if self.client is None else f"client {self.client} {self.name}"
+
+
+_WAKING = {
+    "takes a unit": UNIT,
+    "takes its turn": UNIT,
+    "ticks": TICK,
+    "ticks early": EARLY,
+    "ticks and looks after its record": KEEP,
+}
 
 
 class World:
-    """A state thawed for one step of one process."""
+    """A state thawed for one move, taken on a path that `choose` leads through the forks in it.
 
-    def __init__(self, state: State, schedule: Schedule, kind: type[Pool]) -> None:
-        self.before = state
-        self.schedule = schedule
+    It is called with a function that tells how many ways there are, and what is the same wherever they are the same.
+    """
+
+    def __init__(
+        self, state: State, kind: type[Pool], choose: Callable[[Callable[[], tuple[int, object]]], int]
+    ) -> None:
+        self.kind = kind
+        self.choose = choose
         self.clients = list(state.clients)
         self.records = set(state.records)
         self.lit = set(state.lit)
@@ -114,13 +139,15 @@ class World:
         self.capacity = state.capacity
         self.last_ticket = state.last_ticket
         self.epoch = state.epoch
-        self.budget = state.budget
-        self.disturbed = state.disturbed
+        self.budget = dict(state.budget)
+        self.passed = state.passed
+        self.killed = state.killed
+        self.stopped = state.stopped
         self.posted = state.posted
-        self.actor: int | None = None
-        self.in_section = False
-        self.killed = False
-        self.pool = kind("/model", FakeStore(self), FakeGate(self), FakeTurns(self))
+        self.calm = state.calm
+        self.in_section: Run | None = None
+        self.story: list[str] = []
+        PROCESSES.world = self
 
     def freeze(self) -> State:
         """Return the world as a state."""
@@ -133,289 +160,193 @@ class World:
             self.capacity,
             self.last_ticket,
             self.epoch,
-            self.budget,
-            self.disturbed,
+            tuple(self.budget.items()),
+            self.passed and self.passed & {c.ticket for c in self.clients if c.phase in WAITING},
+            self.killed,
+            self.stopped,
             self.posted,
+            self.calm,
         )
 
     def update(self, index: int, **changes: Any) -> None:
         """Change a client."""
         self.clients[index] = self.clients[index]._replace(**changes)
 
-    def claim(self, index: int) -> Claim:
-        """Return the claim of a client, as its process has it."""
-        client = self.clients[index]
-        claim = Claim(f"client {index}")
-        claim.ticket, claim.slot = client.ticket, client.slot
-        if client.ticket:
-            claim.record = FakeRecord(self, client.ticket)
-            claim.turn = FakeTurn(self, client.ticket) if client.ticket in self.turns else None
-        return claim
+    def spend(self, kind: str) -> None:
+        """Note that something of a limited kind happens."""
+        self.budget[kind] -= 1
 
-    def effect(self) -> None:
-        """Something is about to change: somebody else acts first, or the actor is killed, or it happens."""
-        if self.killed:
-            raise Killed
-        while True:
-            moves = self._moves_without_mutex() if self.in_section else []
-            can_die = self.actor is not None and dict(self.budget).get("kill", 0) > 0
-            choice = self.schedule.choose(1 + len(moves) + can_die)
-            if choice == 0:
-                return
-            if choice <= len(moves):
-                moves[choice - 1]()
-                continue
-            self.budget = self.freeze().spend("kill")
-            self.killed = self.disturbed = True
-            raise Killed
+    # What can happen.
 
-    def _moves_without_mutex(self) -> list[Any]:
-        moves = []
+    def moves(self) -> list[Move]:
+        """Return all that can happen next, or in a calm world what goes on by itself."""
+        return [move for move in self._moves() if move.prompt or not self.calm]
+
+    def _moves(self) -> list[Move]:
+        found: list[Move] = []
         for index, client in enumerate(self.clients):
-            if index == self.actor or client.stopped:
-                continue
-            if client.phase == AT_GATE and self.value > 0:
-                moves.append(lambda index=index: self.take_unit(index))
-            if client.phase == ASLEEP and self.turns.get(client.ticket, 0) > 0:
-                moves.append(lambda index=index: self.wake(index))
-        return moves
-
-    def take_unit(self, index: int) -> None:
-        """The one at the gate gets a unit from the semaphore."""
-        self.value -= 1
-        self.update(index, phase=ADMIT)
-
-    def wake(self, index: int) -> None:
-        """A waiter gets its turn and looks where its record lies; if it is still in line it sleeps again."""
-        ticket = self.clients[index].ticket
-        self.turns[ticket] -= 1
-        self.update(index, phase=AT_GATE if (GATE, Entry(ticket)) in self.records else ASLEEP)
-
-
-class FakeRecord:
-    """A client's own record."""
-
-    def __init__(self, world: World, ticket: int) -> None:
-        self._world = world
-        self.ticket = ticket
-        self.fields: dict[str, str] = {}
-
-    def append(self, **fields: object) -> None:
-        """Write into the record; nobody's decision depends on what."""
-        self._world.effect()
-
-    def unlock(self) -> None:
-        """Put the beacon out."""
-        self._world.effect()
-        self._world.lit.discard(self.ticket)
-
-    def close(self) -> None:
-        """Nothing that anybody sees."""
-
-
-class FakeStore:
-    """The pool's folder."""
-
-    path = "/model"
-    drained = False
-    settled = True
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    @contextmanager
-    def mutex(self, busy: object) -> Iterator[None]:
-        """Nobody else is in a section: steps that need the mutex are not interleaved with each other."""
-        self._world.in_section = True
-        yield
-        self._world.in_section = False
-        self._world.posted = False
-
-    @property
-    def capacity(self) -> int:
-        """N."""
-        return self._world.capacity
-
-    @capacity.setter
-    def capacity(self, value: int) -> None:
-        self._world.effect()
-        self._world.capacity = value
-
-    @property
-    def epoch(self) -> int:
-        """The number of resets."""
-        return self._world.epoch
-
-    @epoch.setter
-    def epoch(self, value: int) -> None:
-        self._world.effect()
-        self._world.epoch = value
-
-    @property
-    def era(self) -> tuple[tuple[int, int], int]:
-        """The folder, which never changes, and the number of resets."""
-        return (0, 0), self._world.epoch
-
-    def vanished(self) -> bool:
-        """Nobody removes anything."""
-        return False
-
-    def draw_ticket(self) -> int:
-        """Return the next ticket."""
-        self._world.effect()
-        self._world.last_ticket += 1
-        return self._world.last_ticket
-
-    def entries(self, state: str) -> list[Entry]:
-        """Return the records in a folder."""
-        return sorted(entry for folder, entry in self._world.records if folder == state)
-
-    def has(self, state: str, entry: Entry) -> bool:
-        """Return whether a record lies in a folder."""
-        return (state, entry) in self._world.records
-
-    def draft(self, fields: dict[str, str], holder_fd: int | None = None) -> FakeRecord:
-        """Return a record that lies in no folder yet."""
-        return FakeRecord(self._world, 0)
-
-    def publish(self, record: FakeRecord, state: str, entry: Entry) -> None:
-        """Rename a draft into a folder, its beacon lit."""
-        self._world.effect()
-        record.ticket = entry.ticket
-        self._world.lit.add(entry.ticket)
-        self._world.records.add((state, entry))
-        if self._world.actor is not None:
-            self._world.update(self._world.actor, ticket=entry.ticket)
-
-    def move(self, entry: Entry, state: str, to: str, slot: int = 0) -> Entry:
-        """Rename a record into another folder."""
-        self._world.effect()
-        self._world.records.remove((state, entry))
-        moved = Entry(entry.ticket, slot)
-        self._world.records.add((to, moved))
-        return moved
-
-    def remove(self, state: str, entry: Entry, own: FakeRecord | None = None) -> bool:
-        """Unlink a record."""
-        self._world.effect()
-        found = (state, entry) in self._world.records
-        self._world.records.discard((state, entry))
+            if client.phase == OUT:
+                # clients are alike: they arrive in the order of their numbers
+                found.append(Move("arrives", index, section=True))
+                if self.budget.get("nonblock"):
+                    found.append(Move("arrives with -n", index, section=True))
+                break
+            found += self._moves_of(index, client)
+        if self.budget.get("post"):
+            found.append(Move("a stranger posts", None))
+        if self.budget.get("reset"):
+            found.append(Move("a reset", None, section=True))
+        if self.budget.get("resize"):
+            found.append(Move(f"N becomes {1 if self.capacity > 1 else 2}", None, section=True))
         return found
 
-    def beacon(self, state: str, entry: Entry) -> bool:
-        """Return whether the beacon is lit."""
-        return entry.ticket in self._world.lit
+    def _moves_of(self, index: int, client: Client) -> list[Move]:
+        phase = client.phase
+        if phase in OVER_AND_OUT:
+            return []
+        if phase == ORPHAN:
+            return [Move("ends", index)]
+        if client.stopped:
+            return [Move("is continued", index)]
+        found = []
+        if client.asleep:
+            if self.value if phase == AT_GATE else self.turns.get(client.ticket):
+                found.append(Move("takes a unit" if phase == AT_GATE else "takes its turn", index, prompt=True))
+            found.append(Move("ticks", index, section=True))
+            if self.budget.get("keep"):
+                found.append(Move("ticks and looks after its record", index))
+        elif phase == BUILD:
+            found.append(Move("ends its build", index))
+            if self.budget.get("keep"):
+                found.append(Move("looks after its record", index))
+        else:
+            needs_mutex = phase == ADMIT or (phase in (RELEASE, GIVE_UP) and client.log != ())
+            found.append(Move("goes on", index, prompt=True, section=needs_mutex))
+        if phase in WAITING and self.budget.get("give_up"):
+            found.append(Move("loses patience", index))
+        if self.budget.get("kill"):
+            found.append(Move("is killed", index))
+        if phase in WAITING and self.budget.get("stop"):
+            found.append(Move("is stopped", index))
+        return found
 
-    def read(self, state: str, entry: Entry) -> Record:
-        """Return the record of a client: its PID stands for its ticket."""
-        return Record({"kind": "fd", "process": str(Identity(entry.ticket, 0, "", 0))}, 0, 0, 0)
+    def apply(self, move: Move) -> None:
+        """Let it happen."""
+        name, index = move.name, move.client
+        if index is None:
+            self._happens_to_pool(name)
+        elif name == "is killed":
+            self.spend("kill")
+            self.die(index)
+        elif name == "is stopped":
+            self.spend("stop")
+            self.stopped = True
+            self.update(index, stopped=True)
+        elif name == "is continued":
+            self.update(index, stopped=False)
+        elif name == "loses patience":
+            self.spend("give_up")
+            self.update(index, phase=GIVE_UP, log=(), asleep=False)
+        elif name == "ends its build":
+            self.update(index, phase=RELEASE)
+        elif name == "ends":
+            self.lit.discard(self.clients[index].ticket)
+            self.clients[index] = Client(DEAD)
+        else:
+            if "looks after its record" in name:
+                self.spend("keep")
+            if name == "looks after its record":
+                self.update(index, phase=WATCH)
+            if name == "arrives with -n":
+                self.spend("nonblock")
+            self._goes_on(index, Run(self, index, waking=_WAKING.get(name)), block=name != "arrives with -n")
 
-    def sweep_drafts(self) -> None:
-        """There are none."""
+    def _happens_to_pool(self, name: str) -> None:
+        if name == "a stranger posts":
+            self.spend("post")
+            self.value += 1
+            self.posted = True
+            return
+        run = Run(self, None)
+        try:
+            if name == "a reset":
+                self.spend("reset")
+                run.pool.reset(FakePatience(run))
+            else:
+                self.spend("resize")
+                run.pool.resize(int(name.rpartition(" ")[2]), FakePatience(run))
+        except Killed:
+            self.killed = True
 
+    def _goes_on(self, index: int, run: Run, *, block: bool) -> None:
+        """Run the real code of the client's step to its next operation or through its section."""
+        phase = self.clients[index].phase
+        try:
+            phase = _step(phase, run, block=block)
+        except Suspended:
+            self.update(index, log=tuple(run.log), asleep=run.asleep)
+        except Restart:
+            self._save(index, run, BUILD if phase == WATCH else phase)
+        except Killed:
+            self.update(index, ticket=run.claim.ticket)
+            self.die(index)
+        else:
+            self._save(index, run, phase)
 
-class FakeGate:
-    """The pool's semaphore."""
+    def _save(self, index: int, run: Run, phase: str) -> None:
+        claim = run.claim
+        if phase in OVER_AND_OUT:
+            self.clients[index] = Client(phase)
+            return
+        # a waiter's era is never asked for
+        era = claim.era if claim.slot else Client().era
+        unit = self.clients[index].unit and not run.been_in_section
+        self.update(index, phase=phase, log=(), ticket=claim.ticket, slot=claim.slot, era=era, unit=unit)
+        self.update(index, turn=claim.turn is not None, asleep=False, evicted=claim.evicted)
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    @property
-    def value(self) -> int:
-        """The free units."""
-        return self._world.value
-
-    def post(self) -> None:
-        """Give a unit."""
-        self._world.effect()
-        self._world.value += 1
-
-    def try_wait(self) -> bool:
-        """Take a unit if there is one."""
-        self._world.effect()
-        return self._take()
-
-    def wait(self, seconds: float) -> bool:
-        """Take a unit, or sleep."""
-        if not self._take():
-            raise Suspended
-        return True
-
-    def _take(self) -> bool:
-        taken = self._world.value > 0
-        self._world.value -= taken
-        return taken
-
-
-class FakeTurn:
-    """A waiter's own semaphore."""
-
-    def __init__(self, world: World, ticket: int) -> None:
-        self._world = world
-        self._ticket = ticket
-
-    def wait(self, seconds: float) -> bool:
-        """Take the unit, or sleep."""
-        if self._world.turns.get(self._ticket, 0) == 0:
-            assert self._world.actor is not None
-            self._world.update(self._world.actor, phase=ASLEEP)
-            raise Suspended
-        self._world.turns[self._ticket] -= 1
-        return True
-
-    def close(self) -> None:
-        """Nothing that anybody sees."""
-
-
-class FakeTurns:
-    """All turns."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def create(self, ticket: int) -> FakeTurn:
-        """Make the turn of a ticket."""
-        self._world.effect()
-        self._world.turns[ticket] = 0
-        return FakeTurn(self._world, ticket)
-
-    def post(self, ticket: int) -> None:
-        """Wake a waiter, if its turn is there."""
-        self._world.effect()
-        if ticket in self._world.turns:
-            self._world.turns[ticket] += 1
-
-    def remove(self, ticket: int) -> None:
-        """Unlink a turn."""
-        self._world.effect()
-        self._world.turns.pop(ticket, None)
-
-
-class FakePatience:
-    """A waiter whose time is never up by itself: giving up is a step of the model."""
-
-    timeout = 0.0
-
-    def chunk(self, limit: float) -> float:
-        """Return any length of sleep."""
-        return limit
-
-    def tick(self, ticket: int) -> None:
-        """Let others act before the waiter looks again."""
-        raise Suspended
+    def die(self, index: int) -> None:
+        """A client's process is killed: its beacon goes out, unless a build has it too."""
+        client = self.clients[index]
+        self.killed = True
+        if client.phase in BUILDING:
+            # all that its process knew is gone with it
+            self.clients[index] = Client(ORPHAN, ticket=client.ticket, was_reset=client.was_reset)
+        else:
+            self.lit.discard(client.ticket)
+            self.clients[index] = Client(DEAD)
 
 
-@contextmanager
-def processes_of(world: World) -> Iterator[None]:
-    """Let `Pool` see the model's processes: the PID is the client's ticket."""
+def _step(phase: str, run: Run, *, block: bool) -> str:
+    """Run one step of a client's life and return where it stands after it."""
+    pool, claim, patience = run.pool, run.claim, FakePatience(run)
+    if phase == OUT:
+        try:
+            pool.arrive(claim, patience, block=block)
+        except SlotBusy:
+            return GONE
+        return TURN
+    if phase == TURN:
+        pool.wait_turn(claim, patience)
+        return AT_GATE
+    if phase == AT_GATE:
+        pool.wait_at_gate(claim, patience)
+        return ADMIT
+    if phase == ADMIT:
+        pool.admit(claim, patience)
+        return BUILD if claim.slot else TURN
+    if phase == WATCH:
+        pool.watch(claim)
+        return BUILD
+    if phase == RELEASE:
+        pool.release(claim)
+    else:
+        pool.give_up(claim)
+    return GONE
 
-    def is_stopped(identity: Identity) -> bool:
-        return any(client.stopped for client in world.clients if client.ticket == identity.pid)
 
-    real = liveness.process, pool.process
-    fake = SimpleNamespace(Identity=Identity, is_stopped=is_stopped, identify=lambda pid: Identity(pid, 0, "", 0))
-    liveness.process = pool.process = fake  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        liveness.process, pool.process = real
+def shown(state: State) -> str:
+    """Return a state as a person reads it."""
+    folders = {name: [e.file for f, e in sorted(state.records) if f == name] for name in (QUEUED, GATE, HOLDING)}
+    told = ", ".join(f"{name} {files}" for name, files in folders.items() if files) or "no records"
+    clients = [f"{c.ticket or '-'} {c.phase}{' (stopped)' * c.stopped}" for c in state.clients]
+    return f"{told}; value {state.value} of {state.capacity}; lit {sorted(state.lit)}; {'; '.join(clients)}"

@@ -1,0 +1,408 @@
+"""What lies below `Pool`, without a kernel: a store, semaphores and processes that live in a `World`.
+
+Inside a section every change is a point at which the schedule may kill the process, or let others act that need no
+mutex. Outside, a process does one operation at a time and is suspended before the next: its step runs again from the
+start then, and the operations that it has done return what they returned before.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from ipclock.folder import GATE, HOLDING, QUEUED
+from ipclock.patience import Patience
+from ipclock.pool import Claim, Pool
+from ipclock.process import Identity
+from ipclock.records import Entry, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.model.world import Move, World
+
+T = TypeVar("T")
+
+# where a client stands in its life
+OUT = "has not arrived"
+TURN = "waits for its turn"
+AT_GATE = "is at the gate"
+ADMIT = "asks for admission"
+BUILD = "builds"
+WATCH = "builds and looks after its record"
+RELEASE = "gives its slot back"
+GIVE_UP = "gives up"
+ORPHAN = "is killed, but builds"
+GONE = "is gone"
+DEAD = "is dead"
+
+# what ends a sleep: a unit of the semaphore, or the time has come to look after the pool, after one's own record, or
+# (at the gate) after what one sees without the mutex
+UNIT, TICK, KEEP, EARLY = "unit", "tick", "keep", "early"
+
+
+class Killed(BaseException):
+    """The process is killed here; nothing that it would still do happens."""
+
+
+class Suspended(BaseException):
+    """The process has done its operation; the others' turn has come."""
+
+
+class Restart(BaseException):
+    """The process is back where its step begins, with what its claim says by now."""
+
+
+class Run:
+    """One process in one move; `index` is its client, or None. `waking` is what ends its sleep in this move."""
+
+    def __init__(self, world: World, index: int | None, *, waking: str | None = None) -> None:
+        self.world = world
+        self.index = index
+        self.waking = waking
+        self.asleep = False
+        self.log: list[object] = [] if index is None else list(world.clients[index].log)
+        self.acted = False
+        self.been_in_section = False
+        self.ticks = False
+        self.idle_s = 0.0
+        self.found_stopped: set[int] = set()
+        self._replayed = 0
+        self._killed = False
+        self._effects = 0
+        self._seen: list[object] = []
+        self.pool = _stepwise(world.kind)("/model", FakeStore(self), FakeGate(self), FakeTurns(self))
+        self.pool.run = self
+        self.claim = self._claim()
+
+    def _claim(self) -> Claim:
+        claim = Claim("staging")
+        claim.kept_at = math.inf
+        if self.index is not None and (client := self.world.clients[self.index]).ticket:
+            claim.ticket, claim.slot, claim.era, claim.evicted = client.ticket, client.slot, client.era, client.evicted
+            claim.record = FakeRecord(self, claim.ticket)
+            claim.turn = FakeTurn(self, claim.ticket) if client.turn else None
+        return claim
+
+    def operation(self, act: Callable[[], T]) -> T:
+        """Do something that, outside a section, others may precede or follow."""
+        if self.world.in_section is self:
+            return act()
+        if self._replayed < len(self.log):
+            self._replayed += 1
+            return self.log[self._replayed - 1]
+        if self.been_in_section:
+            raise Restart
+        if self.acted:
+            raise Suspended
+        self.acted = True
+        self.log.append(act())
+        self._replayed += 1
+        return self.log[-1]
+
+    def sleep(self, take: Callable[[], bool]) -> bool:
+        """Sleep on a semaphore until a move ends it, by a unit or by a tick."""
+        if self._replayed < len(self.log) or self.waking == UNIT:
+            how: object = self.operation(take)
+        elif self.waking:
+            how = self.waking
+            self.log.append(how)
+            self._replayed += 1
+        else:
+            self.asleep = True
+            raise Suspended
+        self.waking = None
+        self.idle_s = math.inf if how == TICK else 0.0
+        self.claim.kept_at = -math.inf if how == KEEP else math.inf
+        return how is True
+
+    @contextmanager
+    def section(self) -> Iterator[None]:
+        """Be alone under the mutex; the kernel frees it of one who is killed."""
+        if self.been_in_section:
+            raise Restart
+        if self.acted or self.world.in_section:
+            raise Suspended
+        self.world.in_section = self
+        try:
+            yield
+        finally:
+            self.world.in_section = None
+        self.been_in_section = True
+
+    def look(self, seen: T) -> T:
+        """Note what the section has seen of the things that others change without the mutex."""
+        self._seen.append(seen)
+        return seen
+
+    def effect(self, what: str) -> None:
+        """Something is about to change in a section: before it others act, or the process is killed, or it happens."""
+        if self._killed:
+            raise Killed
+        self._effects += 1
+        world = self.world
+
+        def others() -> list[Move]:
+            return [m for m in world.moves() if not m.section and (m.client is None or m.client != self.index)]
+
+        def fork() -> tuple[int, object]:
+            # two ways to the same world, at the same point and having seen the same, go on alike
+            key = (world.freeze(), self._effects, tuple(self._seen))
+            return 1 + len(others()) + (world.budget.get("kill", 0) > 0), key
+
+        while choice := world.choose(fork):
+            if choice > len(moves := others()):
+                world.story.append(f"is killed before: {what}")
+                world.spend("kill")
+                self._killed = True
+                raise Killed
+            world.story.append(f"({moves[choice - 1]})")
+            world.apply(moves[choice - 1])
+        world.story.append(what)
+
+
+class _Stepwise(Pool):
+    run: Run
+
+    def tick(self, claim: Claim, patience: Patience, *, at_gate: bool = False) -> None:
+        self.run.ticks = True
+        super().tick(claim, patience, at_gate=at_gate)
+        raise Restart  # behind a tick the loop of the step begins again
+
+    def _amiss(self) -> bool:
+        # one operation: what it returns is only a hint
+        return self.run.operation(super()._amiss)
+
+
+def _stepwise(kind: type[Pool]) -> type[_Stepwise]:
+    if kind not in _KINDS:
+        _KINDS[kind] = type(kind.__name__, (_Stepwise, kind), {})
+    return _KINDS[kind]
+
+
+_KINDS: dict[type[Pool], type[_Stepwise]] = {}
+
+
+class FakePatience(Patience):
+    """A client whose time is never up by itself: to lose patience is a move of the model."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(math.inf)
+        self._run = run
+
+    def tick(self, ticket: int) -> None:
+        if not self._run.ticks:
+            raise Restart
+
+
+class FakeRecord:
+    def __init__(self, run: Run, ticket: int) -> None:
+        self._run = run
+        self.ticket = ticket
+        self.draft = ""
+        self.fields: dict[str, str] = {}
+
+    def append(self, **fields: object) -> None:
+        """Nobody's decision depends on what is written."""
+
+    def unlock(self) -> None:
+        self._run.operation(lambda: self._run.world.lit.discard(self.ticket))
+
+    def close(self) -> None:
+        pass
+
+
+class FakeStore:
+    path = "/model"
+    drained = False
+    settled = True
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._world = run.world
+
+    @contextmanager
+    def mutex(self, busy: object) -> Iterator[None]:
+        with self._run.section():
+            yield
+
+    def idle_s(self) -> float:
+        return self._run.idle_s
+
+    def vanished(self) -> bool:
+        return False
+
+    @property
+    def capacity(self) -> int:
+        return self._world.capacity
+
+    @capacity.setter
+    def capacity(self, value: int) -> None:
+        self._run.effect(f"write N {value}")
+        self._world.capacity = value
+
+    @property
+    def epoch(self) -> int:
+        return self._run.operation(lambda: self._world.epoch)
+
+    @epoch.setter
+    def epoch(self, value: int) -> None:
+        self._run.effect(f"write epoch {value}")
+        self._world.epoch = value
+
+    @property
+    def era(self) -> tuple[tuple[int, int], int]:
+        return (0, 0), self.epoch
+
+    def draw_ticket(self) -> int:
+        self._run.effect("draw a ticket")
+        self._world.last_ticket += 1
+        return self._world.last_ticket
+
+    def skip_tickets(self, ticket: int) -> None:
+        pass
+
+    def sweep_drafts(self) -> None:
+        pass
+
+    def entries(self, state: str) -> list[Entry]:
+        return sorted(entry for folder, entry in self._world.records if folder == state)
+
+    def has(self, state: str, entry: Entry) -> bool:
+        return self._run.operation(lambda: (state, entry) in self._world.records)
+
+    def draft(self, fields: dict[str, str], holder_fd: int | None = None) -> FakeRecord:
+        return FakeRecord(self._run, 0)
+
+    def publish(self, record: FakeRecord, state: str, entry: Entry) -> None:
+        self._run.effect(f"publish {state}/{entry.file}")
+        record.ticket = entry.ticket
+        self._world.lit.add(entry.ticket)
+        self._world.records.add((state, entry))
+
+    def move(self, entry: Entry, state: str, to: str, slot: int = 0) -> Entry:
+        moved = Entry(entry.ticket, slot)
+        self._run.effect(f"rename {state}/{entry.file} {to}/{moved.file}")
+        self._world.records.remove((state, entry))
+        self._world.records.add((to, moved))
+        if (state, to) == (QUEUED, GATE):
+            self._world.passed = frozenset(self._run.found_stopped)
+        return moved
+
+    def remove(self, state: str, entry: Entry, own: FakeRecord | None = None) -> bool:
+        if (state, entry) not in self._world.records:
+            return False
+        self._run.effect(f"unlink {state}/{entry.file}")
+        self._world.records.remove((state, entry))
+        for index, client in enumerate(self._world.clients):
+            if self._run.index is None and state == HOLDING and client.ticket == entry.ticket in self._world.lit:
+                self._world.update(index, was_reset=True)
+        return True
+
+    def beacon(self, state: str, entry: Entry) -> bool:
+        return self._run.look(entry.ticket in self._world.lit)
+
+    def read(self, state: str, entry: Entry) -> Record:
+        """Return a record whose process has the ticket for a PID."""
+        return Record({"kind": "fd", "process": str(Identity(entry.ticket, 0, "", 0))}, 0, 0, 0)
+
+
+class FakeGate:
+    """The pool's semaphore."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._world = run.world
+
+    @property
+    def value(self) -> int:
+        if self._world.in_section is self._run:
+            self._world.posted = False  # what a stranger posted before is levelled now
+        return self._run.look(self._world.value)
+
+    def replaced(self) -> bool:
+        return False
+
+    def post(self) -> None:
+        self._run.effect("post")
+        self._world.value += 1
+
+    def try_wait(self) -> bool:
+        self._run.effect("try_wait")
+        return self._run.look(self._take())
+
+    def wait(self, seconds: float) -> bool:
+        return self._run.sleep(self._take_it_along)
+
+    def _take_it_along(self) -> bool:
+        assert self._run.index is not None
+        self._world.update(self._run.index, unit=True)
+        return self._take()
+
+    def _take(self) -> bool:
+        taken = self._world.value > 0
+        self._world.value -= taken
+        return taken
+
+
+class FakeTurn:
+    """A waiter's own semaphore."""
+
+    def __init__(self, run: Run, ticket: int) -> None:
+        self._run = run
+        self._ticket = ticket
+
+    def wait(self, seconds: float) -> bool:
+        return self._run.sleep(self._take)
+
+    def _take(self) -> bool:
+        self._run.world.turns[self._ticket] -= 1
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+class FakeTurns:
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._turns = run.world.turns
+
+    def create(self, ticket: int) -> FakeTurn:
+        self._run.operation(lambda: self._turns.update({ticket: 0}))
+        return FakeTurn(self._run, ticket)
+
+    def post(self, ticket: int) -> None:
+        if ticket in self._turns:
+            self._run.effect(f"post turn {ticket}")
+            self._turns[ticket] += 1
+
+    def remove(self, ticket: int) -> None:
+        if ticket in self._turns:
+            self._run.effect(f"unlink turn {ticket}")
+            del self._turns[ticket]
+
+
+class FakeProcesses:
+    """Stands in for the module `ipclock.process`; the process of a record has its ticket for a PID."""
+
+    Identity = Identity
+    world: World
+
+    def identify(self, pid: int) -> Identity:
+        return Identity(pid, 0, "", 0)
+
+    def exists(self, identity: Identity) -> bool:
+        return any(client.ticket == identity.pid and client.phase != ORPHAN for client in self.world.clients)
+
+    def is_stopped(self, identity: Identity) -> bool:
+        stopped = any(client.stopped and client.ticket == identity.pid for client in self.world.clients)
+        asking = self.world.in_section
+        assert asking
+        if stopped:
+            asking.found_stopped.add(identity.pid)
+        return asking.look(stopped)
+
+
+PROCESSES = FakeProcesses()
