@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ipclock import __version__, config, messages
-from ipclock.errors import CannotCreate, Interrupted, IpclockError, SlotTimeout, SlotUnavailable, UsageError
+from ipclock.errors import N_, CannotCreate, Interrupted, IpclockError, SlotTimeout, SlotUnavailable, UsageError
 from ipclock.messages import _
 from ipclock.progress import say
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ipclock.config import Settings
 
+NO_COMMAND = N_("no command: put it behind ' -- '")
 COMMANDS = ("wrap", "acquire", "release", "status", "reset", "init")
 
 
@@ -63,12 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = None
     conflict_status = None
     try:
-        args = _parse(arguments)
+        try:
+            args = _parse(arguments)
+        except SystemExit:  # --help, --version
+            _flush()
+            raise
         conflict_status = getattr(args, "conflict_status", None)
         settings = config.load({key.upper(): value for key, value in vars(args).items() if isinstance(value, str)})
         status: int = _module(args.command).run(args, settings)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        _flush()
         return status
     except Interrupted as error:
         _die_of(error.signum)
@@ -97,12 +101,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return IpclockError.status
 
 
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
 def _parse(arguments: list[str]) -> argparse.Namespace:
     # the command to wrap is what follows the first `--`, to the letter: argparse never sees it
     end = arguments.index("--") if "--" in arguments else len(arguments)
     named = next((word for word in arguments[:end] if not word.startswith("-")), None)
-    args = get_parser(named if named in COMMANDS else None).parse_args(arguments[:end])
+    parser = get_parser(named if named in COMMANDS else None)
+    args, unknown = parser.parse_known_args(arguments[:end])
+    if unknown and named == "wrap" and end == len(arguments):
+        raise UsageError(_(NO_COMMAND), "ipclock wrap")
+    if unknown:
+        raise UsageError(
+            _("unrecognized arguments: {arguments}").format(arguments=" ".join(unknown)), f"ipclock {named}"
+        )
     args.command_line = arguments[end + 1 :]
+    if args.command == "wrap" and not args.command_line:
+        raise UsageError(_(NO_COMMAND), "ipclock wrap")
     if args.command_line and args.command != "wrap":
         raise UsageError(_("unrecognized arguments: {arguments}").format(arguments=" ".join(arguments[end:])))
     return args

@@ -147,7 +147,7 @@ def load(options: Mapping[str, str | None] = {}) -> Settings:
     Raises BadValue (status 2 for an option, 78 elsewhere) and BadConfig (78).
     """
     path = _file(options.get("CONFIG"))
-    from_file = read_file(path) if path else {}
+    from_file = {} if path is None else read_file(path)
     values: dict[str, Any] = {}
     capacity_file = None
     for setting in SETTINGS:
@@ -179,7 +179,9 @@ def _checked(check: Callable[[str], Any], text: str, where: str, *, usage: bool 
 
 def _file(option: str | None) -> str | None:
     """Return the path of the settings file: one that was asked for, else the first default that is there."""
-    if named := option or os.environ.get("IPCLOCK_CONFIG"):
+    if option is not None:
+        return option
+    if named := os.environ.get("IPCLOCK_CONFIG"):
         return named
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     for pattern in DEFAULT_FILES:

@@ -7,6 +7,7 @@ at each change and at an interval. Guarantees that the terminal's line is clean 
 from __future__ import annotations
 
 import os
+import select
 import sys
 import time
 from contextlib import suppress
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 REWRITE_S = 1.0
 STUCK_NOTICE_S = 5.0
+MAX_LINE = 1000  # letters: within the 4096 bytes that a pipe with room takes without blocking
 # for an encoding that lacks them (EUC-KR has none of the three)
 PLAIN = {"✓": "[ok]", "⏳": "[..]", "❌": "[!!]"}
 
@@ -35,11 +37,26 @@ def encodable(text: str, stream: TextIO) -> str:
 
 
 def say(text: str) -> None:
-    """Write one line for a person to stderr. If that is closed or full, nobody is told, and the build goes on."""
+    """Write one line for a person to stderr. If that is closed or full, nobody is told."""
+    _write(text + "\n")
+
+
+def _write(text: str) -> None:
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
-            sys.stderr.write(encodable(text, sys.stderr) + "\n")
+            sys.stderr.write(encodable(text, sys.stderr))
             sys.stderr.flush()
+
+
+def _write_at_once(text: str) -> None:
+    """Write to stderr, or not at all where that would block: Ctrl-S, a pipe that nobody reads.
+
+    Whoever blocks here stands in line, or at the gate, or holds a slot, and everybody would wait for him (INV-7).
+    """
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            if select.select([], [sys.stderr], [], 0)[1]:
+                _write(text)
 
 
 def cut(text: str, width: int) -> str:
@@ -119,7 +136,7 @@ class Progress:
         # what changed is told at once, the clock alone only at the interval
         change = f"{position} {[(holder.ticket, holder.state) for holder in snapshot.holders]} {snapshot.capacity}"
         if change != self._written or now - self._written_at >= self._interval:
-            say(text)
+            _write_at_once(text[:MAX_LINE] + "\n")
             self._written, self._written_at = change, now
 
     def stuck(self, seconds: float, pid: int) -> None:
@@ -127,24 +144,25 @@ class Progress:
         if seconds >= STUCK_NOTICE_S and not self._stuck_said and not self._quiet:
             self._stuck_said = True
             self.clear()
-            say(_("⏳ the pool is locked by process {pid}, which does not go on").format(pid=pid or "?"))
+            text = _("⏳ the pool is locked by process {pid}, which does not go on")
+            _write_at_once(text.format(pid=pid or "?") + "\n")
 
     def details(self, ticket: int, slot: int) -> None:
         """Show which slot it is and how long the wait took."""
         text = _("ipclock: ticket {ticket}, slot {slot}, waited {seconds} s")
-        say(text.format(ticket=ticket, slot=slot, seconds=f"{time.monotonic() - self._begun:.2f}"))
+        _write_at_once(text.format(ticket=ticket, slot=slot, seconds=f"{time.monotonic() - self._begun:.2f}") + "\n")
 
     def acquired(self, label: str, held: int, capacity: int) -> None:
         """Show that the build has its slot and starts."""
         self.clear()
         if not self._quiet:
-            say(_("✓ build slot acquired ({held}/{capacity})").format(held=held, capacity=capacity))
-            say(_("✓ starting the build of {label}.").format(label=label))
+            _write_at_once(_("✓ build slot acquired ({held}/{capacity})").format(held=held, capacity=capacity) + "\n")
+            _write_at_once(_("✓ starting the build of {label}.").format(label=label) + "\n")
 
     def clear(self) -> None:
         """Leave the terminal's line clean, with the cursor at its start."""
         if self._open_line:
-            self._write("\r\x1b[K")
+            _write_at_once("\r\x1b[K")
             self._open_line = False
 
     def _rewrite(self, text: str) -> None:
@@ -153,10 +171,5 @@ class Progress:
         except (OSError, ValueError):
             width = 80
         # one column is left free: a full line would wrap, and \r would then leave its first half behind
-        self._write("\r" + cut(encodable(text, sys.stderr), max(1, (width or 80) - 1)) + "\x1b[K")
+        _write_at_once("\r" + cut(encodable(text, sys.stderr), max(1, (width or 80) - 1)) + "\x1b[K")
         self._open_line = True
-
-    def _write(self, text: str) -> None:
-        with suppress(OSError, ValueError):
-            sys.stderr.write(text)
-            sys.stderr.flush()

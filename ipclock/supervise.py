@@ -81,6 +81,8 @@ def run(
 
 def _spawn(command: Sequence[str], environment: Mapping[str, str], mask: set[signal.Signals | int]) -> int:
     def spawn(file: str, arguments: list[str]) -> int:
+        if not file:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return os.posix_spawnp(
             file,
             arguments,

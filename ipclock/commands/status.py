@@ -43,7 +43,7 @@ def run(args: Namespace, settings: Settings) -> int:
         print(json.dumps(as_json(now), indent=2))
     else:
         for line in text_lines(now):
-            print(progress.encodable(line, sys.stdout))
+            print(progress.encodable(line, sys.stdout) if sys.stdout else line)
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ipclock import commands, config, supervise
-from ipclock.errors import N_, UsageError
+from ipclock.errors import N_
 from ipclock.messages import _
 from ipclock.pool import Claim
 
@@ -28,8 +28,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, settings: Settings) -> int:
     """Run the command and return its exit status; die of the signal that ended it."""
-    if not args.command_line:
-        raise UsageError(_("no command: put it behind ' -- '"), "ipclock wrap")
     label = config.checked_label(args.label)
     notices = supervise.Notices()
     pool = commands.open_pool(settings)

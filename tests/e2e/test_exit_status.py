@@ -41,6 +41,7 @@ def test_wrap_dies_of_the_signal_that_ended_the_command(world: World, tmp_path: 
         ("no-such-command-anywhere", 127, "No such file or directory"),
         ("/etc/passwd", 126, "Permission denied"),
         ("/etc", 126, "Permission denied"),
+        ("", 127, "No such file or directory"),
     ],
 )
 def test_a_command_that_cannot_be_started_is_126_or_127(world: World, command: str, status: int, reason: str) -> None:
@@ -143,6 +144,20 @@ def test_the_same_mistake_in_environment_or_file_is_78_and_told_where(
 
     assert (by_environment.returncode, by_environment.stderr.split(": ")[1]) == (78, f"${key}")
     assert (by_file.returncode, by_file.stderr.split(": ")[1]) == (78, str(file))
+
+
+@pytest.mark.parametrize("arguments", [["a"], ["a", "--"], ["a", "make"], ["a", "make", "-j4"]])
+def test_a_command_that_is_missing_or_not_behind_dashes_is_told(world: World, arguments: list[str]) -> None:
+    result = world.run("wrap", *arguments)
+
+    assert (result.returncode, result.stderr.splitlines()) == (
+        2,
+        ["ipclock: no command: put it behind ' -- '", "   Try 'ipclock wrap --help'."],
+    )
+
+
+def test_an_empty_settings_file_option_is_a_mistake_and_not_the_default(world: World) -> None:
+    assert world.run("status", "--config", "").returncode == 78
 
 
 def test_a_line_that_is_no_assignment_is_told_with_its_number(world: World, tmp_path: Path) -> None:

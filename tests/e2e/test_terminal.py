@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -201,3 +202,49 @@ def test_an_output_that_is_full_is_told(world: World) -> None:
         73,
         f"ipclock: stdout: cannot create or write: {os.strerror(28)}",
     )
+
+
+def test_a_waiter_whose_terminal_is_paused_keeps_nobody_waiting(
+    world: World, terminal: Callable[..., Terminal]
+) -> None:
+    holder = world.wrap("holder").started()
+    screen = terminal(*IPCLOCK, "wrap", "paused", "--", "true")
+    screen.wait_for("waiting")
+    behind = world.wrap("behind")
+    until(lambda: world.waiting() == 2, "another waiter in line")
+
+    screen.type("\x13")  # Ctrl-S
+    holder.end()
+
+    assert (behind.started().end(), screen.wait(), world.settled()) == (0, 0, (1, {}))
+
+
+def test_a_stderr_that_nobody_reads_keeps_no_build_from_its_slot(world: World) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+    holder = world.wrap("holder").started()
+    waiter = world.wrap("waiter", stderr=writing)
+    until(lambda: world.records("gate"), "the waiter at the gate")
+
+    holder.end()
+
+    assert (waiter.started().end(3), world.settled()) == (3, (1, {}))
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_closed_stdout_is_no_bug(world: World) -> None:
+    result = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m ipclock status >&-"],
+        env=world.env,
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
+    )
+
+    assert (result.returncode, result.stderr) == (0, "")
