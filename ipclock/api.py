@@ -19,7 +19,8 @@ class Slot:
     """A held slot: `name` of the pool, `label`, `ticket`, and `number` (1..N, unique among the holders).
 
     It counts as held while this process lives, and any process that inherited `fileno()`. Belongs to the thread that
-    took it. Leaving the `with` block, or `release`, gives it back.
+    took it. Leaving the `with` block, or `release`, gives it back. Unlike `ipclock wrap` it does not write its record
+    again if somebody removes the pool's files meanwhile.
     """
 
     def __init__(self, pool: Pool, label: str, claim: Claim) -> None:
