@@ -84,7 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would try again at its end
         if isinstance(error, BrokenPipeError):
             return 0  # its reader has left (`ipclock status | head -1`): nothing to tell, and nobody to tell it
-        failure = CannotCreate("stdout", error.strerror or str(error))
+        failure = CannotCreate(
+            error.filename if isinstance(error.filename, str) else "stdout", error.strerror or str(error)
+        )
         say(error_text(failure, settings))
         return failure.status
     except IpclockError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ipclock import commands, config, supervise
@@ -35,13 +36,18 @@ def run(args: Namespace, settings: Settings) -> int:
         return _end(supervise.run(args.command_line, config.inherited_environment(), notices))
     claim = Claim(label)
     commands.take_slot(pool, claim, args, settings, notices.check)
+
+    def note(pid: int) -> None:
+        with suppress(OSError):  # it is only for those who look: the build has started
+            claim.write(command_pid=pid)
+
     try:
         status = supervise.run(
             args.command_line,
             config.build_environment(pool.name, label, claim.ticket, claim.slot),
             notices,
             keep_open=claim.fileno(),
-            on_start=lambda pid: claim.write(command_pid=pid),
+            on_start=note,
             on_tick=lambda: pool.watch(claim),
         )
     finally:
