@@ -71,8 +71,11 @@ def slot(
 
     Raises SlotTimeout or SlotBusy (no slot in time), BadValue and BadConfig (a setting is wrong), NotPermitted (the
     pool is somebody else's), CannotCreate, Unavailable and DamagedSemaphore (no usable /dev/shm), all of them
-    subclasses of IpclockError. Inside a build that holds a slot of the same pool it waits for another one all the
-    same: a program that may run there checks `IPCLOCK_TICKET` or is started by `ipclock wrap`.
+    subclasses of IpclockError.
+
+    KeyboardInterrupt ends the wait; what other signal handlers raise meanwhile is dropped by posix_ipc, so such a
+    handler sets a flag or calls `os._exit`. Inside a build that holds a slot of the same pool it waits for another one
+    all the same: a program that may run there looks at `IPCLOCK_TICKET`, or is started by `ipclock wrap`.
     """
     options = {
         "BUILD_TIMEOUT": None if timeout is None else repr(timeout),

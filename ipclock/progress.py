@@ -44,8 +44,8 @@ def say(text: str) -> None:
 def _write(text: str) -> None:
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
-            sys.stderr.write(encodable(text, sys.stderr))
-            sys.stderr.flush()
+            # past the stream's buffer: what stays in there fails again at the interpreter's end, which then exits 120
+            os.write(sys.stderr.fileno(), encodable(text, sys.stderr).encode(sys.stderr.encoding))
 
 
 def _write_at_once(text: str) -> None:

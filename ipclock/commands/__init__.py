@@ -11,7 +11,7 @@ from ipclock.messages import _
 from ipclock.patience import Patience
 from ipclock.pool import Pool
 from ipclock.progress import Progress, say
-from ipclock.snapshot import encloses_us, place, take
+from ipclock.snapshot import NESTED, encloses_us, place, take
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -86,8 +86,11 @@ def open_pool(settings: Settings, *, repair: bool = False) -> Pool:
 def is_nested(pool: Pool) -> bool:
     """Return whether a build around us holds a slot of this pool: waiting for another could wait for ever."""
     held = config.held_slot()
-    if held is None or held[0] not in ("", pool.name):
+    if held is None:
         return False
+    if held[0] not in ("", pool.name):
+        # the innermost build is of another pool, but one around that may be of ours
+        return encloses_us(pool.store, NESTED)
     if encloses_us(pool.store, held[1]):
         return True
     text = _("ipclock: warning: IPCLOCK_TICKET={ticket} holds no slot around this process; ignored")

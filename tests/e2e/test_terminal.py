@@ -183,6 +183,15 @@ def test_a_closed_stderr_hinders_no_build(world: World) -> None:
     assert (result.returncode, result.stdout, world.settled()) == (0, b"out\n", (1, {}))
 
 
+@pytest.mark.parametrize(("command", "status"), [("wrap a -- sh -c 'exit 3'", 3), ("wrap a -- /no", 127), ("no", 2)])
+def test_a_full_stderr_changes_no_status(world: World, command: str, status: int) -> None:
+    result = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m ipclock {command} 2>/dev/full"], env=world.env, timeout=HANG_S, check=False
+    )
+
+    assert result.returncode == status
+
+
 def test_a_reader_that_leaves_early_is_no_error(world: World) -> None:
     holders = world.wrap("holder").started()
     script = f"{sys.executable} -m ipclock status --json | head -c 1; echo ${{PIPESTATUS[0]}}"

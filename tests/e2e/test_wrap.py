@@ -106,6 +106,18 @@ def test_a_nested_build_in_another_pool_takes_a_slot_there(world: World, pool_na
     assert ("inner" in result.stdout, result.stdout.splitlines()[0]) == (True, "⏳ builds running: 1/1")
 
 
+def test_a_build_nested_in_its_pool_by_way_of_another_one_waits_for_nobody(world: World, pool_name: str) -> None:
+    other = f"/{pool_name}-other"
+    inner = f"{IPCLOCK} wrap -q --name {other} middle -- {IPCLOCK} wrap -n -q inner -- echo ran"
+
+    try:
+        result = world.run("wrap", "-q", "outer", "--", "sh", "-c", inner)
+    finally:
+        remove_pool(other[1:])
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, "ran\n", "")
+
+
 @pytest.mark.parametrize("opened", [False, True])
 def test_a_forged_ticket_is_ignored_with_a_warning(world: World, opened: bool) -> None:
     holder = world.wrap("holder").started()
