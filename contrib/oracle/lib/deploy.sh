@@ -23,9 +23,12 @@ load_config() {
     export IPCLOCK_CONFIG=${IPCLOCK_CONFIG-$oracle_dir/build-config.sh}
     # shellcheck source=SCRIPTDIR/../build-config.sh
     source "$IPCLOCK_CONFIG"
-    for key in "${!given[@]}"; do
-        printf -v "$key" %s "${given[$key]}"
-    done
+    # bash before 4.4 takes an empty array for an unset variable
+    if ((${#given[@]} > 0)); then
+        for key in "${!given[@]}"; do
+            printf -v "$key" %s "${given[$key]}"
+        done
+    fi
 }
 
 # Set project_dir from the argument "$1" (default: the current folder) and deploy_root from the settings.
