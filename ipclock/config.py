@@ -23,6 +23,7 @@ MAX_FILE_BYTES = 65536
 MAX_LABEL_BYTES = 255
 # room for "sem." before it and ".<ticket>" behind it within the 255 bytes of a file name
 MAX_NAME_BYTES = 200
+LEFTOVERS = ("release", "wait", "kill")
 
 _SPAN = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)([smhd]?)", re.ASCII)
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -97,6 +98,13 @@ def line(text: str) -> str:
     return text
 
 
+def leftovers(text: str) -> str:
+    """What becomes of processes that outlive their build: release, wait or kill."""
+    if text not in LEFTOVERS:
+        raise ValueError(N_("release, wait or kill"))
+    return text
+
+
 def label(text: str) -> str:
     """A build's label: printable UTF-8 text of at most 255 bytes."""
     if not _printable(text, MAX_LABEL_BYTES) or text.isspace():
@@ -118,6 +126,7 @@ SETTINGS = (
     Setting("BUILD_TIMEOUT", seconds, "600", "--wait"),
     Setting("LOCK_DIR", directory, "/dev/shm", "--lock-dir"),
     Setting("SEMAPHORE_NAME", name, "/oracle-build", "--name"),
+    Setting("LEFTOVERS", leftovers, "release", "--leftovers"),
     Setting("PROGRESS_INTERVAL", interval, "5"),
     Setting("STATUS_HINT", line, "ipclock status"),
     Setting("RESET_HINT", line, "sudo ipclock reset"),
@@ -135,6 +144,7 @@ class Settings(NamedTuple):
     build_timeout: float
     lock_dir: str
     semaphore_name: str
+    leftovers: str
     progress_interval: float
     status_hint: str
     reset_hint: str

@@ -211,6 +211,19 @@ class NotYours(IpclockError):
         self.ticket = ticket
 
 
+class StillRunning(IpclockError):
+    """Processes of the build that holds `ticket` could not be ended; the slot is still theirs."""
+
+    status = 77
+    what = N_("ticket {ticket}: could not end process {pids}")
+    remedy = N_("'sudo ipclock reset {ticket} --kill' may end other users' processes too.")
+
+    def __init__(self, ticket: int, pids: list[int]) -> None:
+        super().__init__(ticket, pids)
+        self.ticket = ticket
+        self.pids = ", ".join(map(str, pids))
+
+
 class CommandFailed(IpclockError):
     """The command could not be started: 127 not found, 126 found but not executable; as in POSIX `env`."""
 

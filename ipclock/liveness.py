@@ -37,6 +37,19 @@ def verdict(store: Store, state: str, entry: Entry) -> str:
     return policy.verdict(record.kind, beacon, process.exists(bound) if bound else None)
 
 
+def keepers(record: Record) -> list[int]:
+    """Return the PIDs of those who keep the slot: by the beacon, or by being the process that the record names."""
+    found = process.keepers_of(record.device, record.inode)
+    bound = identity(record) if record.kind == "pid" else None
+    return [*found, bound.pid] if bound and process.exists(bound) and bound.pid not in found else found
+
+
+def supervisor(record: Record) -> int | None:
+    """Return the PID of the living `ipclock wrap` of the build, who passes signals on to it; None if there is none."""
+    bound = identity(record)
+    return bound.pid if bound and bound == identity(record, "waiter") and process.exists(bound) else None
+
+
 def is_stopped(store: Store, state: str, entry: Entry) -> bool:
     """Return whether the waiter's process is surely stopped: called to the gate, it would block the others."""
     record = store.read(state, entry)

@@ -185,20 +185,66 @@ def _descriptors() -> Iterator[str]:
             yield from [f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")]
 
 
-def users_of(device: int, inode: int) -> list[Usage]:
-    """Return the processes that have the file open, as far as we may look. Slow: walks all of /proc."""
+def keepers_of(device: int, inode: int) -> list[int]:
+    """Return the PIDs of those who share the open file by which the file is locked, as far as we may look.
+
+    One who merely reads the file has another open file, without the lock. Slow: walks all of /proc.
+    """
+    found = set()
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        for fd in open_descriptors(device, inode, pid):
+            with suppress(OSError):  # gone meanwhile
+                if "\nlock:" in _read(f"/proc/{pid}/fdinfo/{fd}"):
+                    found.add(pid)
+    return sorted(found)
+
+
+def descendants_of(pid: int) -> list[int]:
+    """Return the PIDs of the children of a process, their children, and so on."""
+    import psutil
+
+    try:
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def usage(pids: list[int]) -> list[Usage]:
+    """Return what people want to know of those of the processes that are still there."""
     import psutil
 
     found = []
-    for pid in psutil.pids():
-        if open_descriptors(device, inode, pid):
-            try:
-                process = psutil.Process(pid)
-                command = " ".join(process.cmdline()) or process.name()
-                found.append(Usage(pid, command, max(0.0, time.time() - process.create_time())))
-            except psutil.Error:
-                continue
+    for pid in pids:
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            command = " ".join(process.cmdline()) or process.name()
+            found.append(Usage(pid, command, max(0.0, time.time() - process.create_time())))
     return found
+
+
+def send(identity: Identity, number: int) -> None:
+    """Send a signal to that very process, never to a later one with its PID. Raises PermissionError."""
+    import signal
+
+    try:
+        fd = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return
+    try:
+        # the descriptor was there first: if the process is still the same now, it is the one that we have
+        if exists(identity):
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fd, number)
+    finally:
+        os.close(fd)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of those descendants whose own parent ends: PR_SET_CHILD_SUBREAPER of prctl(2)."""
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def user_name(uid: int) -> str:

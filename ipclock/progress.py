@@ -36,9 +36,9 @@ def encodable(text: str, stream: TextIO) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def say(text: str) -> None:
-    """Write one line for a person to stderr. If that is closed or full, nobody is told."""
-    _write(text + "\n")
+def say(text: str, *, at_once: bool = False) -> None:
+    """Write one line for a person to stderr. If that is closed or full, nobody is told; *at_once*: nor if it blocks."""
+    (_write_at_once if at_once else _write)(text + "\n")
 
 
 def _write(text: str) -> None:

@@ -135,7 +135,7 @@ def _holder(store: Store, entry: Entry) -> Holder | None:
         since=_time(record, "admitted"),
         held_s=_span(record, "admitted_mono"),
         state=state,
-        processes=process.users_of(record.device, record.inode) if state == "orphaned" else [],
+        processes=process.usage(liveness.keepers(record)) if state == "orphaned" else [],
     )
 
 

@@ -2,6 +2,7 @@
 
 Knows nothing of slots. The child stays in our process group, so that what the terminal sends (Ctrl-C, Ctrl-Z)
 reaches both once; only what somebody sent to us by kill(2) is forwarded. Not for threads other than the main one.
+Also ends what a build has left running, its whole tree.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ipclock import process
 from ipclock.errors import CommandFailed, Interrupted
 
 if TYPE_CHECKING:
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 TICK_S = 1.0
+GRACE_S = 5.0  # from SIGTERM to SIGKILL, and from there until a process counts as one that cannot be ended
+POLL_S = 0.05
 
 
 class Notices:
@@ -52,31 +58,110 @@ def run(
     notices: Notices,
     *,
     keep_open: int | None = None,
+    leftovers: str = "release",
     on_start: Callable[[int], None] = lambda pid: None,
     on_tick: Callable[[], None] = lambda: None,
+    on_leftovers: Callable[[str, list[int]], None] = lambda fate, pids: None,
 ) -> int:
     """Run *command* to its end and return its exit status, or -n if signal n ended it.
 
     *keep_open* is a descriptor that the command inherits; *on_start* gets its PID; *on_tick* is called about once a
-    second. Leaves FORWARDED and SIGCHLD blocked, so that the caller can tidy up undisturbed.
+    second. *leftovers* says what becomes of processes of the command that outlive it, whosever children they are by
+    then: "release" leaves them alone, "wait" waits for their end (a signal that asks to leave ends them), "kill" ends
+    them. *on_leftovers* gets "wait" or "kill" and their PIDs before it, "stay" and those of who could not be ended.
+    Leaves FORWARDED and SIGCHLD blocked, so that the caller can tidy up undisturbed.
     Raises CommandFailed (126, 127), and Interrupted if a signal came before the start.
     """
     heeded = {number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN} | {signal.SIGCHLD}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, heeded)
     notices.check()
+    earlier: set[int] = set()
+    if leftovers != "release":
+        process.adopt_orphans()
+        # of a shell that has put us in its place
+        earlier = set(process.descendants_of(os.getpid())) if _has_children() else set()
     if keep_open is not None:
         os.set_inheritable(keep_open, True)
     pid = _spawn(command, environment, mask)
     on_start(pid)
-    while True:
+    while (status := _reap(pid)) is None:
         info = signal.sigtimedwait(heeded, TICK_S)
         if info is None:
             on_tick()
         elif info.si_signo != signal.SIGCHLD and info.si_code <= 0:  # SI_USER, SI_QUEUE, SI_TKILL: from a process
             os.kill(pid, info.si_signo)
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
+    if leftovers == "release" or not (found := _leftovers(earlier)):
+        return status
+    on_leftovers(leftovers, found)
+    while leftovers == "wait" and _leftovers(earlier):
+        info = signal.sigtimedwait(heeded, TICK_S)
+        if info is None:
+            on_tick()
+        elif info.si_signo in ENDING:
+            leftovers, status = "kill", -info.si_signo
+    if leftovers == "kill" and (found := end(lambda: _leftovers(earlier))):
+        on_leftovers("stay", found)
+    return status
+
+
+def _reap(pid: int) -> int | None:
+    """Take note of every child that has ended, adopted ones too; return the exit status of *pid* if it is one."""
+    found = None
+    with suppress(ChildProcessError):
+        while True:
+            done, status = os.waitpid(-1, os.WNOHANG)
+            if done == pid:
+                found = os.waitstatus_to_exitcode(status)
+            if not done:
+                break
+    return found
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _leftovers(earlier: set[int]) -> list[int]:
+    _reap(0)
+    return [pid for pid in process.descendants_of(os.getpid()) if pid not in earlier] if _has_children() else []
+
+
+def end(find: Callable[[], list[int]], supervisor: int | None = None) -> list[int]:
+    """End the processes that *find* returns, with all their descendants, and whatever it returns then.
+
+    They are asked by SIGTERM, at first the *supervisor* alone where there is one, who passes it on; those who are
+    still there GRACE_S seconds later get SIGKILL. Returns the PIDs of those that could not be ended: not permitted,
+    or in an uninterruptible sleep.
+    """
+    known: set[process.Identity] = set()
+    asked: set[process.Identity] = set()
+    refused: set[process.Identity] = set()
+    begun = time.monotonic()
+    while True:
+        for pid in find():
+            for member in (pid, *process.descendants_of(pid)):
+                with suppress(OSError):  # gone meanwhile
+                    known.add(process.identify(member))
+        alive = {identity for identity in known if process.exists(identity)} - refused
+        passed = time.monotonic() - begun
+        if not alive or passed > 2 * GRACE_S:
+            return sorted(identity.pid for identity in alive | refused)
+        passes_on = supervisor if supervisor in {identity.pid for identity in alive} else None
+        for identity in alive:
+            try:
+                if passed > GRACE_S:
+                    process.send(identity, signal.SIGKILL)
+                elif identity not in asked and passes_on in (None, identity.pid):
+                    asked.add(identity)
+                    process.send(identity, signal.SIGTERM)
+                    process.send(identity, signal.SIGCONT)  # a stopped one would not heed it
+            except PermissionError:
+                refused.add(identity)
+        time.sleep(POLL_S)
 
 
 def _spawn(command: Sequence[str], environment: Mapping[str, str], mask: set[signal.Signals | int]) -> int:

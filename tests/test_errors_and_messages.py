@@ -16,7 +16,8 @@ from ipclock.errors import IpclockError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SETTINGS = Settings(1, 600.0, "/dev/shm", "/oracle-build", 5.0, "see who builds", "ask the admin")
+NOTHING = Settings(*[None] * len(Settings._fields[:-1]))
+SETTINGS = NOTHING._replace(status_hint="see who builds", reset_hint="ask the admin")
 NOT_THERE = FileNotFoundError(errno.ENOENT, "No such file or directory")
 NOT_RUNNABLE = PermissionError(errno.EACCES, "Permission denied")
 
@@ -40,6 +41,7 @@ FAILURES = [
     (errors.NoPool("/dev/shm/ipclock.x"), 69, ["/dev/shm/ipclock.x", "'ipclock init'"]),
     (errors.NoTicket(17), 2, ["17", "'ipclock status --json'"]),
     (errors.NotYours(17), 77, ["17", "'ipclock reset 17'"]),
+    (errors.StillRunning(17, [40, 41]), 77, ["17", "40, 41", "'sudo ipclock reset 17 --kill'"]),
     (errors.CommandFailed("mkae", NOT_THERE), 127, ["mkae", "No such file"]),
     (errors.CommandFailed("./x", NOT_RUNNABLE), 126, ["./x", "Permission denied"]),
     (errors.Interrupted(15), 143, ["15"]),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ipclock import process
+from ipclock import locks, process
 from ipclock.process import Identity
 from tests.helpers.crash_at import OTHER_USER, USER, child, in_child, unshared
 from tests.helpers.world import until
@@ -18,7 +18,7 @@ ROOT = str(Path(__file__).parent.parent)
 ASK = f"""
 import os, sys
 sys.path.insert(0, {ROOT!r})
-from ipclock import process
+from ipclock import locks, process
 if uid := int(sys.argv[2]):
     os.setgroups([]); os.setgid(uid); os.setuid(uid)
 print(process.exists(process.Identity.parse(sys.argv[1])))
@@ -191,9 +191,8 @@ def test_the_descriptors_on_a_file_are_found_and_no_others(tmp_path: Path) -> No
             process.open_descriptors(status.st_dev, status.st_ino),
             process.open_descriptors(status.st_dev, status.st_ino, pid),
         ]
-        users = [usage.pid for usage in process.users_of(status.st_dev, status.st_ino)]
 
-        assert (found, sorted(users)) == ([sorted([fds[0], twin])] * 2, sorted([os.getpid(), pid]))
+        assert found == [sorted([fds[0], twin])] * 2
     for fd in (*fds, twin):
         os.close(fd)
 
@@ -208,17 +207,55 @@ def test_where_we_may_not_look_there_are_no_descriptors(tmp_path: Path) -> None:
         assert (seen, process.open_descriptors(status.st_dev, status.st_ino, 1 << 22)) == ([], [])
 
 
-def test_a_process_is_shown_with_its_command_and_age(tmp_path: Path) -> None:
-    with open(tmp_path / "file", "w") as file:
-        status = os.fstat(file.fileno())
+def test_who_shares_a_locked_open_file_keeps_it_and_a_reader_does_not(tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    reader = os.open(tmp_path / "file", os.O_RDONLY)
+    status = os.fstat(fd)
+    before = process.keepers_of(status.st_dev, status.st_ino)
+    locks.try_lock(fd)
 
-        (usage,) = process.users_of(status.st_dev, status.st_ino)
+    with child() as pid, child(lambda: (os.close(fd), signal.pause())) as without:
+        until(lambda: fd not in process.open_descriptors(status.st_dev, status.st_ino, without), "the file closed")
+        keepers = process.keepers_of(status.st_dev, status.st_ino)
 
-    assert (usage.pid, Path(sys.executable).name in usage.command or "pytest" in usage.command, usage.age_s > 0) == (
-        os.getpid(),
-        True,
-        True,
-    )
+        assert (before, keepers) == ([], sorted([os.getpid(), pid]))
+    os.close(fd)
+    os.close(reader)
+
+
+def test_a_process_is_shown_with_its_command_and_age() -> None:
+    shown = process.usage([os.getpid(), gone().pid])
+
+    assert [(row.pid, "python" in row.command or "pytest" in row.command, row.age_s > 0) for row in shown] == [
+        (os.getpid(), True, True)
+    ]
+
+
+def test_children_of_children_are_descendants() -> None:
+    def parent() -> None:
+        os.fork()
+        signal.pause()
+
+    with child(parent) as pid:
+        until(lambda: process.descendants_of(pid), "the grandchild")
+        found = process.descendants_of(os.getpid())
+        grandchildren = process.descendants_of(pid)
+
+        assert (set(found) >= {pid, *grandchildren}, len(grandchildren)) == (True, 1)
+        os.kill(grandchildren[0], signal.SIGKILL)
+    assert process.descendants_of(gone().pid) == []
+
+
+def test_a_signal_reaches_the_very_process_and_no_other() -> None:
+    with child() as pid:
+        identity = process.identify(pid)
+        process.send(identity._replace(start=identity.start + 1), signal.SIGKILL)
+        spared = process.exists(identity)
+        process.send(identity, signal.SIGKILL)
+        until(lambda: not process.exists(identity), "the end of the child")
+        process.send(gone(), signal.SIGKILL)
+
+        assert spared is True
 
 
 def test_a_user_without_a_name_is_a_number() -> None:

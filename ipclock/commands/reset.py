@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ipclock import commands, snapshot
-from ipclock.errors import N_
+from ipclock import commands, liveness, policy, snapshot, supervise
+from ipclock.errors import N_, NoTicket, StillRunning, UsageError
+from ipclock.folder import HOLDING
 from ipclock.messages import _
 from ipclock.patience import Patience
 from ipclock.progress import Progress, pid_of, say
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from ipclock.config import Settings
+    from ipclock.pool import Pool
+    from ipclock.records import Entry, Record
 
 SUMMARY = N_("force-unlock: take all slots back, or one")
 
@@ -22,21 +26,60 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
     help_text = _("only the slot with this ticket (see status --json)")
     parser.add_argument("ticket", metavar="TICKET", nargs="?", type=commands.ticket, help=help_text)
+    parser.add_argument(
+        "--kill", action="store_true", help=_("also end their processes: SIGTERM, then SIGKILL after 5 s")
+    )
     commands.add_pool_options(parser)
 
 
 def run(args: Namespace, settings: Settings) -> int:
     """Take the slots back and say on stderr whose builds go on without one."""
     pool = commands.open_pool(settings, repair=True)
-    holders = [holder for holder in snapshot.holders(pool.store) if args.ticket in (None, holder.ticket)]
     stuck = Progress(0, quiet=False, interval=1, terminal=False).stuck
-    pool.reset(Patience(commands.MUTEX_PATIENCE_S, on_stuck=stuck), args.ticket)
+    patience = Patience(commands.MUTEX_PATIENCE_S, on_stuck=stuck)
+    holders = [holder for holder in snapshot.holders(pool.store) if args.ticket in (None, holder.ticket)]
+    if args.kill and holders:
+        _refuse_suicide(pool, args.ticket)
+        for holder in holders:
+            _end(pool, holder.ticket)
+            # one by one: whoever is admitted meanwhile keeps the slot
+            with suppress(NoTicket):
+                pool.reset(patience, holder.ticket)
+            say(_("ipclock: {label} (PID: {pid}) was ended").format(label=holder.label, pid=pid_of(holder)))
+    else:
+        pool.reset(patience, args.ticket)
+        for holder in holders:
+            text = _("ipclock: {label} (PID: {pid}) lost its slot; it goes on running")
+            say(text.format(label=holder.label, pid=pid_of(holder)))
     pool.close()
-    for holder in holders:
-        text = _("ipclock: {label} (PID: {pid}) lost its slot; it goes on running")
-        say(text.format(label=holder.label, pid=pid_of(holder)))
     if args.ticket is None:
         say(_("✓ all locks have been released."))
     else:
         say(_("✓ the slot of ticket {ticket} has been released.").format(ticket=args.ticket))
     return 0
+
+
+def _refuse_suicide(pool: Pool, ticket: int | None) -> None:
+    around = snapshot.tickets_around_us(pool.store)
+    if ticket in around or (ticket is None and around):
+        raise UsageError(_("this command runs inside the build that it would end"), "ipclock reset")
+
+
+def _end(pool: Pool, ticket: int) -> None:
+    """End the processes that keep the slot, and all that they have started. Raises StillRunning (77)."""
+
+    def entry() -> Entry | None:
+        return next((entry for entry in pool.store.entries(HOLDING) if entry.ticket == ticket), None)
+
+    def record() -> Record | None:
+        return pool.store.read(HOLDING, found) if (found := entry()) else None
+
+    def keepers() -> list[int]:
+        return liveness.keepers(found) if (found := record()) else []
+
+    before = record()
+    left = supervise.end(keepers, liveness.supervisor(before) if before else None)
+    # another user's processes cannot be seen, but their beacon can
+    if left or ((found := entry()) and liveness.verdict(pool.store, HOLDING, found) == policy.ALIVE):
+        bound = liveness.identity(before)
+        raise StillRunning(ticket, left or [bound.pid if bound else 0])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ipclock import commands, config, supervise
 from ipclock.errors import N_
 from ipclock.messages import _
 from ipclock.pool import Claim
+from ipclock.progress import say
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 
 SUMMARY = N_("run a command in a build slot")
 USAGE = "%(prog)s [-w SEC | -n] [-E CODE] [-q | -v] LABEL -- COMMAND [ARG ...]"
+LEFT_BEHIND = {
+    "wait": N_("⏳ waiting for what the command has left running (PID: {pids})"),
+    "kill": N_("ipclock: ending what the command has left running (PID: {pids})"),
+    "stay": N_("ipclock: warning: could not end what the command has left running (PID: {pids})"),
+}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -24,6 +31,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.usage = USAGE
     commands.add_wait_options(parser)
     commands.add_pool_options(parser)
+    parser.add_argument(
+        "--leftovers",
+        dest="LEFTOVERS",
+        metavar="HOW",
+        help=_("processes that outlive COMMAND: release the slot all the same (release), wait for them, or kill them"),
+    )
     parser.add_argument("label", metavar="LABEL", help=_("what is built; shown to those who wait"))
 
 
@@ -32,20 +45,26 @@ def run(args: Namespace, settings: Settings) -> int:
     label = config.checked_label(args.label)
     notices = supervise.Notices()
     pool = commands.open_pool(settings)
-    if commands.is_nested(pool):
-        return _end(supervise.run(args.command_line, config.inherited_environment(), notices))
     claim = Claim(label)
-    commands.take_slot(pool, claim, args, settings, notices.check)
 
     def note(pid: int) -> None:
         with suppress(OSError):  # it is only for those who look: the build has started
             claim.write(command_pid=pid)
 
+    def note_leftovers(fate: str, pids: list[int]) -> None:
+        note(pids[0])
+        if not args.quiet:
+            say(_(LEFT_BEHIND[fate]).format(pids=", ".join(map(str, pids))), at_once=True)
+
+    execute = partial(
+        supervise.run, args.command_line, notices=notices, leftovers=settings.leftovers, on_leftovers=note_leftovers
+    )
+    if commands.is_nested(pool):
+        return _end(execute(config.inherited_environment()))
+    commands.take_slot(pool, claim, args, settings, notices.check)
     try:
-        status = supervise.run(
-            args.command_line,
+        status = execute(
             config.build_environment(pool.name, label, claim.ticket, claim.slot),
-            notices,
             keep_open=claim.fileno(),
             on_start=note,
             on_tick=lambda: pool.watch(claim),

@@ -3,7 +3,8 @@
 exit N       end with status N
 kill N       end by signal N
 echo TEXT    print TEXT
-daemon       leave a process behind that inherits every descriptor; prints "daemon PID"
+daemon HOW   leave a process behind that inherits every descriptor, but none if HOW has "closed" in it; with "deaf" it
+             ignores SIGTERM; prints "daemon PID"
 env NAME     print the variable
 
 `--ignore N` ignores signal N; `--report N` says "signal N" whenever signal N comes and goes on.
@@ -18,16 +19,19 @@ def say(text: str) -> None:
     os.write(1, (text + "\n").encode())
 
 
-def daemon() -> None:
-    pid = os.fork()
-    if pid == 0:
+def daemon(how: str) -> None:
+    if os.fork() == 0:
         os.setsid()
+        if "deaf" in how:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if "closed" in how:
+            os.closerange(3, 4096)
+        say(f"daemon {os.getpid()}")
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         while True:
             signal.pause()
-    say(f"daemon {pid}")
 
 
 def main() -> None:
@@ -48,7 +52,7 @@ def main() -> None:
         elif word == "echo":
             say(rest)
         elif word == "daemon":
-            daemon()
+            daemon(rest)
         elif word == "env":
             say(os.environ.get(rest, ""))
 

@@ -101,6 +101,7 @@ class World:
 
     def __init__(self, name: str) -> None:
         self.name = "/" + name
+        self.python = sys.executable
         self.folder = SHM / f"ipclock.{name}"
         self.builds: list[Build] = []
         self.extra: list[int] = []
@@ -110,8 +111,12 @@ class World:
 
     def popen(self, *arguments: str, env: dict[str, str] | None = None, **options: Any) -> Build:
         """Start `ipclock` with *arguments*."""
+        return self.spawn(sys.executable, "-m", "ipclock", *arguments, env=env, **options)
+
+    def spawn(self, *command: str, env: dict[str, str] | None = None, **options: Any) -> Build:
+        """Start any command in the pool's environment."""
         streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        process = subprocess.Popen([sys.executable, "-m", "ipclock", *arguments], env=self.env | (env or {}), **streams)
+        process = subprocess.Popen(command, env=self.env | (env or {}), **streams)
         build = Build(process)
         self.builds.append(build)
         return build
