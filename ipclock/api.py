@@ -85,7 +85,9 @@ def slot(
     }
     config.checked_label(label)
     settings = config.load(options)
-    pool = Pool.open(settings.semaphore_name, settings.lock_dir, settings.max_parallel_builds)
+    pool = Pool.open(
+        settings.semaphore_name, settings.lock_dir, settings.max_parallel_builds, group=settings.shared_with
+    )
     try:
         block = block and settings.build_timeout > 0
         patience = Patience(settings.build_timeout if block else DUE_PATIENCE_S)

@@ -91,6 +91,25 @@ def directory(text: str) -> str:
     return os.path.normpath(text)
 
 
+def mode(text: str) -> int:
+    """Who may use a pool, as the mode of its files: 0600 the owner alone, 0660 a group too."""
+    if text.removeprefix("0") not in ("600", "660"):
+        raise ValueError(N_("0600 (the owner alone) or 0660 (the group too)"))
+    return int(text, 8)
+
+
+def group(text: str) -> int:
+    """A group by name or number, as chgrp(1) takes it; returns its gid."""
+    import grp
+
+    try:
+        return grp.getgrnam(text).gr_gid
+    except (KeyError, UnicodeEncodeError):
+        if not (text.isascii() and text.isdigit() and len(text) < 10):
+            raise ValueError(N_("the name or number of a group")) from None
+        return int(text)
+
+
 def line(text: str) -> str:
     """One line of printable text."""
     if not _printable(text, 1000):
@@ -126,6 +145,8 @@ SETTINGS = (
     Setting("BUILD_TIMEOUT", seconds, "600", "--wait"),
     Setting("LOCK_DIR", directory, "/dev/shm", "--lock-dir"),
     Setting("SEMAPHORE_NAME", name, "/oracle-build", "--name"),
+    Setting("LOCK_MODE", mode, None, "--mode"),
+    Setting("LOCK_GROUP", group, None, "--group"),
     Setting("LEFTOVERS", leftovers, "release", "--leftovers"),
     Setting("PROGRESS_INTERVAL", interval, "5"),
     Setting("STATUS_HINT", line, "ipclock status"),
@@ -144,11 +165,20 @@ class Settings(NamedTuple):
     build_timeout: float
     lock_dir: str
     semaphore_name: str
+    lock_mode: int | None
+    lock_group: int | None
     leftovers: str
     progress_interval: float
     status_hint: str
     reset_hint: str
     capacity_file: str | None = None
+
+    @property
+    def shared_with(self) -> int | None:
+        """The group (gid) that may use a pool of ours besides its owner; None: nobody. LOCK_MODE=0600 excludes all."""
+        if self.lock_mode == 0o600:
+            return None
+        return os.getegid() if self.lock_group is None and self.lock_mode else self.lock_group
 
 
 def load(options: Mapping[str, str | None] = {}) -> Settings:

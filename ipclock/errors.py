@@ -155,10 +155,12 @@ class NotPermitted(IpclockError):
 class Foreign(NotPermitted):
     """What lies at the path belongs to the user `uid`, whose pool we may not use or who may not be in ours."""
 
-    what = N_("{path}: belongs to another user (uid {uid})")
+    what = N_("{path}: belongs to another user ({owner})")
+    remedy = N_("Use a pool of your own (--name), or have it shared: 'ipclock init --mode 0660 --group GROUP'.")
 
     def __init__(self, path: str, uid: int) -> None:
-        super().__init__(path, f"owner uid {uid}")
+        self.owner = _user(uid)
+        super().__init__(path, self.owner)
         self.uid = uid
 
 
@@ -245,6 +247,15 @@ class Interrupted(IpclockError):
         super().__init__(signum)
         self.signum = signum
         self.status = 128 + signum
+
+
+def _user(uid: int) -> str:
+    import pwd
+
+    try:
+        return f"{pwd.getpwuid(uid).pw_name}, uid {uid}"
+    except KeyError:
+        return f"uid {uid}"
 
 
 def foreign(path: str, reason: str = "") -> NotPermitted:

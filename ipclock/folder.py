@@ -21,13 +21,20 @@ if TYPE_CHECKING:
 NEW, QUEUED, GATE, HOLDING = STATES = ("new", "queued", "gate", "holding")
 NUMBERS = ("mutex", "ticket", "capacity", "epoch")
 
+# of files; of the folders beside them, whose setgid bit gives new files the pool's group
+PRIVATE, SHARED = 0o600, 0o660
+_FOLDER_MODES = {PRIVATE: 0o700, SHARED: 0o2770}
+
 SAFE_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a planted FIFO must not hang us
 FILE_FLAGS = os.O_RDWR | SAFE_FLAGS
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | SAFE_FLAGS
 
 
 class Folder:
-    """An opened pool folder: the descriptors of all that belongs into it. `path` is for messages."""
+    """An opened pool folder: the descriptors of all that belongs into it. `path` is for messages.
+
+    `group` is the gid that its owner shares it with, None where it is the owner's alone.
+    """
 
     def __init__(self, path: str, root: int) -> None:
         self.path = path
@@ -36,17 +43,25 @@ class Folder:
         status = os.fstat(root)
         self.identity = (status.st_dev, status.st_ino)
         self._owner = (status.st_uid, status.st_gid)
-        self.mode = 0o660 if status.st_mode & stat.S_IWGRP else 0o600
+        # without setgid the files in it would get the groups of whoever makes them
+        self.group = status.st_gid if status.st_mode & stat.S_IWGRP and status.st_mode & stat.S_ISGID else None
+
+    @property
+    def mode(self) -> int:
+        """The mode of the pool's files."""
+        return PRIVATE if self.group is None else SHARED
 
     @classmethod
-    def open(cls, lock_dir: str, pool: str, *, create: bool) -> Self:
+    def open(cls, lock_dir: str, pool: str, *, create: bool, group: int | None = None) -> Self:
         """Open the folder of *pool* (named without slash) in *lock_dir*, making whatever lacks if *create*.
+
+        One that is made is shared with *group*, if that is given.
 
         Raises NoPool (69), NotPermitted (77) for a foreign or planted folder, CannotCreate (73).
         """
         path = f"{lock_dir}/ipclock.{pool}"
         try:
-            folder = cls(path, _open_root(lock_dir, os.path.basename(path), create))
+            folder = cls(path, _open_root(lock_dir, os.path.basename(path), create, group))
             try:
                 folder._accept()
                 folder._fill(create)
@@ -65,14 +80,17 @@ class Folder:
             os.close(fd)
         self._fds.clear()
 
-    def trusts(self, uid: int) -> bool:
-        """Return whether files of *uid* belong in this pool: ours, root's, and the pool owner's."""
-        return uid in (0, os.geteuid(), self._owner[0])
+    def trusts(self, status: os.stat_result) -> bool:
+        """Return whether a file may belong to this pool: ours, root's, the owner's, or one of the pool's group.
+
+        Only a member can give a file to a group (chown(2)).
+        """
+        return status.st_uid in (0, os.geteuid(), self._owner[0]) or status.st_gid == self.group
 
     def _accept(self) -> None:
         status = os.fstat(self._root)
         ours = os.geteuid() in (0, status.st_uid) or status.st_uid == 0
-        shared = status.st_mode & stat.S_IWGRP and status.st_gid in (os.getegid(), *os.getgroups())
+        shared = self.group is not None and _is_ours(self.group)
         if status.st_mode & stat.S_IWOTH:
             raise NotPermitted(self.path, N_("everybody may write to it"))
         if not (ours or shared):
@@ -87,7 +105,7 @@ class Folder:
         uid, gid = self._owner
         as_owner = os.geteuid() == 0 and uid != 0
         own_gid = os.getegid()
-        umask = os.umask(0o007 if self.mode & stat.S_IWGRP else 0o077)
+        umask = os.umask(0o777 & ~_FOLDER_MODES[self.mode])
         try:
             if as_owner:
                 os.setegid(gid)
@@ -104,7 +122,7 @@ class Folder:
         for state in STATES:
             if create:
                 with self.creating():
-                    _make_folder(self._root, state, 0o770)
+                    _make_folder(self._root, state, 0o777)  # setgid comes with the folder that it is made in
             self._fds[state] = os.open(state, FOLDER_FLAGS, dir_fd=self._root)
         for number in NUMBERS:
             self._fds[number] = self._open_number(number, create)
@@ -131,6 +149,32 @@ class Folder:
             raise NotPermitted(f"{self.path}/{name}", N_("not a regular file of its own"))
         return fd
 
+    def share(self, group: int | None) -> None:
+        """Share the folder and all that is in it with *group*, or with nobody. Only its owner and root may.
+
+        In the mutex: a record that is made meanwhile may stay as it was. Raises Foreign (77).
+        """
+        if group == self.group:
+            return
+        if os.geteuid() not in (0, self._owner[0]):
+            raise Foreign(self.path, self._owner[0])
+        self.group = group
+        self._owner = (self._owner[0], self._owner[1] if group is None else group)
+        if group is None:  # shut the door first, open it last
+            _give(self._root, self.mode, group)
+        for folder in (self._root, *(self._fds[state] for state in STATES)):
+            for name in os.listdir(folder):
+                try:
+                    fd = os.open(name, os.O_RDONLY | SAFE_FLAGS, dir_fd=folder)
+                except OSError:
+                    continue  # gone meanwhile, or a link that is no part of the pool
+                try:
+                    _give(fd, self.mode, group)
+                finally:
+                    os.close(fd)
+        if group is not None:
+            _give(self._root, self.mode, group)
+
     def vanished(self) -> bool:
         """Return whether the folder, or anything that belongs into it, was removed or replaced under us."""
         try:
@@ -141,7 +185,23 @@ class Folder:
         return replaced or any(os.fstat(fd).st_nlink == 0 for fd in self._fds.values())
 
 
-def _open_root(lock_dir: str, name: str, create: bool) -> int:
+def _is_ours(group: int) -> bool:
+    return group in (os.getegid(), *os.getgroups())
+
+
+def _give(fd: int, mode: int, group: int | None) -> None:
+    """Give what belongs to a pool the pool's mode and group; leave alone what is not ours to give."""
+    status = os.fstat(fd)
+    folder = stat.S_ISDIR(status.st_mode)
+    ours = os.geteuid() in (0, status.st_uid)
+    # a second link would let the pool's owner make root give away a file elsewhere
+    if ours and (folder or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)):
+        if group is not None and status.st_gid != group:
+            os.fchown(fd, -1, group)
+        os.fchmod(fd, _FOLDER_MODES[mode] if folder else mode)
+
+
+def _open_root(lock_dir: str, name: str, create: bool, group: int | None) -> int:
     if create:
         _make_lock_dir(lock_dir)
     parent = os.open(lock_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -150,19 +210,29 @@ def _open_root(lock_dir: str, name: str, create: bool) -> int:
         if status.st_mode & stat.S_IWOTH and not (status.st_mode & stat.S_ISVTX and status.st_uid == 0):
             raise NotPermitted(lock_dir, N_("world-writable, but not root's with the sticky bit"))
         if create:
+            if group is not None and os.geteuid() != 0 and not _is_ours(group) and not _exists(parent, name):
+                raise NotPermitted(f"{lock_dir}/{name}", N_("you are no member of the group to share it with"))
             umask = os.umask(0o077)
             try:
                 _make_folder(parent, name, 0o700)
             finally:
                 os.umask(umask)
         try:
-            return os.open(name, FOLDER_FLAGS, dir_fd=parent)
+            root = os.open(name, FOLDER_FLAGS, dir_fd=parent)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise NotPermitted(f"{lock_dir}/{name}", N_("not a folder")) from None
             raise
+        # a bare one is of our making just now, or of a maker who died there
+        if create and group is not None and os.fstat(root).st_uid == os.geteuid() and not os.listdir(root):
+            _give(root, SHARED, group)
+        return root
     finally:
         os.close(parent)
+
+
+def _exists(parent: int, name: str) -> bool:
+    return os.access(name, os.F_OK, dir_fd=parent, follow_symlinks=False)
 
 
 def _make_lock_dir(path: str) -> None:

@@ -18,7 +18,7 @@ from ipclock.errors import DamagedSemaphore, IpclockError, NoTicket, NotPermitte
 from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.patience import Patience
 from ipclock.records import Entry, Store
-from ipclock.semaphore import Semaphore, Turns, create, open_existing, require_folder, unlink
+from ipclock.semaphore import Semaphore, Turns, create, give, open_existing, require_folder, unlink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,13 +85,23 @@ class Pool:
         self._wanted = capacity
 
     @classmethod
-    def open(cls, name: str, lock_dir: str, capacity: int | None = None, *, repair: bool = False) -> Pool:
+    def open(
+        cls,
+        name: str,
+        lock_dir: str,
+        capacity: int | None = None,
+        *,
+        group: int | None = None,
+        repair: bool = False,
+    ) -> Pool:
         """Open the pool, making whatever it lacks; with *repair* a damaged semaphore is replaced.
+
+        A pool that is made is its maker's alone, or shared with *group* (gid).
 
         Raises NotPermitted (77), CannotCreate (73), Unavailable and DamagedSemaphore (69).
         """
         require_folder()  # before LOCK_DIR is made there
-        store = Store.open(lock_dir, name[1:], create=True)
+        store = Store.open(lock_dir, name[1:], create=True, group=group)
         try:
             gate = _open_gate(name, store, repair=repair)
         except BaseException:
@@ -323,8 +333,8 @@ class Pool:
         self.call_next()
 
     def _reopen(self) -> None:
-        capacity = self.capacity
-        fresh = Pool.open(self.name, os.path.dirname(self.store.path), self._wanted or capacity)
+        capacity = self._wanted or self.capacity
+        fresh = Pool.open(self.name, os.path.dirname(self.store.path), capacity, group=self.store.group)
         self.close()
         self.store, self.gate, self.turns, self._wanted = fresh.store, fresh.gate, fresh.turns, fresh._wanted
 
@@ -332,6 +342,12 @@ class Pool:
         """Make *capacity* the pool's, for those who wait already too. Running builds are never stopped for it."""
         self._wanted = capacity
         self.tidy(patience)
+
+    def share(self, group: int | None, patience: Patience) -> None:
+        """Let *group* (gid) use the pool too, or only its owner. Raises Foreign (77) for others than owner and root."""
+        with self._mutex(patience):
+            self.store.share(group)
+            give(self.name, self.store.mode, group)
 
     def reset(self, patience: Patience, ticket: int | None = None) -> None:
         """Take all holders, or the one with *ticket*, off the records. Their processes go on.
@@ -405,21 +421,30 @@ class Pool:
 
 
 def _open_gate(name: str, store: Store, *, repair: bool = False) -> Semaphore:
-    while True:
-        try:
-            gate = open_existing(name, store.trusts)
-        except DamagedSemaphore:
-            if not repair:
-                raise
-            unlink(name)
-            repair = False
-            continue
-        if gate is None:
+    with suppress(NotPermitted):  # perhaps its maker is about to give it to the group: look again, alone
+        if gate := _open_existing(name, store, repair=repair):
+            return gate
+    patience = Patience(LEAVE_PATIENCE_S)
+    with store.mutex(lambda seconds, pid: patience.stuck(store.path, seconds, pid)):
+        while True:
+            if gate := _open_existing(name, store, repair=repair):
+                return gate
             # it has value 0: the first section levels it
             with store.creating():
-                gate = create(name, store.mode)
-        if gate:
-            return gate
+                create(name, store.mode, store.group)
+
+
+def _open_existing(name: str, store: Store, *, repair: bool) -> Semaphore | None:
+    try:
+        gate = open_existing(name, store.trusts)
+    except DamagedSemaphore:
+        if not repair:
+            raise
+        unlink(name)
+        return None
+    if gate and store.group is not None:
+        give(name, store.mode, store.group)  # again: its maker may have died before that
+    return gate
 
 
 def _stamp(event: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import posix_ipc
 
-from ipclock.errors import N_, CannotCreate, DamagedSemaphore, IpclockError, Unavailable, foreign
+from ipclock.errors import N_, CannotCreate, DamagedSemaphore, IpclockError, Unavailable, foreign, from_os
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,8 +89,8 @@ class Semaphore:
         self._semaphore.close()
 
 
-def open_existing(name: str, trusted: Callable[[int], bool]) -> Semaphore | None:
-    """Open the semaphore *name*; None if there is none. *trusted* tells whether a uid may be its owner.
+def open_existing(name: str, trusted: Callable[[os.stat_result], bool]) -> Semaphore | None:
+    """Open the semaphore *name*; None if there is none. *trusted* tells whether a file may belong to the pool.
 
     Raises NotPermitted (77), DamagedSemaphore (69), Unavailable (69).
     """
@@ -112,7 +112,7 @@ def open_existing(name: str, trusted: Callable[[int], bool]) -> Semaphore | None
     raise DamagedSemaphore(path, N_("it is replaced again and again"))
 
 
-def _inspect(path: str, trusted: Callable[[int], bool]) -> tuple[int, int] | None:
+def _inspect(path: str, trusted: Callable[[os.stat_result], bool]) -> tuple[int, int] | None:
     try:
         # O_NONBLOCK: a planted FIFO must not hang us
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -130,7 +130,7 @@ def _inspect(path: str, trusted: Callable[[int], bool]) -> tuple[int, int] | Non
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise DamagedSemaphore(path, N_("not a regular file"))
-        if not trusted(status.st_uid):
+        if not trusted(status):
             raise foreign(path)
         content = os.read(fd, SIZE + 1)
     finally:
@@ -146,16 +146,18 @@ def _inspect(path: str, trusted: Callable[[int], bool]) -> tuple[int, int] | Non
     return status.st_dev, status.st_ino
 
 
-def create(name: str, mode: int) -> Semaphore | None:
-    """Make the semaphore *name* with value 0; None if there is one already.
+def create(name: str, mode: int, group: int | None = None) -> Semaphore | None:
+    """Make the semaphore *name* with value 0, for *group* too if that is given; None if there is one already.
 
     The caller sees to owner and umask (`Folder.creating`). Raises CannotCreate (73), Unavailable (69).
     """
     path = path_of(name)
     sys.audit("ipclock.sem_create", name)
     try:
-        # it appears under its name by one link(2), with this mode less the umask
-        semaphore = posix_ipc.Semaphore(name, posix_ipc.O_CREX, mode=mode, initial_value=0)
+        # it appears under its name by one link(2), with this mode less the umask, and with our own group: that one
+        # gets no access
+        private = mode if group is None else 0o600
+        semaphore = posix_ipc.Semaphore(name, posix_ipc.O_CREX, mode=private, initial_value=0)
     except posix_ipc.ExistentialError:
         if os.path.lexists(path):
             return None
@@ -166,8 +168,31 @@ def create(name: str, mode: int) -> Semaphore | None:
         status = os.lstat(path)
     except FileNotFoundError:
         semaphore.close()
-        return create(name, mode)  # removed in this very moment
+        return create(name, mode, group)  # removed in this very moment
+    if group is not None:
+        give(name, mode, group)
     return Semaphore(name, semaphore, (status.st_dev, status.st_ino))
+
+
+def give(name: str, mode: int, group: int | None) -> None:
+    """Give the semaphore's file this mode and, unless None, this group, if it is ours to give.
+
+    For the group of a pool whose maker was killed before, too. Raises CannotCreate (73), NotPermitted (77).
+    """
+    path = path_of(name)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(fd)
+            ours = os.geteuid() in (0, status.st_uid) and stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+            if ours and group not in (None, status.st_gid):
+                os.fchown(fd, -1, group or 0)
+            if ours and stat.S_IMODE(status.st_mode) != mode:
+                os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise from_os(error, path) from None
 
 
 def unlink(name: str) -> None:
@@ -193,10 +218,10 @@ class Turns:
         Raises NotPermitted (77) where a stranger has planted something there, CannotCreate (73).
         """
         with self._folder.creating():
-            made = create(self._name(ticket), self._folder.mode)
+            made = create(self._name(ticket), self._folder.mode, self._folder.group)
             if made is None:
                 self.remove(ticket)
-                made = create(self._name(ticket), self._folder.mode)
+                made = create(self._name(ticket), self._folder.mode, self._folder.group)
         if made is None:
             raise foreign(path_of(self._name(ticket)))
         return made

@@ -18,9 +18,9 @@ LAYERS = (
     "__main__",
 )
 SIZES = """
-    cli 250  supervise 250  progress 220  api 120  pool 440  snapshot 200  liveness 100  patience 100  records 350
-    folder 200  semaphore 250  process 270  policy 200  locks 100  config 330  messages 120  errors 320
-    commands.__init__ 130  __main__ 20
+    cli 250  supervise 250  progress 220  api 120  pool 470  snapshot 200  liveness 100  patience 100  records 350
+    folder 270  semaphore 260  process 270  policy 200  locks 100  config 370  messages 120  errors 320
+    commands.__init__ 140  __main__ 20
 """
 LINES = dict(zip(SIZES.split()[::2], map(int, SIZES.split()[1::2]), strict=True))
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

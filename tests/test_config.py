@@ -27,6 +27,8 @@ SOURCES: dict[str, tuple[tuple[str, Any], tuple[str, Any], tuple[str, Any], Any]
     "BUILD_TIMEOUT": (("1m", 60.0), ("2", 2.0), ("3.5", 3.5), 600.0),
     "LOCK_DIR": (("/o", "/o"), ("/e", "/e"), ("/f", "/f"), "/dev/shm"),
     "SEMAPHORE_NAME": (("/o", "/o"), ("e", "/e"), ("/f", "/f"), "/oracle-build"),
+    "LOCK_MODE": (("0660", 0o660), ("600", 0o600), ("660", 0o660), None),
+    "LOCK_GROUP": (("0", 0), ("root", 0), ("54400", 54400), None),
     "LEFTOVERS": (("kill", "kill"), ("wait", "wait"), ("release", "release"), "release"),
     "PROGRESS_INTERVAL": (("1", 1.0), ("2", 2.0), ("0.5", 0.5), 5.0),
     "STATUS_HINT": (("o", "o"), ("e", "e"), ("f", "f"), "ipclock status"),

@@ -197,7 +197,8 @@ def test_a_private_folder_of_somebody_else_is_refused_by_name(owner: int, pool_n
             return f"{error.status} {error}"
         return "opened"
 
-    assert in_child(look, USER) == f"77 {folder}: belongs to another user (uid {owner})"
+    name = "root, uid 0" if owner == 0 else f"uid {owner}"
+    assert in_child(look, USER) == f"77 {folder}: belongs to another user ({name})"
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702])
@@ -281,10 +282,13 @@ def test_what_lies_in_place_of_a_state_folder_is_refused(
     assert (status in (73, 77), list(tmp_path.iterdir())) == (True, [])
 
 
+OWNERS = (0, USER, OTHER_USER)
+
+
 def test_trusted_are_we_root_and_the_owner_of_the_pool(pool_name: str, folder: Path) -> None:
     def trusted() -> list[bool]:
         with opened(pool_name) as store:
-            return [store.trusts(uid) for uid in (0, USER, OTHER_USER)]
+            return [store.trusts(os.stat_result((0o100600, 1, 1, 1, uid, 0, 32, 0, 0, 0))) for uid in OWNERS]
 
     assert (in_child(trusted, USER), in_child(trusted, 0)) == ([True, True, False], [True, True, False])
 

@@ -37,8 +37,8 @@ def path(name: str) -> Path:
     return Path(semaphore.path_of(name))
 
 
-def trusted(uid: int) -> bool:
-    return uid in (0, os.geteuid())
+def trusted(status: os.stat_result) -> bool:
+    return status.st_uid in (0, os.geteuid())
 
 
 def made(name: str) -> Semaphore:
@@ -108,13 +108,13 @@ def create_in(name: str) -> None:
     """Make the semaphore as a pool makes its own."""
     folder = Folder.open("/dev/shm", name[1:], create=True)
     with folder.creating():
-        semaphore.create(name, folder.mode)
+        semaphore.create(name, folder.mode, folder.group)
     folder.close()
 
 
 @pytest.mark.parametrize("uid", [0, USER])
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
-@pytest.mark.parametrize(("folder_mode", "mode"), [(0o700, 0o600), (0o770, 0o660)])
+@pytest.mark.parametrize(("folder_mode", "mode"), [(0o700, 0o600), (0o2770, 0o660)])
 def test_the_mode_is_that_of_the_pool_whatever_the_umask(
     folder_mode: int, mode: int, umask: int, uid: int, name: str, path: Path
 ) -> None:

@@ -80,7 +80,13 @@ def _exit_status(text: str) -> int:
 
 def open_pool(settings: Settings, *, repair: bool = False) -> Pool:
     """Open the pool that the settings name, making it if it is not there."""
-    return Pool.open(settings.semaphore_name, settings.lock_dir, settings.max_parallel_builds, repair=repair)
+    return Pool.open(
+        settings.semaphore_name,
+        settings.lock_dir,
+        settings.max_parallel_builds,
+        group=settings.shared_with,
+        repair=repair,
+    )
 
 
 def is_nested(pool: Pool) -> bool:

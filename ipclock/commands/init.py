@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ipclock import commands
 from ipclock.errors import N_
+from ipclock.messages import _
 from ipclock.patience import Patience
 
 if TYPE_CHECKING:
@@ -18,13 +19,24 @@ SUMMARY = N_("make the pool and print its folder")
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
+    group = parser.add_argument_group(_("access"))
+    group.add_argument(
+        "--mode", dest="LOCK_MODE", metavar="MODE", help=_("0600: the pool is its owner's alone; 0660: a group's too")
+    )
+    group.add_argument("--group", dest="LOCK_GROUP", metavar="GROUP", help=_("the group that may use the pool"))
     commands.add_pool_options(parser)
 
 
 def run(args: Namespace, settings: Settings) -> int:
-    """Make the pool, with the semaphore's value at the free slots, and print its folder on stdout."""
+    """Make the pool, with the semaphore's value at the free slots, and print its folder on stdout.
+
+    Mode and group are an existing pool's from now on, where they are given.
+    """
     pool = commands.open_pool(settings)
-    pool.tidy(Patience(commands.MUTEX_PATIENCE_S))
+    patience = Patience(commands.MUTEX_PATIENCE_S)
+    if settings.lock_mode is not None or settings.lock_group is not None:
+        pool.share(settings.shared_with, patience)
+    pool.tidy(patience)
     print(pool.store.path)
     pool.close()
     return 0

@@ -8,8 +8,10 @@ threads.
 
 from __future__ import annotations
 
+import grp
 import os
 import pickle
+import pwd
 import select
 import signal
 import subprocess
@@ -27,11 +29,13 @@ from ipclock.commands import acquire, init, release, reset, status, wrap
 from tests.helpers.world import HANG_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 T = TypeVar("T")
 USER, OTHER_USER = 54321, 54322  # nobody's, on any usual machine
 LOADED = (
+    grp,
+    pwd,
     api,
     acquire,
     init,
@@ -80,10 +84,10 @@ def _install(crash: Crash, trace: int) -> None:
     sys.addaudithook(hook)
 
 
-def become(uid: int) -> None:
-    """Give up root's rights for those of user *uid* and a group of the same number."""
+def become(uid: int, groups: Sequence[int] = ()) -> None:
+    """Give up root's rights for those of user *uid*, a group of the same number, and more *groups*."""
     if uid != os.geteuid():
-        os.setgroups([])
+        os.setgroups(list(groups))
         os.setgid(uid)
         os.setuid(uid)
 
@@ -94,7 +98,7 @@ def needs_root(uid: int) -> None:
         pytest.skip("only root can become another user")
 
 
-def in_child(function: Callable[[], T], uid: int | None = None, umask: int = 0o022) -> T:
+def in_child(function: Callable[[], T], uid: int | None = None, umask: int = 0o022, groups: Sequence[int] = ()) -> T:
     """Return what *function* returns in a forked child, as user *uid*. If the child crashes, only the test fails."""
     uid = os.geteuid() if uid is None else uid
     needs_root(uid)
@@ -102,7 +106,7 @@ def in_child(function: Callable[[], T], uid: int | None = None, umask: int = 0o0
     pid = os.fork()
     if pid == 0:
         try:
-            become(uid)
+            become(uid, groups)
             os.umask(umask)
             answer: tuple[str, object] = ("value", function())
         except BaseException:
@@ -150,6 +154,7 @@ class Client:
         *arguments: str,
         env: Mapping[str, str],
         uid: int | None = None,
+        groups: Sequence[int] = (),
         umask: int = 0o022,
         crash: Crash | None = None,
     ) -> None:
@@ -161,7 +166,7 @@ class Client:
         self._trace = os.memfd_create("trace")
         self.pid = os.fork()
         if self.pid == 0:
-            _child([stdin, stdout, self._stderr, self._trace], arguments, env, uid, umask, crash)
+            _child([stdin, stdout, self._stderr, self._trace], arguments, env, uid, groups, umask, crash)
         self._pidfd = os.pidfd_open(self.pid)
         self._code: int | None = None
         os.close(stdin)
@@ -229,6 +234,7 @@ def _child(
     arguments: tuple[str, ...],
     env: Mapping[str, str],
     uid: int,
+    groups: Sequence[int],
     umask: int,
     crash: Crash | None,
 ) -> None:
@@ -243,7 +249,7 @@ def _child(
         os.environ.clear()
         os.environ.update(env)
         os.umask(umask)
-        become(uid)
+        become(uid, groups)
         if crash:
             _install(crash, 3)
         code = cli.main(arguments)

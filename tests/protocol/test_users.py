@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import posix_ipc
 import pytest
 
 from ipclock.semaphore import path_of
-from tests.helpers.crash_at import OTHER_USER, USER, Client, in_child, needs_root, sysctl
+from tests.helpers.crash_at import OTHER_USER, USER, Client, child, in_child, needs_root, sysctl
 from tests.helpers.world import until
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from tests.helpers.world import World
 
+STATUSES = (0, 2, 69, 73, 75, 77)  # all that a command may end with in a world that somebody else makes
 BUILD = ("sh", "-c", "echo ready; cat")
 
 
@@ -90,8 +92,8 @@ def test_a_private_pool_is_refused_to_others_by_its_owners_number(
         (
             77,
             [
-                f"ipclock: {folder}: belongs to another user (uid {owner})",
-                "   Use a pool of your own (--name), or ask the owner or root for access.",
+                f"ipclock: {folder}: belongs to another user ({'root, uid 0' if owner == 0 else f'uid {owner}'})",
+                "   Use a pool of your own (--name), or have it shared: 'ipclock init --mode 0660 --group GROUP'.",
             ],
         ),
         before,
@@ -247,7 +249,7 @@ def test_the_owner_may_not_take_away_a_semaphore_of_root_but_is_told(users: User
 
     status, lines = users.run(USER, "wrap", "late", "--", "true")
 
-    assert (status, lines[0]) == (77, f"ipclock: {sem(users.world)}: belongs to another user (uid 0)")
+    assert (status, lines[0]) == (77, f"ipclock: {sem(users.world)}: belongs to another user (root, uid 0)")
 
 
 # Somebody hostile was here first
@@ -386,3 +388,127 @@ def test_a_planted_record_cannot_make_root_wait_for_ever_nor_crash(users: Users,
 
     # what cannot be looked at counts as alive, until somebody takes it away
     assert (status, users.run(0, "reset")[0], untouched(elsewhere)) == (75, 0, True)
+
+
+# Somebody hostile replaces things while root looks at them
+
+
+def flip(shapes: list[Callable[[], None]], away: Callable[[], None]) -> None:
+    """Put one shape after the other in the place, for ever."""
+    while True:
+        for shape in shapes:
+            with suppress(OSError, posix_ipc.Error):
+                away()
+            with suppress(OSError, posix_ipc.Error):
+                shape()
+
+
+def discard(path: Path) -> None:
+    """Remove whatever lies at the path, a pool's folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        for inner in sorted(path.rglob("*"), reverse=True):
+            inner.rmdir() if inner.is_dir() and not inner.is_symlink() else inner.unlink()
+        path.rmdir()
+    else:
+        path.unlink()
+
+
+def make_pool(folder: Path) -> None:
+    """Make a pool's folder as its owner would, with one record."""
+    folder.mkdir(0o700)
+    for state in ("new", "queued", "gate", "holding"):
+        (folder / state).mkdir(0o700)
+    for number in ("mutex", "ticket", "capacity", "epoch", "settled"):
+        (folder / number).touch(0o600)
+    (folder / "holding" / "1.1").touch(0o600)
+
+
+def at_the_pools_path(world: World, elsewhere: Path) -> Callable[[], None]:
+    folder = world.folder
+    other = elsewhere / "pool"
+    shapes = [
+        partial(make_pool, folder),
+        partial(folder.symlink_to, other),
+        partial(os.mkfifo, folder),
+        folder.touch,
+        folder.mkdir,
+    ]
+    return partial(flip, shapes, partial(discard, folder))
+
+
+def at_a_state_folder(world: World, elsewhere: Path) -> Callable[[], None]:
+    state = world.folder / "holding"
+    aside = world.folder / "aside"
+
+    def away() -> None:
+        state.unlink() if state.is_symlink() else state.rename(aside)
+
+    return partial(
+        flip, [partial(state.symlink_to, elsewhere / "pool" / "holding"), partial(aside.rename, state)], away
+    )
+
+
+def at_a_number(world: World, elsewhere: Path) -> Callable[[], None]:
+    number = world.folder / "epoch"
+    target = elsewhere / "pool" / "epoch"
+    return partial(flip, [partial(number.symlink_to, target), number.touch, partial(os.mkfifo, number)], number.unlink)
+
+
+def at_the_records(world: World, elsewhere: Path) -> Callable[[], None]:
+    record = world.folder / "holding" / "1.1"
+    target = elsewhere / "pool" / "holding" / "1.1"
+    return partial(flip, [record.touch, partial(record.symlink_to, target), partial(os.mkfifo, record)], record.unlink)
+
+
+def at_the_semaphore(world: World, elsewhere: Path) -> Callable[[], None]:
+    path = sem(world)
+
+    def semaphore() -> None:
+        posix_ipc.Semaphore(world.name, posix_ipc.O_CREX, 0o666, 3).close()
+
+    shapes = [semaphore, partial(path.symlink_to, elsewhere / "pool" / "epoch"), path.touch, partial(os.mkfifo, path)]
+    return partial(flip, shapes, path.unlink)
+
+
+RACES = [at_the_pools_path, at_a_state_folder, at_a_number, at_the_records, at_the_semaphore]
+
+
+def state_of(folder: Path) -> dict[str, tuple[object, ...]]:
+    """Return everything about the files of a tree that a write, a truncation, a chmod or an unlink would change."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        content = path.read_text() if path.is_file() else ""
+        found[str(path)] = (status.st_ino, status.st_mode, status.st_uid, status.st_gid, status.st_nlink, content)
+    return found
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("race", RACES)
+def test_whatever_is_replaced_while_root_looks_nothing_elsewhere_is_touched(
+    race: Callable[[World, Path], Callable[[], None]], users: Users, elsewhere: Path
+) -> None:
+    make_pool(elsewhere / "pool")
+    for path in (elsewhere / "pool").rglob("*"):
+        if path.is_file():
+            path.write_text("dear")
+    for path in (elsewhere, *elsewhere.parents[:3]):
+        path.chmod(0o755)
+    if race is not at_the_pools_path:
+        users.build(USER)
+    before = state_of(elsewhere)
+    commands = [
+        ("wrap", "-q", "-w", "0.2", "build", "--", "true"),
+        ("reset",),
+        ("init",),
+        ("status",),
+        ("init", "--mode", "0660", "--group", "54400"),
+        ("reset", "1", "--kill"),
+        ("release", "1"),
+    ]
+
+    with child(race(users.world, elsewhere), USER):
+        found = [users.run(0, *command) for command in commands * 6]
+
+    wrong = [(status, lines) for status, lines in found if status not in STATUSES or "internal" in "".join(lines)]
+    assert (wrong, state_of(elsewhere)) == ([], before)

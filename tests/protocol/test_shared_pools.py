@@ -1,0 +1,304 @@
+"""A pool that a group shares: who may use it, what its files look like, and that its members wait for each other."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import posix_ipc
+import pytest
+
+from ipclock.semaphore import path_of
+from tests.helpers.crash_at import OTHER_USER, USER, Client, Crash, in_child, needs_root, sysctl
+from tests.helpers.world import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.helpers.world import World
+
+GROUP, OTHER_GROUP = 54400, 54401
+STRANGER = 54323
+MEMBERS = (USER, OTHER_USER)
+BUILD = ("sh", "-c", "echo ready; cat")
+
+
+class Users:
+    """Clients of several users on one pool; members have GROUP besides a group of their own."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.clients: list[Client] = []
+        self.env = world.env | {"HOME": "/nonexistent"}
+
+    def start(self, uid: int, *arguments: str, umask: int = 0o022, crash: Crash | None = None, **env: str) -> Client:
+        groups = (GROUP,) if uid in MEMBERS else ()
+        client = Client(*arguments, env=self.env | env, uid=uid, groups=groups, umask=umask, crash=crash)
+        self.clients.append(client)
+        return client
+
+    def run(self, uid: int, *arguments: str, umask: int = 0o022, **env: str) -> tuple[int, list[str]]:
+        """Return (exit status, lines on stderr)."""
+        client = self.start(uid, *arguments, umask=umask, **env)
+        return client.end(), client.errors().splitlines()
+
+    def share(self, uid: int = 0, **more: int) -> int:
+        return self.run(uid, "init", "--mode", "0660", "--group", str(GROUP), **more)[0]
+
+    def build(self, uid: int, **env: str) -> int:
+        """Return the exit status of a build that ends at once."""
+        return self.run(uid, "wrap", "-q", "-w", "20", "build", "--", "true", **env)[0]
+
+    def wrap(self, uid: int, label: str) -> Client:
+        return self.start(uid, "wrap", "-w", "20", label, "--", *BUILD)
+
+    def at_gate(self, client: Client) -> Client:
+        until(lambda: self.world.records("gate") or not client.running(), "a waiter at the gate")
+        return client
+
+    def access(self) -> dict[str, set[tuple[str, int]]]:
+        """Return (mode, group) of all that belongs to the pool, by kind."""
+        paths = [self.world.folder, *self.world.folder.rglob("*"), Path(path_of(self.world.name))]
+        paths += [Path("/dev/shm", turn) for turn in self.world.turns()]
+        found: dict[str, set[tuple[str, int]]] = {"folders": set(), "files": set()}
+        for path in paths:
+            status = path.lstat()
+            kind = "folders" if path.is_dir() else "files"
+            found[kind].add((oct(status.st_mode & 0o7777), status.st_gid))
+        return found
+
+
+SHARED = {"folders": {("0o2770", GROUP)}, "files": {("0o660", GROUP)}}
+
+
+@pytest.fixture
+def users(world: World) -> Iterator[Users]:
+    """Nobody yet."""
+    needs_root(0)
+    made = Users(world)
+    yield made
+    for client in made.clients:
+        client.close()
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("owner", [0, USER])
+def test_members_of_the_group_build_in_turn_and_strangers_do_not(owner: int, level: int, users: Users) -> None:
+    with sysctl("fs/protected_regular", level):
+        made = users.share(owner)
+        first = users.wrap(USER, "first")
+        assert first.line() == "ready"
+        second = users.at_gate(users.wrap(OTHER_USER, "second"))
+        third = users.wrap(0, "third")
+        until(users.world.turns, "the turn of the third")
+        fourth = users.wrap(USER, "fourth")
+        until(lambda: len(users.world.turns()) == 2, "the turn of the fourth")
+        access = users.access()
+        stranger = users.run(STRANGER, "wrap", "late", "--", "true")
+        order = [first.end(), second.line(), second.end(), third.line(), third.end(), fourth.line(), fourth.end()]
+
+    name = "root, uid 0" if owner == 0 else f"uid {owner}"
+    assert (made, access, order, users.world.settled()) == (
+        0,
+        SHARED,
+        [0, "ready", 0, "ready", 0, "ready", 0],
+        (1, {}),
+    )
+    assert stranger == (
+        77,
+        [
+            f"ipclock: {users.world.folder}: belongs to another user ({name})",
+            "   Use a pool of your own (--name), or have it shared: 'ipclock init --mode 0660 --group GROUP'.",
+        ],
+    )
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o777])
+@pytest.mark.parametrize("owner", [0, USER])
+def test_the_modes_are_exact_whatever_the_umask(owner: int, umask: int, users: Users) -> None:
+    made = users.share(owner, umask=umask)
+
+    assert (made, users.access(), users.build(OTHER_USER)) == (0, SHARED, 0)
+
+
+def test_settings_share_a_pool_that_the_first_build_makes(users: Users) -> None:
+    built = users.build(USER, LOCK_GROUP=str(GROUP))
+
+    assert (built, users.access(), users.build(OTHER_USER, LOCK_GROUP=str(GROUP))) == (0, SHARED, 0)
+
+
+def test_without_being_asked_no_pool_is_shared(users: Users) -> None:
+    users.build(USER)
+
+    assert (users.access()["files"], users.build(OTHER_USER)) == ({("0o600", USER)}, 77)
+
+
+def test_the_mode_alone_shares_with_the_makers_own_group(users: Users) -> None:
+    made = users.run(USER, "init", "--mode", "660")[0]
+
+    assert (made, users.access()["folders"]) == (0, {("0o2770", USER)})
+
+
+def test_a_private_mode_counts_more_than_a_group(users: Users) -> None:
+    users.run(USER, "init", "--mode", "0600", LOCK_GROUP=str(GROUP))
+
+    assert users.access()["files"] == {("0o600", USER)}
+
+
+@pytest.mark.parametrize("by", [0, USER])
+def test_a_private_pool_is_shared_while_it_is_in_use_and_made_private_again(by: int, users: Users) -> None:
+    users.build(USER)
+    holder = users.wrap(USER, "holder")
+    assert holder.line() == "ready"
+
+    shared = users.share(by)
+    waiter = users.at_gate(users.wrap(OTHER_USER, "waiter"))
+    access = users.access()
+    order = [holder.end(), waiter.line(), waiter.end()]
+    private = users.run(by, "init", "--mode", "0600")[0]
+
+    assert (shared, access, order) == (0, SHARED, [0, "ready", 0])
+    assert (private, users.build(OTHER_USER), users.build(USER), users.world.settled()) == (0, 77, 0, (1, {}))
+
+
+@pytest.mark.parametrize("owner", [0, USER])
+def test_a_member_may_not_change_who_shares_the_pool_but_may_ask_for_what_is_so(owner: int, users: Users) -> None:
+    users.share(owner)
+
+    refused = users.run(OTHER_USER, "init", "--mode", "0600")
+
+    assert (refused[0], "another user" in refused[1][0], users.share(OTHER_USER), users.access()) == (
+        77,
+        True,
+        0,
+        SHARED,
+    )
+
+
+def test_a_group_that_one_is_no_member_of_is_refused_and_nothing_is_made(users: Users) -> None:
+    refused = users.run(USER, "init", "--group", str(OTHER_GROUP))
+
+    assert (refused[0], refused[1][0], users.world.folder.exists()) == (
+        77,
+        f"ipclock: {users.world.folder}: not permitted: you are no member of the group to share it with",
+        False,
+    )
+
+
+def test_an_unknown_group_or_mode_is_told(users: Users) -> None:
+    found = [
+        users.run(0, "init", "--group", "no such group")[1][0],
+        users.run(0, "init", "--mode", "0666")[1][0],
+        users.run(0, "init", LOCK_MODE="rw")[1][0],
+    ]
+
+    assert found == [
+        "ipclock: --group: invalid value 'no such group': expected the name or number of a group",
+        "ipclock: --mode: invalid value '0666': expected 0600 (the owner alone) or 0660 (the group too)",
+        "ipclock: $LOCK_MODE: invalid value 'rw': expected 0600 (the owner alone) or 0660 (the group too)",
+    ]
+
+
+def test_a_member_recovers_from_what_another_member_left_when_killed(users: Users) -> None:
+    users.share(0)
+    holder = users.wrap(USER, "holder")
+    assert holder.line() == "ready"
+    at_gate = users.at_gate(users.wrap(USER, "at the gate"))
+    in_line = users.wrap(USER, "in line")
+    until(users.world.turns, "the turn of the one in line")
+    last = users.wrap(OTHER_USER, "last")
+    until(lambda: len(users.world.turns()) >= 2, "the turn of the last")
+
+    killed = [client.kill() for client in (at_gate, in_line, holder)]
+    holder.finish()  # its build ends here
+
+    assert (killed, last.line(), last.end(), users.world.value()) == ([-signal.SIGKILL] * 3, "ready", 0, 1)
+
+
+def test_a_semaphore_that_a_member_made_again_serves_all(users: Users) -> None:
+    users.share(0)
+    Path(path_of(users.world.name)).unlink()
+
+    built = [users.build(uid) for uid in (USER, OTHER_USER, 0)]
+
+    assert (built, users.access()) == ([0, 0, 0], SHARED)
+
+
+def test_a_pool_that_was_removed_comes_back_shared(users: Users) -> None:
+    users.share(USER)
+    holder = users.wrap(USER, "holder")
+    assert holder.line() == "ready"
+
+    for path in sorted(users.world.folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    users.world.folder.rmdir()
+    until(lambda: users.world.records("holding"), "the holder back")
+
+    assert (users.access(), holder.end(), users.build(OTHER_USER)) == (SHARED, 0, 0)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("owner", [0, USER])
+def test_a_maker_killed_anywhere_leaves_what_its_next_command_completes(owner: int, users: Users) -> None:
+    arguments = ("init", "--mode", "0660", "--group", str(GROUP))
+    points = users.start(owner, *arguments, crash=Crash(users.world.folder.name, 0))
+    assert points.wait() == 0
+    wrong = {}
+    for nth in range(1, len(points.trace()) + 1):
+        remove(users.world)
+        crashed = users.start(owner, *arguments, crash=Crash(users.world.folder.name, nth)).wait()
+        facts = (crashed, users.share(owner), users.access(), users.build(OTHER_USER))
+        if facts != (-signal.SIGKILL, 0, SHARED, 0):
+            wrong[nth] = facts
+
+    assert (len(points.trace()) > 30, wrong) == (True, {})
+
+
+def remove(world: World) -> None:
+    for path in sorted(world.folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    world.folder.rmdir()
+    Path(path_of(world.name)).unlink(missing_ok=True)
+
+
+def test_two_members_first_builds_at_once_make_one_shared_pool(users: Users) -> None:
+    users.share(0)
+    Path(path_of(users.world.name)).unlink()
+
+    builds = [users.start(uid, "wrap", "-q", "build", "--", "true") for uid in MEMBERS * 8]
+
+    assert ([build.end() for build in builds], users.access(), users.world.settled()) == ([0] * 16, SHARED, (1, {}))
+
+
+def test_a_strangers_semaphore_in_a_shared_pools_place_is_refused(users: Users) -> None:
+    users.share(0)
+    Path(path_of(users.world.name)).unlink()
+
+    def plant() -> None:
+        os.umask(0)
+        posix_ipc.Semaphore(users.world.name, posix_ipc.O_CREX, 0o666, 1000).close()
+
+    in_child(plant, STRANGER)
+
+    assert ([users.build(uid) for uid in (USER, 0)]) == [77, 77]
+
+
+def test_a_group_writable_folder_without_setgid_is_its_owners_alone(users: Users) -> None:
+    users.share(USER)
+    users.world.folder.chmod(0o770)
+
+    assert (users.build(OTHER_USER), users.build(USER), users.share(USER), users.build(OTHER_USER)) == (77, 0, 0, 0)
+
+
+def test_run_ipclock_as_lock_folder_is_shared_the_same_way(users: Users, tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    users.env |= {"LOCK_DIR": str(tmp_path / "run" / "ipclock")}
+    users.world.folder = tmp_path / "run" / "ipclock" / users.world.folder.name
+
+    shared = users.share(0)
+    outside = users.run(USER, "wrap", "-q", "--name", "/another", "a", "--", "true")
+
+    assert (shared, users.access(), [users.build(uid) for uid in MEMBERS], outside[0]) == (0, SHARED, [0, 0], 77)
