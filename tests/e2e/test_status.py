@@ -209,3 +209,21 @@ def test_a_label_that_somebody_wrote_with_control_characters_is_shown_escaped(wo
     text, pool = world.run("status").stdout, world.status()
 
     assert ("\x1b" in text, pool["holders"][0]["label"], holder.end()) == (False, "\\x1b[2Jgone", 0)
+
+
+def test_a_record_holds_no_command_line_and_no_environment(world: World) -> None:
+    holder = world.wrap("holder", stub=("--report", "12"), env={"PASSWORD": "s3cret"}).started()
+
+    text = (world.folder / "holding" / "1.1").read_text()
+    told = world.run("status", "--json").stdout
+
+    keys = {line.partition("=")[0] for line in text.splitlines()}
+    assert (keys, "s3cret" in text + told, "--report" in text, holder.end()) == (
+        {
+            *("kind", "label", "process", "waiter", "uid", "timeout"),
+            *("arrived", "arrived_mono", "admitted", "admitted_mono", "command_pid"),
+        },
+        False,
+        False,
+        0,
+    )
