@@ -181,30 +181,47 @@ def test_a_unit_that_a_stranger_took_comes_back(world: World) -> None:
 # The folder
 
 
+@pytest.fixture(params=["/dev/shm", "/run"])
+def anywhere(request: pytest.FixtureRequest, world: World) -> Iterator[World]:
+    """A pool with its folder in /dev/shm, or in a lock folder of its own that goes with it."""
+    if request.param == "/run":
+        lock_dir = Path(request.param, f"ipclock{world.name.replace('/', '-')}")
+        world.env["LOCK_DIR"] = str(lock_dir)
+        world.folder = lock_dir / world.folder.name
+    yield world
+    if request.param == "/run":
+        world.close()
+        shutil.rmtree(lock_dir, ignore_errors=True)
+
+
+def remove_folder(world: World) -> None:
+    shutil.rmtree(world.folder.parent if "LOCK_DIR" in world.env else world.folder)
+
+
 @pytest.mark.parametrize("semaphore", ["kept", "removed"])
-def test_builds_write_themselves_again_into_a_pool_that_was_removed(semaphore: str, world: World) -> None:
-    world.run("init", "--max-parallel-builds", "2")
-    builds = [world.wrap(label).started() for label in ("first", "second")]
+def test_builds_write_themselves_again_into_a_pool_that_was_removed(semaphore: str, anywhere: World) -> None:
+    anywhere.run("init", "--max-parallel-builds", "2")
+    builds = [anywhere.wrap(label).started() for label in ("first", "second")]
 
-    shutil.rmtree(world.folder)
+    remove_folder(anywhere)
     if semaphore == "removed":
-        shm(world).unlink()
-    until(lambda: len(world.records("holding")) == 2, "both records again", 10)
-    until(shm(world).exists, "the semaphore again", 10)
-    waiter = world.wrap("waiter")
-    until(lambda: world.records("gate"), "the waiter at the gate")
+        shm(anywhere).unlink()
+    until(lambda: len(anywhere.records("holding")) == 2, "both records again", 10)
+    until(shm(anywhere).exists, "the semaphore again", 10)
+    waiter = anywhere.wrap("waiter")
+    until(lambda: anywhere.records("gate"), "the waiter at the gate")
 
-    assert (tickets(world), world.status()["capacity"], world.value()) == (([1, 2], [3]), 2, 0)
-    assert ([build.end() for build in builds], waiter.started().end(), world.settled()) == ([0, 0], 0, (2, {}))
+    assert (tickets(anywhere), anywhere.status()["capacity"], anywhere.value()) == (([1, 2], [3]), 2, 0)
+    assert ([build.end() for build in builds], waiter.started().end(), anywhere.settled()) == ([0, 0], 0, (2, {}))
 
 
-def test_a_waiter_writes_itself_again_into_a_pool_that_was_removed(world: World) -> None:
-    holder, waiter = pair(world)
+def test_a_waiter_writes_itself_again_into_a_pool_that_was_removed(anywhere: World) -> None:
+    holder, waiter = pair(anywhere)
 
-    shutil.rmtree(world.folder)
-    until(lambda: sorted([*tickets(world)[0], *tickets(world)[1]]) == [1, 2], "both again", 10)
+    remove_folder(anywhere)
+    until(lambda: sorted([*tickets(anywhere)[0], *tickets(anywhere)[1]]) == [1, 2], "both again", 10)
 
-    assert (holder.end(), waiter.started().end(), world.settled()) == (0, 0, (1, {}))
+    assert (holder.end(), waiter.started().end(), anywhere.settled()) == (0, 0, (1, {}))
 
 
 def test_files_removed_one_by_one_come_back(world: World) -> None:
@@ -233,19 +250,19 @@ def test_a_waiter_that_finds_the_pool_removed_first_leaves_the_holder_its_slot(w
     assert in_child(child) == (0, ["1.1"])
 
 
-def test_an_orphan_counts_although_its_pool_was_removed(world: World) -> None:
-    orphan = world.wrap("orphan").started()
+def test_an_orphan_counts_although_its_pool_was_removed(anywhere: World) -> None:
+    orphan = anywhere.wrap("orphan").started()
     orphan.signal(signal.SIGKILL)
     orphan.wait()
 
-    shutil.rmtree(world.folder)
-    late = world.wrap("late")
-    until(world.waiting, "the late build in line")
-    refused = world.run("wrap", "-n", "another", "--", "true").returncode
-    kept = world.records("holding"), world.waiting()
+    remove_folder(anywhere)
+    late = anywhere.wrap("late")
+    until(anywhere.waiting, "the late build in line")
+    refused = anywhere.run("wrap", "-n", "another", "--", "true").returncode
+    kept = anywhere.records("holding"), anywhere.waiting()
     os.kill(orphan.command_pid, signal.SIGKILL)
 
-    assert (refused, kept, late.started().end(), world.settled()) == (75, ([], 1), 0, (1, {}))
+    assert (refused, kept, late.started().end(), anywhere.settled()) == (75, ([], 1), 0, (1, {}))
 
 
 def test_a_holders_record_that_was_removed_is_written_again_under_its_ticket(world: World) -> None:
