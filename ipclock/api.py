@@ -6,8 +6,9 @@ import os
 from typing import TYPE_CHECKING
 
 from ipclock import config
+from ipclock.claim import Claim
 from ipclock.patience import Patience
-from ipclock.pool import Claim, Pool
+from ipclock.pool import Pool
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -60,30 +61,37 @@ def slot(
     *,
     timeout: float | None = None,
     block: bool = True,
+    slots: int | None = None,
+    priority: int | None = None,
+    per_label: int | None = None,
     name: str | None = None,
     lock_dir: str | None = None,
     max_parallel_builds: int | None = None,
 ) -> Slot:
     """Wait for a slot and return it, to be used in a `with` statement.
 
-    *timeout* is in seconds. What is not given comes from environment, settings file and defaults, as for the
-    command line. Without *block*, or with a timeout of 0, only a slot that is free now is taken.
+    *timeout* is in seconds. The build takes so many *slots*, stands in line by *priority* (nice(1)), and runs beside
+    fewer than *per_label* others of its label. What is not given comes from environment, settings file and defaults,
+    as for the command line. Without *block*, or with a timeout of 0, only a slot that is free now is taken.
 
     Raises SlotTimeout or SlotBusy (no slot in time), BadValue and BadConfig (a setting is wrong), NotPermitted (the
     pool is somebody else's), CannotCreate, Unavailable and DamagedSemaphore (no usable /dev/shm), all of them
-    subclasses of IpclockError.
+    subclasses of IpclockError; TooManySlots, and PriorityNotAllowed.
 
     KeyboardInterrupt ends the wait; what other signal handlers raise meanwhile is dropped by posix_ipc, so such a
     handler sets a flag or calls `os._exit`. Inside a build that holds a slot of the same pool it waits for another one
     all the same: a program that may run there looks at `IPCLOCK_TICKET`, or is started by `ipclock wrap`.
     """
     options = {
+        "BUILD_SLOTS": None if slots is None else str(slots),
+        "BUILD_PRIORITY": None if priority is None else str(priority),
+        "MAX_PER_LABEL": None if per_label is None else str(per_label),
         "BUILD_TIMEOUT": None if timeout is None else repr(timeout),
         "SEMAPHORE_NAME": name,
         "LOCK_DIR": lock_dir,
         "MAX_PARALLEL_BUILDS": None if max_parallel_builds is None else str(max_parallel_builds),
     }
-    config.checked_label(label)
+    config.checked(config.label, label, "LABEL")
     settings = config.load(options)
     pool = Pool.open(
         settings.semaphore_name, settings.lock_dir, settings.max_parallel_builds, group=settings.shared_with
@@ -91,7 +99,10 @@ def slot(
     try:
         block = block and settings.build_timeout > 0
         patience = Patience(settings.build_timeout if block else DUE_PATIENCE_S)
-        return Slot(pool, label, pool.acquire(Claim(label), patience, block=block))
+        claim = Claim(
+            label, units=settings.build_slots, priority=settings.build_priority, limit=settings.max_per_label or 0
+        )
+        return Slot(pool, label, pool.acquire(claim, patience, block=block))
     except BaseException:
         pool.close()
         raise

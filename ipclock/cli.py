@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ipclock.config import Settings
 
 NO_COMMAND = N_("no command: put it behind ' -- '")
-COMMANDS = ("wrap", "acquire", "release", "status", "reset", "init")
+COMMANDS = ("wrap", "acquire", "release", "status", "drain", "resume", "reset", "init")
 
 
 class Parser(argparse.ArgumentParser):

@@ -11,12 +11,14 @@ import math
 import os
 import re
 import stat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ipclock.errors import N_, BadConfig, BadValue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+T = TypeVar("T")
 
 MAX_CAPACITY = 1000
 MAX_FILE_BYTES = 65536
@@ -28,6 +30,9 @@ LEFTOVERS = ("release", "wait", "kill")
 _SPAN = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)([smhd]?)", re.ASCII)
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
+_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([kKmMgGtT]?)(?:i?[bB])?", re.ASCII)
+_SIZES = ("", "K", "M", "G", "T")
+
 # one shell word that means the same to any shell and to shlex: nothing in it is expanded, nothing ends it early
 _WORD = r"""(?:[^\s'"\\$`;&|<>()~]|\\[^\n]|'[^']*'|"(?:[^"\\$`]|\\[^$`])*")*"""
 _ASSIGNMENT = re.compile(rf"([A-Za-z_][A-Za-z0-9_]*)=({_WORD})(?=\s|$)")
@@ -38,10 +43,38 @@ DEFAULT_FILES = ("{XDG_CONFIG_HOME}/ipclock/build-config.sh", "/etc/ipclock/buil
 
 
 def capacity(text: str) -> int:
-    """A number of slots, 1 to `MAX_CAPACITY`. Raises ValueError with what is expected."""
-    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_CAPACITY):
-        raise ValueError(N_("a whole number from 1 to 1000"))
+    """A number of slots, 0 (the pool is drained) to `MAX_CAPACITY`. Raises ValueError with what is expected."""
+    return _whole(text, 0, MAX_CAPACITY, N_("a whole number from 0 to 1000"))
+
+
+def slots(text: str) -> int:
+    """How many slots a build takes, or how many builds of a label may run: 1 to `MAX_CAPACITY`."""
+    return _whole(text, 1, MAX_CAPACITY, N_("a whole number from 1 to 1000"))
+
+
+def priority(text: str) -> int:
+    """A priority as nice(1) has it, -20 (first) to 19 (last)."""
+    return _whole(text, -20, 19, N_("a whole number from -20 (first) to 19 (last)"))
+
+
+def _whole(text: str, lowest: int, highest: int, expected: str) -> int:
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 4 and lowest <= int(text) <= highest):
+        raise ValueError(expected)
     return int(text)
+
+
+def memory(text: str) -> int:
+    """An amount of memory in bytes: `3G`, `512M`, `1.5GiB`, in powers of 1024."""
+    matched = _SIZE.fullmatch(text)
+    if not matched:
+        raise ValueError(N_("an amount of memory, as in 3G or 512M"))
+    return int(float(matched[1]) * 1024 ** _SIZES.index(matched[2].upper()))
+
+
+def memory_or_auto(text: str) -> int | str:
+    """An amount of memory in bytes, or "auto": as much as builds of the label have needed before."""
+    return text if text == "auto" else memory(text)
 
 
 def seconds(text: str) -> float:
@@ -145,6 +178,12 @@ SETTINGS = (
     Setting("BUILD_TIMEOUT", seconds, "600", "--wait"),
     Setting("LOCK_DIR", directory, "/dev/shm", "--lock-dir"),
     Setting("SEMAPHORE_NAME", name, "/oracle-build", "--name"),
+    Setting("BUILD_SLOTS", slots, "1", "--slots"),
+    Setting("MAX_PER_LABEL", slots, None, "--per-label"),
+    Setting("BUILD_PRIORITY", priority, "0", "--priority"),
+    Setting("PRIORITY_MIN", priority, None, "--priority-min"),
+    Setting("MEMORY", memory_or_auto, None, "--memory"),
+    Setting("MIN_FREE_MEMORY", memory, None),
     Setting("LOCK_MODE", mode, None, "--mode"),
     Setting("LOCK_GROUP", group, None, "--group"),
     Setting("LEFTOVERS", leftovers, "release", "--leftovers"),
@@ -155,7 +194,7 @@ SETTINGS = (
 
 
 class Settings(NamedTuple):
-    """The settings of one run. Times are in seconds.
+    """The settings of one run. Times are in seconds, memory in bytes.
 
     `max_parallel_builds` is None where nobody set it: an existing pool then keeps its capacity.
     `capacity_file` names the settings file that gave it, None where it came from elsewhere.
@@ -165,6 +204,12 @@ class Settings(NamedTuple):
     build_timeout: float
     lock_dir: str
     semaphore_name: str
+    build_slots: int
+    max_per_label: int | None
+    build_priority: int
+    priority_min: int | None
+    memory: int | str | None
+    min_free_memory: int | None
     lock_mode: int | None
     lock_group: int | None
     leftovers: str
@@ -205,12 +250,12 @@ def load(options: Mapping[str, str | None] = {}) -> Settings:
     return Settings(**values, capacity_file=capacity_file)
 
 
-def checked_label(text: str) -> str:
-    """Return *text* if it can be a label. Raises BadValue (2)."""
-    return str(_checked(label, text, "LABEL", usage=True))
+def checked(check: Callable[[str], T], text: str, where: str) -> T:
+    """Return the value that an argument called *where* means. Raises BadValue (2)."""
+    return _checked(check, text, where, usage=True)
 
 
-def _checked(check: Callable[[str], Any], text: str, where: str, *, usage: bool = False) -> Any:
+def _checked(check: Callable[[str], T], text: str, where: str, *, usage: bool = False) -> T:
     try:
         return check(text)
     except ValueError as error:

@@ -100,6 +100,45 @@ class SlotBusy(SlotUnavailable):
         self.waiting = waiting
 
 
+class TooManySlots(IpclockError):
+    """A build asks for more slots than its pool has, so it could never start."""
+
+    status = 78
+    what = N_("{slots} slots asked for, but the pool has {capacity}")
+    remedy = N_("Ask for fewer (--slots), or raise MAX_PARALLEL_BUILDS.")
+
+    def __init__(self, slots: int, capacity: int) -> None:
+        super().__init__(slots, capacity)
+        self.slots = slots
+        self.capacity = capacity
+
+
+class PriorityNotAllowed(IpclockError):
+    """Somebody but root asks for a priority below the lowest that the pool allows."""
+
+    status = 77
+    what = N_("priority {priority} is not allowed: {lowest} is the lowest in this pool")
+    remedy = N_("Its owner or root allows it: 'ipclock init --priority-min {priority}'.")
+
+    def __init__(self, priority: int, lowest: int) -> None:
+        super().__init__(priority, lowest)
+        self.priority = priority
+        self.lowest = lowest
+
+
+class Superseded(IpclockError):
+    """A waiter made way for a newer build of its label, with `ticket`; its PID, 0 where that is not known."""
+
+    status = 76
+    what = N_("{label}: superseded by a newer build of the same label (ticket {ticket}, PID: {pid})")
+
+    def __init__(self, label: str, ticket: int, pid: int) -> None:
+        super().__init__(label, ticket, pid)
+        self.label = label
+        self.ticket = ticket
+        self.pid = pid
+
+
 class MutexStuck(SlotUnavailable):
     """The pool's mutex was not given up in time; `pid` wrote itself into it, 0 where that is not known."""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NEW, QUEUED, GATE, HOLDING = STATES = ("new", "queued", "gate", "holding")
-NUMBERS = ("mutex", "ticket", "capacity", "epoch")
+NUMBERS = ("mutex", "ticket", "capacity", "epoch", "priority")
 
 # of files; of the folders beside them, whose setgid bit gives new files the pool's group
 PRIVATE, SHARED = 0o600, 0o660
@@ -149,6 +149,11 @@ class Folder:
             raise NotPermitted(f"{self.path}/{name}", N_("not a regular file of its own"))
         return fd
 
+    def require_owner(self) -> None:
+        """Raise Foreign (77) unless we are root or the folder's owner."""
+        if os.geteuid() not in (0, self._owner[0]):
+            raise Foreign(self.path, self._owner[0])
+
     def share(self, group: int | None) -> None:
         """Share the folder and all that is in it with *group*, or with nobody. Only its owner and root may.
 
@@ -156,8 +161,7 @@ class Folder:
         """
         if group == self.group:
             return
-        if os.geteuid() not in (0, self._owner[0]):
-            raise Foreign(self.path, self._owner[0])
+        self.require_owner()
         self.group = group
         self._owner = (self._owner[0], self._owner[1] if group is None else group)
         if group is None:  # shut the door first, open it last

@@ -11,7 +11,8 @@ from ipclock import policy, process
 from ipclock.folder import HOLDING
 
 if TYPE_CHECKING:
-    from ipclock.records import Entry, Record, Store
+    from ipclock.entry import Entry
+    from ipclock.records import Record, Store
 
 
 def identity(record: Record | None, key: str = "process") -> process.Identity | None:

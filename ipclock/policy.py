@@ -1,6 +1,7 @@
 """Who is alive, who may have a slot, who is next: pure functions over plain values.
 
 Knows nothing of files, processes or time; whoever calls these holds the pool's mutex. PROTOCOL.md gives the reasons.
+A build takes one unit of the pool, or more (`--slots`); what is said of units is said of slots.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable
+
+    from ipclock.entry import Entry
 
 ALIVE, DEAD, UNKNOWN = "alive", "dead", "unknown"
+PLACES = 10  # in line, that one step of priority is worth
 
 
 def verdict(kind: str, beacon: bool | None, process: bool | None) -> str:
@@ -56,26 +60,55 @@ def limit(capacity: int, drained: bool) -> int:
     return 0 if drained else capacity
 
 
-def may_admit(held: int, allowed: int) -> bool:
-    """Return whether one more holder fits (INV-2)."""
-    return held < allowed
+def units(entries: Iterable[Entry]) -> int:
+    """Return how many units all of them take."""
+    return sum(entry.units for entry in entries)
 
 
-def due_at_once(held: int, ahead: int, allowed: int) -> bool:
-    """Return whether somebody who arrives now gets a slot without waiting for an end of any build."""
-    return held + ahead < allowed
+def may_admit(held: int, wanted: int, allowed: int) -> bool:
+    """Return whether a build that takes so many units fits beside those that are held (INV-2)."""
+    return held + wanted <= allowed
 
 
-def units_to_post(held: int, allowed: int, value: int) -> int:
-    """Return what the semaphore's value lacks of the free slots (INV-4); negative: what it has too much."""
-    return max(0, allowed - held) - value
+def units_to_reserve(held: int, wanted: int, allowed: int) -> int:
+    """Return how many of its units the one at the gate can be given beforehand, so that it need not ask for them."""
+    return min(wanted, max(0, allowed - held))
+
+
+def units_to_post(taken: int, allowed: int, value: int) -> int:
+    """Return what the semaphore's value lacks of the units that nobody has (INV-4); negative: what is too much."""
+    return max(0, allowed - taken) - value
+
+
+def rank(entry: Entry) -> tuple[int, int]:
+    """Return where a waiter stands in line: by ticket, each step of priority being worth PLACES tickets (INV-6).
+
+    So within one priority it is first come, first served, and nobody waits for ever: whoever comes more than
+    PLACES times the difference of the priorities later stands behind, whatever its priority.
+    """
+    return entry.ticket + PLACES * entry.priority, entry.ticket
+
+
+def in_order(waiters: Iterable[Entry]) -> list[Entry]:
+    """Return the waiters in the order in which they are to be called."""
+    return sorted(waiters, key=rank)
+
+
+def counts_labels(entry: Entry, holders: Iterable[Entry]) -> bool:
+    """Return whether labels have a say in the admission of *entry*: it, or a holder, has a limit for its own."""
+    return bool(entry.limit or any(holder.limit for holder in holders))
+
+
+def has_room_for_label(entry: Entry, key: str, holders: Iterable[tuple[Entry, str]]) -> bool:
+    """Return whether one more build of the label with *key* may run beside these holders, each with its own key.
+
+    The lowest limit among them and the newcomer counts, so nobody who asked to be alone gets company.
+    """
+    same = [holder for holder, its_key in holders if its_key == key]
+    limits = [one.limit for one in (entry, *same) if one.limit]
+    return not limits or len(same) < min(limits)
 
 
 def lowest_free_slot(taken: Collection[int]) -> int:
     """Return the lowest slot number, from 1, that no holder has."""
     return next(slot for slot in range(1, len(taken) + 2) if slot not in taken)
-
-
-def in_order(tickets: Sequence[int]) -> list[int]:
-    """Return the waiters in the order in which they are to be called: first come, first served (INV-6)."""
-    return sorted(tickets)

@@ -13,62 +13,34 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from ipclock import liveness, policy, process
-from ipclock.errors import DamagedSemaphore, IpclockError, NoTicket, NotPermitted, SlotBusy
+from ipclock import line, liveness, policy, process
+from ipclock.claim import Claim, as_process, stamp
+from ipclock.errors import (
+    DamagedSemaphore,
+    IpclockError,
+    NoTicket,
+    NotPermitted,
+    PriorityNotAllowed,
+    SlotBusy,
+    Superseded,
+    TooManySlots,
+)
 from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.patience import Patience
-from ipclock.records import Entry, Store
+from ipclock.records import Store
 from ipclock.semaphore import Semaphore, Turns, create, give, open_existing, require_folder, unlink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ipclock.records import OwnRecord
+    from ipclock.entry import Entry
+    from ipclock.records import Drain
 
 TURN_CHUNK_S = 1.0  # bounds how long a lost wake-up or a step of the wall clock can delay anybody
 GATE_CHUNK_S = 0.33  # the one at the gate looks for holders that died; each look costs about 0.3 ms
 KEEP_DUE_S = 1.0
 RECOVER_DUE_S = 1.0  # one recover a second in the whole pool is enough, whoever does it
 LEAVE_PATIENCE_S = 10.0  # for the mutex on the way out; the beacon is out by then, so nobody depends on it
-
-
-class Claim:
-    """One client's stake in a pool: first a waiter with a ticket, then a holder with a slot (from 1).
-
-    This process holds it, unless *holder* names another one, which it only waits for. That one is proven alive by
-    *holder_fd*, a descriptor of ours on a file in `new/` that it has open, or else by its identity.
-    `held` is how many held one when it was admitted, itself included.
-    `evicted` turns true when a reset took the slot away; the build itself goes on.
-    """
-
-    def __init__(self, label: str, holder: process.Identity | None = None, holder_fd: int | None = None) -> None:
-        self.label = label
-        self.holder = holder
-        self.holder_fd = holder_fd
-        self.ticket = 0
-        self.slot = 0
-        self.held = 0
-        self.era = ((0, 0), 0)  # of the pool, when the claim was last seen in it
-        self.kept_at = 0.0
-        self.evicted = False
-        self.record: OwnRecord | None = None
-        self.turn: Semaphore | None = None
-
-    @property
-    def entry(self) -> Entry:
-        """The name of the claim's record."""
-        return Entry(self.ticket, self.slot)
-
-    def write(self, **fields: object) -> None:
-        """Add fields to the claim's record."""
-        if self.record:
-            self.record.append(**fields)
-
-    def fileno(self) -> int:
-        """Return the descriptor whose lock is the beacon. Raises ValueError for a claim that has left."""
-        if self.record is None:
-            raise ValueError("the slot has been released")
-        return self.record.fd
 
 
 class Pool:
@@ -134,10 +106,10 @@ class Pool:
 
     def arrive(self, claim: Claim, patience: Patience, *, block: bool = True) -> None:
         """Queue the claim under a new ticket. Without *block*, raise SlotBusy (75) unless a slot is due to it."""
+        ready = block or claim.ready()
         with self._mutex(patience):
             self.recover(sweep=not block)
-            if not block:
-                self._refuse_to_wait()
+            self._refuse(claim, block=block, ready=ready)
             this = process.identify(os.getpid())
             fields = {
                 "kind": "pid" if claim.holder and claim.holder_fd is None else "fd",
@@ -146,21 +118,44 @@ class Pool:
                 "waiter": str(this),
                 "uid": str(os.getuid()),
                 "timeout": f"{patience.timeout:g}",
-                **_stamp("arrived"),
+                **stamp("arrived"),
             }
             claim.record = self.store.draft(fields, claim.holder_fd)
-            claim.ticket = self.store.draw_ticket()
+            claim.entry = claim.entry._replace(ticket=self.store.draw_ticket())
             self.store.publish(claim.record, QUEUED, claim.entry)
+            self._pass_others(claim)
             self.call_next()
 
-    def _refuse_to_wait(self) -> None:
-        held = len(self.store.entries(HOLDING))
-        ahead = len(self.store.entries(GATE)) + len(self.store.entries(QUEUED))
-        if not policy.due_at_once(held, ahead, self._allowed()):
-            raise SlotBusy(held, self.capacity, ahead)
+    def _refuse(self, claim: Claim, *, block: bool, ready: bool) -> None:
+        wanted = claim.entry
+        if wanted.priority < self.store.lowest_priority and os.geteuid() != 0:
+            raise PriorityNotAllowed(wanted.priority, self.store.lowest_priority)
+        if 0 < self.capacity < wanted.units:
+            raise TooManySlots(wanted.units, self.capacity)
+        if not (block or (ready and line.due_at_once(self.store, wanted, claim.label, self.capacity, self._allowed()))):
+            held = policy.units(self.store.entries(HOLDING))
+            raise SlotBusy(held, self.capacity, len(line.waiting(self.store)))
+
+    def _pass_others(self, claim: Claim) -> None:
+        """Replace those of the same label that wait, if asked to, and send one of lower priority back from the gate."""
+        at_gate = self.store.entries(GATE)
+        for state, entry in line.of_label(self.store, claim.label) if claim.supersede else []:
+            if entry.ticket != claim.ticket:
+                self.store.move(entry, state, QUEUED, by=claim.ticket)
+                self.turns.post(entry.ticket)
+        holders = self.store.entries(HOLDING)
+        for entry in self.store.entries(GATE):
+            before = policy.rank(claim.entry) < policy.rank(entry)
+            if before and self._eligible(QUEUED, claim.entry, holders):
+                self.store.move(entry, GATE, QUEUED)
+        if at_gate and not self.store.entries(GATE):
+            self.recover()  # what was reserved for the one who stood there is free again
 
     def wait_turn(self, claim: Claim, patience: Patience) -> None:
         """Sleep until the claim's record lies in `gate/`."""
+        if self.store.has(GATE, claim.entry):
+            return
+        claim.entry = claim.entry._replace(reserved=0)  # whoever sent it back from the gate has given that up
         while not self.store.has(GATE, claim.entry):
             if claim.turn is None:
                 # then look again: a call that came before the turn existed could not post it
@@ -171,26 +166,53 @@ class Pool:
             self.tick(claim, patience)
 
     def wait_at_gate(self, claim: Claim, patience: Patience) -> None:
-        """Sleep until a unit was taken from the semaphore, or the record was moved away from the gate."""
-        while self.store.has(GATE, claim.entry) and not self.gate.wait(patience.chunk(GATE_CHUNK_S)):
+        """Sleep until a unit was taken from the semaphore, or the record was moved away from the gate.
+
+        One for which all of its units are reserved sleeps until it is `ready`.
+        """
+        while self.store.has(GATE, claim.entry):
+            if claim.entry.reserved == claim.entry.units:
+                if claim.ready():
+                    return
+                time.sleep(patience.chunk(GATE_CHUNK_S))
+            elif self.gate.wait(patience.chunk(GATE_CHUNK_S)):
+                return
             self.tick(claim, patience, at_gate=True)
 
     def admit(self, claim: Claim, patience: Patience) -> None:
-        """Make the claim a holder if its record lies in `gate/` and a slot is free by the records (INV-2).
+        """Make the claim a holder if its record lies in `gate/` and its units are free by the records (INV-2).
 
-        Otherwise the unit that it took is void: recover restores the value, and the claim goes back to waiting.
+        Otherwise the unit that it took is void: recover restores the value, less what is reserved for it now, and the
+        claim goes back to waiting: at the gate, or in line if it may not be the next one any more.
         """
+        ready = claim.ready()
         with self._mutex(patience):
-            taken = [entry.slot for entry in self.store.entries(HOLDING)]
-            if self.store.has(GATE, claim.entry) and policy.may_admit(len(taken), self._allowed()):
-                slot = policy.lowest_free_slot(taken)
-                era = self.store.era
-                claim.write(**_stamp("admitted"))
-                self.store.move(claim.entry, GATE, HOLDING, slot)
-                claim.slot, claim.era, claim.held = slot, era, len(taken) + 1
-                self._drop_turn(claim)
+            if self.store.has(GATE, claim.entry):
+                self._decide(claim, ready)
             self.recover()
             self.call_next()
+
+    def _decide(self, claim: Claim, ready: bool) -> None:
+        holders = self.store.entries(HOLDING)
+        held, wanted, allowed = policy.units(holders), claim.entry.units, self._allowed()
+        if not self._eligible(GATE, claim.entry, holders) or self._overtakes(claim.entry, holders):
+            self.store.move(claim.entry, GATE, QUEUED)
+        elif ready and policy.may_admit(held, wanted, allowed):
+            slot = policy.lowest_free_slot([entry.slot for entry in holders])
+            era = self.store.era
+            claim.write(**stamp("admitted"))
+            claim.entry = self.store.move(claim.entry, GATE, HOLDING, slot=slot)
+            claim.era, claim.held = era, held + wanted
+            self._drop_turn(claim)
+        else:
+            reserved = policy.units_to_reserve(held, wanted, allowed)
+            if reserved != claim.entry.reserved:
+                claim.entry = self.store.move(claim.entry, GATE, GATE, reserved=reserved)
+
+    def _overtakes(self, entry: Entry, holders: list[Entry]) -> bool:
+        """Return whether somebody ahead in line, passed over so far, could go to the gate now."""
+        ahead = [other for other in self.store.entries(QUEUED) if policy.rank(other) < policy.rank(entry)]
+        return self._first(ahead, holders) is not None
 
     def release(self, claim: Claim) -> None:
         """Give the slot back. A claim whose record is gone (a reset) gives nothing: its slot is not its own."""
@@ -209,8 +231,9 @@ class Pool:
         with suppress(IpclockError), self._mutex(Patience(LEAVE_PATIENCE_S)):
             self._drop_turn(claim)
             for state in states:
-                slot = claim.slot if state == HOLDING else 0
-                self.store.remove(state, Entry(claim.ticket, slot), claim.record)
+                for entry in self.store.entries(state):
+                    if entry.ticket == claim.ticket:
+                        self.store.remove(state, entry, claim.record)
             self.recover()
             self.call_next()
         claim.record.close()
@@ -221,23 +244,26 @@ class Pool:
 
         With *sweep* the dead in the whole queue go too; without, those at its head go when they would be called.
         """
-        held = 0
+        holders = []
         for entry in self.store.entries(HOLDING):
             if self._is_dead(HOLDING, entry):
                 self._clear(HOLDING, entry)
             else:
-                held += 1
+                holders.append(entry)
+        taken = policy.units(holders)
         for entry in self.store.entries(GATE):
             if self._is_dead(GATE, entry):
                 self._clear(GATE, entry)
-            elif liveness.is_stopped(self.store, GATE, entry):
+            elif liveness.is_stopped(self.store, GATE, entry) or not self._eligible(GATE, entry, holders):
                 self.store.move(entry, GATE, QUEUED)
+            else:
+                taken += entry.reserved
         if sweep:
             for entry in self.store.entries(QUEUED):
                 if self._is_dead(QUEUED, entry):
                     self._clear(QUEUED, entry)
             self.store.sweep_drafts()
-        lacking = policy.units_to_post(held, self._allowed(), self.gate.value)
+        lacking = policy.units_to_post(taken, self._allowed(), self.gate.value)
         for _ in range(lacking):
             self.gate.post()
         for _ in range(-lacking):
@@ -247,15 +273,22 @@ class Pool:
         """Call the first waiter that is there and not stopped, if nobody stands at the gate. In the mutex."""
         if self.store.entries(GATE):
             return
-        for ticket in policy.in_order([entry.ticket for entry in self.store.entries(QUEUED)]):
-            entry = Entry(ticket)
+        if entry := self._first(self.store.entries(QUEUED), self.store.entries(HOLDING)):
+            # rename, then post: a waiter that wakes first must find its record in gate/, or it sleeps on (INV-5)
+            self.store.move(entry, QUEUED, GATE)
+            self.turns.post(entry.ticket)
+
+    def _first(self, waiters: list[Entry], holders: list[Entry]) -> Entry | None:
+        """Return the first of those in line that may go to the gate and can; clear away the dead before it."""
+        for entry in line.candidates(self.store, waiters, holders, self.capacity):
             if self._is_dead(QUEUED, entry):
                 self._clear(QUEUED, entry)
             elif not liveness.is_stopped(self.store, QUEUED, entry):
-                # rename, then post: a waiter that wakes first must find its record in gate/, or it sleeps on (INV-5)
-                self.store.move(entry, QUEUED, GATE)
-                self.turns.post(ticket)
-                return
+                return entry
+        return None
+
+    def _eligible(self, state: str, entry: Entry, holders: list[Entry]) -> bool:
+        return line.eligible(self.store, state, entry, holders, self.capacity)
 
     # What happens beside a client's own steps.
 
@@ -306,12 +339,17 @@ class Pool:
                 self._restore(claim)
 
     def _listed(self, claim: Claim) -> bool:
-        states = (HOLDING,) if claim.slot else (GATE, QUEUED)
-        return any(self.store.has(state, claim.entry) for state in states)
+        if claim.slot:
+            return self.store.has(HOLDING, claim.entry)
+        in_line = claim.entry._replace(reserved=0)
+        return any(self.store.has(*place) for place in ((GATE, claim.entry), (QUEUED, in_line), (GATE, in_line)))
 
     def _restore(self, claim: Claim) -> None:
         if claim.record is None:
             return
+        for entry in [] if claim.slot else self.store.entries(QUEUED):
+            if entry.ticket == claim.ticket and entry.by:
+                raise Superseded(claim.label, entry.by, self._pid_of(entry.by))
         folder, resets = self.store.era
         if claim.slot and folder == claim.era[0] and resets != claim.era[1]:
             claim.evicted = True
@@ -319,12 +357,13 @@ class Pool:
         old, fields = claim.record, dict(claim.record.fields)
         if claim.slot:
             taken = [entry.slot for entry in self.store.entries(HOLDING)]
-            claim.slot = policy.lowest_free_slot(taken) if claim.slot in taken else claim.slot
+            slot = policy.lowest_free_slot(taken) if claim.slot in taken else claim.slot
+            claim.entry = claim.entry._replace(slot=slot)
         # the new file's beacon is ours alone, the build has the old one: count the build by its process
         if claim.holder:
             fields["kind"] = "pid"
         elif claim.slot:
-            fields |= _as_process(fields.get("command_pid"))
+            fields |= as_process(fields.get("command_pid"))
         claim.record = self.store.draft(fields)
         self.store.publish(claim.record, HOLDING if claim.slot else QUEUED, claim.entry)
         self.store.skip_tickets(claim.ticket)
@@ -332,8 +371,15 @@ class Pool:
         self.recover()
         self.call_next()
 
+    def _pid_of(self, ticket: int) -> int:
+        for state in (QUEUED, GATE, HOLDING):
+            for entry in self.store.entries(state):
+                if entry.ticket == ticket and (found := liveness.identity(self.store.read(state, entry))):
+                    return found.pid
+        return 0
+
     def _reopen(self) -> None:
-        capacity = self._wanted or self.capacity
+        capacity = self.capacity if self._wanted is None else self._wanted
         fresh = Pool.open(self.name, os.path.dirname(self.store.path), capacity, group=self.store.group)
         self.close()
         self.store, self.gate, self.turns, self._wanted = fresh.store, fresh.gate, fresh.turns, fresh._wanted
@@ -342,6 +388,20 @@ class Pool:
         """Make *capacity* the pool's, for those who wait already too. Running builds are never stopped for it."""
         self._wanted = capacity
         self.tidy(patience)
+
+    def drain(self, drain: Drain | None, patience: Patience) -> None:
+        """Admit nobody from now on, or (None) go on admitting. Running builds are never stopped for it."""
+        with self._mutex(patience):
+            self.store.drain = drain
+            self.recover(sweep=True)
+            self.call_next()
+
+    def allow_priority(self, lowest: int, patience: Patience) -> None:
+        """Let everybody in the pool ask for a priority from *lowest* on. Raises Foreign (77): its owner says that."""
+        with self._mutex(patience):
+            if lowest != self.store.lowest_priority:
+                self.store.require_owner()
+                self.store.lowest_priority = lowest
 
     def share(self, group: int | None, patience: Patience) -> None:
         """Let *group* (gid) use the pool too, or only its owner. Raises Foreign (77) for others than owner and root."""
@@ -370,7 +430,10 @@ class Pool:
     @property
     def capacity(self) -> int:
         """The number of slots, N."""
-        return self.store.capacity or self._wanted or 1
+        found = self.store.capacity
+        if found is None:
+            found = self._wanted
+        return 1 if found is None else found
 
     # Helpers of the steps.
 
@@ -401,7 +464,8 @@ class Pool:
     def _amiss(self) -> bool:
         """Look without the mutex whether a recover has anything to do; a wrong yes costs one for nothing."""
         holding = self.store.entries(HOLDING)
-        return policy.units_to_post(len(holding), self._allowed(), self.gate.value) != 0 or any(
+        taken = policy.units(holding) + sum(entry.reserved for entry in self.store.entries(GATE))
+        return policy.units_to_post(taken, self._allowed(), self.gate.value) != 0 or any(
             self._is_dead(HOLDING, entry) for entry in holding
         )
 
@@ -445,15 +509,3 @@ def _open_existing(name: str, store: Store, *, repair: bool) -> Semaphore | None
     if gate and store.group is not None:
         give(name, store.mode, store.group)  # again: its maker may have died before that
     return gate
-
-
-def _stamp(event: str) -> dict[str, str]:
-    """Return the time of *event* on the wall clock, for people, and on the monotonic one, for spans."""
-    return {event: f"{time.time():.3f}", f"{event}_mono": f"{time.monotonic():.3f}"}
-
-
-def _as_process(pid: str | None) -> dict[str, str]:
-    try:
-        return {"kind": "pid", "process": str(process.identify(int(pid or "")))}
-    except (ValueError, OSError):
-        return {}

@@ -14,6 +14,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from ipclock.messages import _
+from ipclock.process import user_name
+from ipclock.snapshot import printable
 
 if TYPE_CHECKING:
     from ipclock.snapshot import Holder, Snapshot
@@ -86,26 +88,39 @@ def pid_of(holder: Holder) -> str:
     return str(holder.command_pid or holder.pid or "?")
 
 
-def waiting_line(snapshot: Snapshot, waited: float, limit: float, position: int) -> str:
-    """Return the line that says for how long a build has waited, how long it still will, and for whom."""
+def waiting_line(snapshot: Snapshot, waited: float, limit: float, position: int, reasons: list[str]) -> str:
+    """Return the line that says for how long a build has waited, how long it still will, for whom, and why else."""
     seconds = int(waited)
     text = _("⏳ waiting ({waited}/{limit} s, left: {left} s, builds: {held}/{capacity})").format(
         waited=seconds,
         limit=f"{limit:g}",
         left=f"{max(0, limit - seconds):g}",
-        held=len(snapshot.holders),
+        held=snapshot.taken,
         capacity=snapshot.capacity,
     )
-    return text + " · " + standing(snapshot, position)
+    return text + " · " + standing(snapshot, position, reasons)
 
 
-def standing(snapshot: Snapshot, position: int) -> str:
-    """Return the place in line and who holds the slots, since when."""
-    parts = [_("place {position} in line").format(position=position)]
+def standing(snapshot: Snapshot, position: int, reasons: list[str]) -> str:
+    """Return the place in line, why else it waits, and who holds the slots, since when."""
+    parts = [_("place {position} in line").format(position=position), *reasons]
     if snapshot.drained:
-        parts.append(_("drained"))
+        parts.append(drained(snapshot))
     parts += [f"{holder.label} (PID: {pid_of(holder)}, {span(holder.held_s or 0)})" for holder in snapshot.holders]
     return " · ".join(parts)
+
+
+def drained(snapshot: Snapshot) -> str:
+    """Return on whose word no build is started, why, and until when."""
+    if snapshot.drain is None:
+        return _("drained: MAX_PARALLEL_BUILDS=0")
+    parts = [_("drained")]
+    if snapshot.drain.uid is not None:
+        parts[0] = _("drained by {user}").format(user=user_name(snapshot.drain.uid))
+    if snapshot.drain.until is not None:
+        end = time.localtime(time.time() + snapshot.drain.until - time.monotonic())
+        parts[0] += _(" until {time}").format(time=time.strftime("%H:%M", end))
+    return ": ".join(parts + [printable(snapshot.drain.reason)] * bool(snapshot.drain.reason))
 
 
 class Progress:
@@ -126,15 +141,16 @@ class Progress:
         """Return whether `waiting` would look at the pool now: once a second is enough for a reader."""
         return not self._quiet and time.monotonic() - self._looked_at >= REWRITE_S
 
-    def waiting(self, snapshot: Snapshot, position: int) -> None:
-        """Show that the build waits."""
+    def waiting(self, snapshot: Snapshot, position: int, reasons: list[str]) -> None:
+        """Show that the build waits, and the *reasons* besides those who hold the slots."""
         now = self._looked_at = time.monotonic()
-        text = waiting_line(snapshot, now - self._begun, self._limit, position)
+        text = waiting_line(snapshot, now - self._begun, self._limit, position, reasons)
         if self._terminal:
             self._rewrite(text)
             return
         # what changed is told at once, the clock alone only at the interval
-        change = f"{position} {[(holder.ticket, holder.state) for holder in snapshot.holders]} {snapshot.capacity}"
+        holders = [(holder.ticket, holder.state) for holder in snapshot.holders]
+        change = f"{position} {holders} {snapshot.capacity} {snapshot.drained} {len(reasons)}"
         if change != self._written or now - self._written_at >= self._interval:
             _write_at_once(text[:MAX_LINE] + "\n")
             self._written, self._written_at = change, now

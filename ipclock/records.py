@@ -8,11 +8,13 @@ Guarantees: a record's state is the folder that it lies in, and changes by one r
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from ipclock.entry import parse
 from ipclock.errors import BadValue, from_os
 from ipclock.folder import FILE_FLAGS, HOLDING, NEW, SAFE_FLAGS, STATES, Folder
 from ipclock.locks import is_locked, is_writable, out_of_the_way, try_lock, unlock
@@ -20,23 +22,15 @@ from ipclock.locks import is_locked, is_writable, out_of_the_way, try_lock, unlo
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ipclock.entry import Entry
+
 MAX_RECORD_BYTES = 4096  # one page: a finished record can be appended to even when the file system is full
 DRAFT_GRACE_S = 60.0
 # the two beacons of a record, a byte each: who waits and who holds need not be the same process (`acquire --fd`), and
 # the rename into holding/ is what makes the other one count
 WAITER_BYTE, HOLDER_BYTE = 0, 1
-
-
-class Entry(NamedTuple):
-    """A record by its name: the ticket, and the slot while it lies in `holding/` (else 0)."""
-
-    ticket: int
-    slot: int = 0
-
-    @property
-    def file(self) -> str:
-        """The record's file name: `17`, or `17.2` for ticket 17 in slot 2."""
-        return f"{self.ticket}.{self.slot}" if self.slot else str(self.ticket)
+_HIGHEST_NICE = -20  # the file counts from there: its numbers have no sign
+_SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
 
 class Record(NamedTuple):
@@ -54,11 +48,12 @@ class Record(NamedTuple):
         return kind if kind in ("fd", "pid") else ""
 
 
-def _entry(name: str) -> Entry | None:
-    ticket, dot, slot = name.partition(".")
-    if not (name.isascii() and ticket.isdigit() and len(name) < 40 and (slot.isdigit() if dot else not slot)):
-        return None
-    return Entry(int(ticket), int(slot or 0))
+class Drain(NamedTuple):
+    """Why no build is started: `reason` in words, the `uid` of who wants it so, `until` on time.monotonic()'s clock."""
+
+    reason: str = ""
+    uid: int | None = None
+    until: float | None = None
 
 
 class OwnRecord:
@@ -145,6 +140,16 @@ class Store(Folder):
         self._write_number("capacity", value)
 
     @property
+    def lowest_priority(self) -> int:
+        """The lowest priority, nice(1) says the most favourable, that others than root may ask for."""
+        found = self._number("priority")
+        return 0 if found is None else found + _HIGHEST_NICE
+
+    @lowest_priority.setter
+    def lowest_priority(self, value: int) -> None:
+        self._write_number("priority", value - _HIGHEST_NICE)
+
+    @property
     def epoch(self) -> int:
         """How many resets the pool has seen."""
         return self._number("epoch") or 0
@@ -160,8 +165,44 @@ class Store(Folder):
 
     @property
     def drained(self) -> bool:
-        """Whether nobody is to be admitted: the file `drained` exists."""
-        return os.access("drained", os.F_OK, dir_fd=self._root, follow_symlinks=False)
+        """Whether nobody is to be admitted."""
+        return self.drain is not None
+
+    @property
+    def drain(self) -> Drain | None:
+        """Who keeps builds from being started, and why; None if nobody does, or no longer.
+
+        What cannot be read or understood keeps them from it all the same.
+        """
+        try:
+            fd = os.open("drained", os.O_RDONLY | SAFE_FLAGS, dir_fd=self._root)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            return Drain()
+        try:
+            status = os.fstat(fd)
+            fields = _parse(os.read(fd, MAX_RECORD_BYTES)) if stat.S_ISREG(status.st_mode) else {}
+        finally:
+            os.close(fd)
+        uid, until = fields.get("uid", ""), fields.get("until", "")
+        found = Drain(
+            reason=fields.get("reason", ""),
+            uid=int(uid) if uid.isascii() and uid.isdigit() and len(uid) < 10 else status.st_uid,
+            until=float(until) if _SECONDS.fullmatch(until) else None,
+        )
+        return None if found.until is not None and found.until <= time.monotonic() else found
+
+    @drain.setter
+    def drain(self, value: Drain | None) -> None:
+        if value is None:
+            with suppress(FileNotFoundError):
+                os.unlink("drained", dir_fd=self._root)
+            return
+        fields = {key: text for key, text in value._asdict().items() if text is not None}
+        record = self.draft({key: str(text) for key, text in fields.items()})
+        os.rename(record.draft, "drained", src_dir_fd=self._fds[NEW], dst_dir_fd=self._root)
+        record.close()
 
     @property
     def settled(self) -> bool:
@@ -190,7 +231,7 @@ class Store(Folder):
     def entries(self, state: str) -> list[Entry]:
         """Return the records in a state folder in order of their tickets; other names there are nobody's."""
         try:
-            found = map(_entry, os.listdir(self._fds[state]))
+            found = map(parse, os.listdir(self._fds[state]))
         except OSError as error:
             raise from_os(error, self.path) from None
         return sorted(entry for entry in found if entry and bool(entry.slot) == (state == HOLDING))
@@ -249,9 +290,9 @@ class Store(Folder):
         """Rename a draft into a state folder."""
         self._rename(record.draft, NEW, entry.file, state)
 
-    def move(self, entry: Entry, state: str, to: str, slot: int = 0) -> Entry:
-        """Rename a record into another state folder, with its slot if that is `holding/`; return its entry there."""
-        moved = Entry(entry.ticket, slot)
+    def move(self, entry: Entry, state: str, to: str, *, slot: int = 0, reserved: int = 0, by: int = 0) -> Entry:
+        """Rename a record, into another state folder or for a change of what its name says; return its entry there."""
+        moved = entry._replace(slot=slot, reserved=reserved, by=by)
         self._rename(entry.file, state, moved.file, to)
         return moved
 

@@ -9,22 +9,24 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from ipclock import liveness, policy, process
-from ipclock.folder import GATE, HOLDING, QUEUED
+from ipclock import line, liveness, policy, process
+from ipclock.folder import GATE, HOLDING
 
 if TYPE_CHECKING:
-    from ipclock.records import Entry, Record, Store
+    from ipclock.entry import Entry
+    from ipclock.records import Drain, Record, Store
 
 
 class Holder(NamedTuple):
     """Who has a slot. `since` is in seconds of the epoch, `held_s` in seconds; None where the record is damaged.
 
     `pid` is the supervisor's (or the script's), `command_pid` the build's. `state`: running, orphaned, stopped or
-    unknown. `processes` are those that keep an orphan's beacon.
+    unknown. `processes` are those that keep an orphan's beacon. It takes `slots` of the pool, the first one `slot`.
     """
 
     ticket: int
     slot: int
+    slots: int
     label: str
     pid: int | None
     command_pid: int | None
@@ -36,10 +38,17 @@ class Holder(NamedTuple):
 
 
 class Waiter(NamedTuple):
-    """Who stands in line, `position` from 1. Times as in `Holder`; `timeout_s` is how long it is ready to wait."""
+    """Who stands in line, `position` from 1. Times as in `Holder`; `timeout_s` is how long it is ready to wait.
+
+    It wants so many `slots`. `held_back` says what lets later ones pass it: "label" (as many of it run as may), "size"
+    (it wants more slots than there are), or "".
+    """
 
     ticket: int
     position: int
+    slots: int
+    priority: int
+    held_back: str
     label: str
     pid: int | None
     user: str
@@ -50,27 +59,34 @@ class Waiter(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """The pool `name` with `capacity` slots, of which `free` can be had; `drained`: none is given now."""
+    """The pool `name` with `capacity` slots, of which `taken` are; `free` can be had.
+
+    `drained`: none is given now; `drain` says on whose word, unless the capacity is 0.
+    """
 
     name: str
     capacity: int
+    taken: int
     free: int
     drained: bool
+    drain: Drain | None
     holders: list[Holder]
     waiters: list[Waiter]
 
 
 def take(store: Store, name: str, *, waiters: bool = True) -> Snapshot:
     """Read the pool. Without *waiters* the line is left out, which spares reading its records."""
-    capacity, drained = store.capacity or 1, store.drained
+    capacity, drain = 1 if store.capacity is None else store.capacity, store.drain
     held = holders(store)
-    free = max(0, policy.limit(capacity, drained) - len(held))
-    return Snapshot(name, capacity, free, drained, held, _waiters(store) if waiters else [])
+    taken = sum(holder.slots for holder in held)
+    free = max(0, policy.limit(capacity, drain is not None) - taken)
+    in_line = _waiters(store, capacity) if waiters else []
+    return Snapshot(name, capacity, taken, free, drain is not None or capacity == 0, drain, held, in_line)
 
 
 def empty(name: str, capacity: int) -> Snapshot:
     """Return what a pool that nobody has made yet would show."""
-    return Snapshot(name, capacity, capacity, False, [], [])
+    return Snapshot(name, capacity, 0, capacity, capacity == 0, None, [], [])
 
 
 def holders(store: Store) -> list[Holder]:
@@ -81,7 +97,9 @@ def holders(store: Store) -> list[Holder]:
 
 def place(store: Store, ticket: int) -> int:
     """Return the place in line of a waiter, from 1."""
-    return 1 + sum(entry.ticket < ticket for state in (GATE, QUEUED) for entry in store.entries(state))
+    ranks = [policy.rank(entry) for _, entry in line.waiting(store)]
+    own = next((rank for rank in ranks if rank[1] == ticket), (0, ticket))
+    return 1 + sum(rank < own for rank in ranks)
 
 
 NESTED = "0"  # what `acquire` prints as the ticket where the slot is that of a build around it
@@ -128,6 +146,7 @@ def _holder(store: Store, entry: Entry) -> Holder | None:
     return Holder(
         ticket=entry.ticket,
         slot=entry.slot,
+        slots=entry.units,
         label=_label(record),
         pid=bound.pid if bound else None,
         command_pid=command,
@@ -139,10 +158,10 @@ def _holder(store: Store, entry: Entry) -> Holder | None:
     )
 
 
-def _waiters(store: Store) -> list[Waiter]:
-    entries = [(entry, GATE) for entry in store.entries(GATE)] + [(entry, QUEUED) for entry in store.entries(QUEUED)]
+def _waiters(store: Store, capacity: int) -> list[Waiter]:
+    holding = store.entries(HOLDING)
     found: list[Waiter] = []
-    for entry, state in entries:
+    for state, entry in sorted(line.waiting(store), key=lambda place: policy.rank(place[1])):
         record = store.read(state, entry)
         if record is None or liveness.verdict(store, state, entry) == policy.DEAD:
             continue
@@ -151,6 +170,9 @@ def _waiters(store: Store) -> list[Waiter]:
             Waiter(
                 ticket=entry.ticket,
                 position=len(found) + 1,
+                slots=entry.units,
+                priority=entry.priority,
+                held_back=line.held_back(store, state, entry, holding, capacity),
                 label=_label(record),
                 pid=bound.pid if bound else None,
                 user=_user(record),

@@ -71,7 +71,7 @@ def test_no_slot_in_time_is_an_error_with_data(world: World) -> None:
 
 def test_a_wrong_value_is_an_error_that_says_what_is_expected(world: World) -> None:
     with pytest.raises(ipclock.BadValue, match="whole number"):
-        ipclock.slot("a", name=world.name, max_parallel_builds=0)
+        ipclock.slot("a", name=world.name, max_parallel_builds=-1)
     with pytest.raises(ipclock.BadValue, match="printable"):
         ipclock.slot("a\n", name=world.name)
 

@@ -9,18 +9,19 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ipclock"
 LAYERS = (
-    "errors messages config locks policy folder",
-    "records semaphore process",
-    "liveness patience",
+    "errors messages config locks folder entry",
+    "records semaphore process policy",
+    "liveness patience claim line",
     "pool snapshot",
     "supervise progress api",
+    "waiting",
     "cli commands",
     "__main__",
 )
 SIZES = """
-    cli 250  supervise 250  progress 220  api 120  pool 470  snapshot 200  liveness 100  patience 100  records 350
-    folder 270  semaphore 260  process 270  policy 200  locks 100  config 370  messages 120  errors 320
-    commands.__init__ 140  __main__ 20
+    cli 250  supervise 260  progress 230  api 120  pool 520  snapshot 220  liveness 100  patience 100  records 400
+    folder 270  semaphore 260  process 270  policy 200  locks 100  config 440  messages 120  errors 370
+    commands.__init__ 140  commands.status 140  __main__ 20
 """
 LINES = dict(zip(SIZES.split()[::2], map(int, SIZES.split()[1::2]), strict=True))
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

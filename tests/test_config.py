@@ -27,6 +27,12 @@ SOURCES: dict[str, tuple[tuple[str, Any], tuple[str, Any], tuple[str, Any], Any]
     "BUILD_TIMEOUT": (("1m", 60.0), ("2", 2.0), ("3.5", 3.5), 600.0),
     "LOCK_DIR": (("/o", "/o"), ("/e", "/e"), ("/f", "/f"), "/dev/shm"),
     "SEMAPHORE_NAME": (("/o", "/o"), ("e", "/e"), ("/f", "/f"), "/oracle-build"),
+    "BUILD_SLOTS": (("2", 2), ("3", 3), ("4", 4), 1),
+    "MAX_PER_LABEL": (("2", 2), ("3", 3), ("4", 4), None),
+    "BUILD_PRIORITY": (("-20", -20), ("19", 19), ("-1", -1), 0),
+    "PRIORITY_MIN": (("-20", -20), ("19", 19), ("-1", -1), None),
+    "MEMORY": (("3G", 3 << 30), ("auto", "auto"), ("1.5M", 3 << 19), None),
+    "MIN_FREE_MEMORY": (("3g", 3 << 30), ("1KiB", 1024), ("7", 7), None),
     "LOCK_MODE": (("0660", 0o660), ("600", 0o600), ("660", 0o660), None),
     "LOCK_GROUP": (("0", 0), ("root", 0), ("54400", 54400), None),
     "LEFTOVERS": (("kill", "kill"), ("wait", "wait"), ("release", "release"), "release"),
@@ -172,14 +178,14 @@ def test_only_a_capacity_that_the_file_gave_is_watched(file: Path) -> None:
 # What a value may be
 
 
-@pytest.mark.parametrize(("text", "value"), [("1", 1), ("2", 2), ("1000", 1000), ("07", 7)])
+@pytest.mark.parametrize(("text", "value"), [("0", 0), ("1", 1), ("2", 2), ("1000", 1000), ("07", 7)])
 def test_a_capacity_is_a_whole_number_up_to_1000(text: str, value: int) -> None:
     assert config.capacity(text) == value
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0", "0000", "-1", "+1", "1001", "1000000000000", "x", "1.0", "1e2", " 1", "1 ", "1_0", "٣", "²", "0x1"],
+    ["", "00000", "-1", "+1", "1001", "1000000000000", "x", "1.0", "1e2", " 1", "1 ", "1_0", "٣", "²", "0x1"],
 )
 def test_any_other_capacity_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="whole number"):
@@ -267,7 +273,7 @@ def test_any_other_folder_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["staging", "Staging Deployment", KOREAN, "🚀 app", "a=b", "-", "x" * 255, "배" * 85])
 def test_a_label_is_printable_text(text: str) -> None:
-    assert config.checked_label(text) == text
+    assert config.checked(config.label, text, "LABEL") == text
 
 
 @pytest.mark.parametrize(
@@ -275,7 +281,7 @@ def test_a_label_is_printable_text(text: str) -> None:
 )
 def test_any_other_label_is_a_usage_error(text: str) -> None:
     with pytest.raises(BadValue) as caught:
-        config.checked_label(text)
+        config.checked(config.label, text, "LABEL")
 
     # the message itself must be fit to be shown
     assert (caught.value.status, str(caught.value).isprintable()) == (2, True)
@@ -462,7 +468,8 @@ def test_a_change_of_the_capacity_is_told_once(replace: Callable[[Path, str], No
 
 
 @pytest.mark.parametrize(
-    "content", ["", "MAX_PARALLEL_BUILDS=", "MAX_PARALLEL_BUILDS='2", "MAX_PARALLEL_BUILDS=0", "MAX", "BUILD_TIMEOUT=5"]
+    "content",
+    ["", "MAX_PARALLEL_BUILDS=", "MAX_PARALLEL_BUILDS='2", "MAX_PARALLEL_BUILDS=-1", "MAX", "BUILD_TIMEOUT=5"],
 )
 def test_a_half_written_file_changes_nothing_until_it_is_whole(content: str, file: Path) -> None:
     file.write_text("MAX_PARALLEL_BUILDS=1\n")

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from ipclock import policy
+from ipclock.entry import Entry
 from ipclock.policy import ALIVE, DEAD, UNKNOWN
 
 ANY = (True, False, None)
@@ -61,20 +62,12 @@ def test_a_drained_pool_allows_nobody(capacity: int) -> None:
 
 
 @steady
-@given(held=counts, allowed=counts)
-def test_one_more_is_admitted_only_below_the_limit(held: int, allowed: int) -> None:
-    assert policy.may_admit(held, allowed) == (held + 1 <= allowed)
+@given(held=counts, wanted=some.integers(1, 1000), allowed=counts)
+def test_a_build_is_admitted_only_if_all_its_units_fit(held: int, wanted: int, allowed: int) -> None:
+    reserved = policy.units_to_reserve(held, wanted, allowed)
 
-
-@steady
-@given(held=counts, ahead=counts, allowed=counts)
-def test_a_slot_is_due_at_once_if_all_those_ahead_get_one_too(held: int, ahead: int, allowed: int) -> None:
-    served = held
-    for _ in range(ahead + 1):  # those ahead, then the one who asks
-        fits = policy.may_admit(served, allowed)
-        served += fits
-
-    assert policy.due_at_once(held, ahead, allowed) == fits
+    assert policy.may_admit(held, wanted, allowed) == (held + wanted <= allowed) == (reserved == wanted)
+    assert (0 <= reserved <= wanted, held + reserved <= max(held, allowed)) == (True, True)
 
 
 @steady
@@ -93,11 +86,118 @@ def test_the_lowest_slot_that_nobody_has_is_given(taken: set[int]) -> None:
     assert (slot in taken, set(range(1, slot)) <= taken) == (False, True)
 
 
+# The line
+
+
 @steady
-@given(some.permutations(range(1, 30)))
-def test_waiters_are_called_in_the_order_of_their_tickets(tickets: list[int]) -> None:
-    assert policy.in_order(tickets) == list(range(1, 30))
+@given(some.permutations(range(1, 30)), some.integers(-20, 19))
+def test_within_a_priority_waiters_are_called_in_the_order_of_their_tickets(tickets: list[int], priority: int) -> None:
+    ordered = policy.in_order([Entry(ticket, priority=priority) for ticket in tickets])
+
+    assert [entry.ticket for entry in ordered] == list(range(1, 30))
 
 
-def test_tickets_are_compared_as_numbers_not_as_text() -> None:
-    assert policy.in_order([10, 9, 100]) == [9, 10, 100]
+def test_a_step_of_priority_is_worth_ten_places() -> None:
+    waiters = [Entry(1, priority=1), *(Entry(ticket) for ticket in range(2, 14)), Entry(14, priority=-1)]
+
+    ordered = [entry.ticket for entry in policy.in_order(waiters)]
+
+    # the last one passes those that came up to ten places before it; the first one lets as many pass
+    assert ordered == [2, 3, 4, 14, 5, 6, 7, 8, 9, 10, 1, 11, 12, 13]
+
+
+@pytest.mark.parametrize(
+    ("limit", "holders", "expected"),
+    [
+        (1, [], True),
+        (1, [("a", 0)], False),
+        (1, [("b", 1)], True),
+        (2, [("a", 2)], True),
+        (2, [("a", 2), ("a", 2)], False),
+        (2, [("a", 1)], False),  # it asked to be alone
+        (0, [("a", 1)], False),
+        (0, [("a", 0), ("a", 0)], True),
+    ],
+)
+def test_the_lowest_limit_of_a_label_counts(limit: int, holders: list[tuple[str, int]], expected: bool) -> None:
+    beside = [(Entry(number, limit=its), key) for number, (key, its) in enumerate(holders)]
+
+    assert policy.has_room_for_label(Entry(9, limit=limit), "a", beside) == expected
+
+
+class Line:
+    """The queue as the rules want it, with builds that end when they are told to: no processes, no files."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.labels: dict[int, str] = {}
+        self.waiting: list[Entry] = []
+        self.running: list[Entry] = []
+        self.overtaken: dict[int, int] = {}
+
+    def arrive(self, units: int, priority: int, label: str, limit: int) -> None:
+        ticket = len(self.labels) + 1
+        self.labels[ticket] = label
+        self.waiting.append(Entry(ticket, units=units, priority=priority, limit=limit))
+        self.admit()
+
+    def end(self, number: int) -> None:
+        if self.running:
+            del self.running[number % len(self.running)]
+            self.admit()
+
+    def may_go(self, entry: Entry) -> bool:
+        beside = [(holder, self.labels[holder.ticket]) for holder in self.running]
+        fits = entry.units <= self.capacity
+        return fits and policy.has_room_for_label(entry, self.labels[entry.ticket], beside)
+
+    def admit(self) -> None:
+        """Admit the first that may go as long as it fits, and see that every promise holds."""
+        while first := next(filter(self.may_go, policy.in_order(self.waiting)), None):
+            if not policy.may_admit(policy.units(self.running), first.units, self.capacity):
+                break
+            for other in self.waiting:
+                assert not (self.may_go(other) and policy.rank(other) < policy.rank(first)), "overtaken"
+                if other.ticket < first.ticket and self.may_go(other):
+                    self.overtaken[other.ticket] = self.overtaken.get(other.ticket, 0) + 1
+            self.waiting.remove(first)
+            self.running.append(first)
+            self.check()
+
+    def check(self) -> None:
+        assert policy.units(self.running) <= self.capacity, "more than N"
+        for holder in self.running:
+            label = self.labels[holder.ticket]
+            beside = [other for other in self.running if self.labels[other.ticket] == label]
+            assert not holder.limit or len(beside) <= holder.limit, "more of a label than may be"
+
+
+arrivals = some.tuples(some.integers(1, 4), some.integers(-20, 19), some.sampled_from("abc"), some.integers(0, 2))
+events = some.lists(some.one_of(arrivals, some.integers(0, 9)), max_size=60)
+
+
+@steady
+@given(some.integers(1, 4), events)
+def test_whoever_comes_and_ends_in_any_order_the_promises_hold_and_nobody_starves(
+    capacity: int, story: list[tuple[int, int, str, int] | int]
+) -> None:
+    line = Line(capacity)
+    for event in story:
+        line.end(event) if isinstance(event, int) else line.arrive(*event)
+        first = next(filter(line.may_go, policy.in_order(line.waiting)), None)
+        # work-conserving: the first that may go waits for nothing but units
+        assert not first or not policy.may_admit(policy.units(line.running), first.units, capacity)
+    while line.running:
+        line.end(0)
+
+    assert [entry for entry in line.waiting if entry.units <= capacity] == []
+    assert all(count <= policy.PLACES * 39 for count in line.overtaken.values())
+
+
+@steady
+@given(some.integers(-20, 19), some.integers(-20, 19))
+def test_nobody_is_overtaken_by_one_that_comes_late_enough(own: int, others: int) -> None:
+    waiter = Entry(1000, priority=own)
+    late = Entry(1000 + policy.PLACES * max(0, own - others) + 1, priority=others)
+
+    assert policy.rank(waiter) < policy.rank(late)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ipclock.entry import Entry
 from ipclock.errors import BadValue, Foreign, IpclockError, NoPool
 from ipclock.folder import GATE, HOLDING, NEW, NUMBERS, QUEUED, STATES
-from ipclock.records import Entry, OwnRecord, Store
+from ipclock.records import OwnRecord, Store
 from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root, sysctl
 
 if TYPE_CHECKING:
@@ -514,7 +515,7 @@ def test_a_record_moves_by_one_rename_and_gets_its_slot(store: Store) -> None:
     record(store, 3)
 
     at_gate = store.move(Entry(3), QUEUED, GATE)
-    held = store.move(at_gate, GATE, HOLDING, 2)
+    held = store.move(at_gate, GATE, HOLDING, slot=2)
 
     assert (held, [store.entries(state) for state in (QUEUED, GATE, HOLDING)], store.beacon(HOLDING, held)) == (
         Entry(3, 2),
@@ -543,7 +544,7 @@ def test_in_the_queue_the_waiter_counts_and_with_a_slot_the_holder(store: Store,
 
     own.close()  # the waiter ends; the script has its file open still
     lit.append(store.beacon(QUEUED, Entry(1)))
-    store.move(Entry(1), QUEUED, HOLDING, 1)
+    store.move(Entry(1), QUEUED, HOLDING, slot=1)
     lit.append(store.beacon(HOLDING, Entry(1, 1)))
     os.close(script)
 

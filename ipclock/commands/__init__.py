@@ -1,27 +1,19 @@
-"""The commands, one file each, and what several of them share: their common options and the way to a slot."""
+"""The commands, one file each, and the options that several of them share."""
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
-from ipclock import config
 from ipclock.messages import _
-from ipclock.patience import Patience
 from ipclock.pool import Pool
-from ipclock.progress import Progress, say
-from ipclock.snapshot import NESTED, encloses_us, place, take
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
-    from collections.abc import Callable
+    from argparse import ArgumentParser
 
     from ipclock.config import Settings
-    from ipclock.pool import Claim
 
 MUTEX_PATIENCE_S = 10.0  # how long a command that does not wait for a slot waits for the pool's mutex
-DUE_PATIENCE_S = 10.0  # how long -n goes through the gate for a slot that is due to it
 
 
 def add_pool_options(parser: ArgumentParser) -> None:
@@ -65,6 +57,24 @@ def add_wait_options(parser: ArgumentParser) -> None:
     how_much.add_argument("-v", "--verbose", action="store_true", help=_("tell ticket, slot and length of the wait"))
 
 
+def add_queue_options(parser: ArgumentParser) -> None:
+    """Add the options about the place in line and what may run beside the build."""
+    group = parser.add_argument_group(_("queue"))
+    group.add_argument("--slots", dest="BUILD_SLOTS", metavar="W", help=_("take W slots (1)"))
+    group.add_argument(
+        "--per-label", dest="MAX_PER_LABEL", metavar="N", help=_("at most N builds of this label at once")
+    )
+    group.add_argument(
+        "--priority", dest="BUILD_PRIORITY", metavar="P", help=_("-20 (first) to 19 (last), as nice(1) has it (0)")
+    )
+    group.add_argument(
+        "--supersede", action="store_true", help=_("older builds of this label that still wait leave with exit 76")
+    )
+    group.add_argument(
+        "--memory", dest="MEMORY", metavar="SIZE", help=_("wait until SIZE is free, or as much as before (auto)")
+    )
+
+
 def ticket(text: str) -> int:
     """Return the ticket that an argument says."""
     if not (text.isascii() and text.isdigit() and len(text) < 20):
@@ -87,49 +97,3 @@ def open_pool(settings: Settings, *, repair: bool = False) -> Pool:
         group=settings.shared_with,
         repair=repair,
     )
-
-
-def is_nested(pool: Pool) -> bool:
-    """Return whether a build around us holds a slot of this pool: waiting for another could wait for ever."""
-    held = config.held_slot()
-    if held is None:
-        return False
-    if held[0] not in ("", pool.name):
-        # the innermost build is of another pool, but one around that may be of ours
-        return encloses_us(pool.store, NESTED)
-    if encloses_us(pool.store, held[1]):
-        return True
-    text = _("ipclock: warning: IPCLOCK_TICKET={ticket} holds no slot around this process; ignored")
-    say(text.format(ticket=ascii(held[1])))
-    return False
-
-
-def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, check: Callable[[], None]) -> None:
-    """Wait for a slot on behalf of a person, with the waiting line, until the claim holds one.
-
-    *check* raises to stop waiting. A change of the capacity in the settings file is taken over meanwhile.
-    """
-    limit = settings.build_timeout
-    block = not args.nonblock and limit > 0
-    progress = Progress(
-        limit,
-        quiet=args.quiet,
-        interval=settings.progress_interval,
-        terminal=sys.stderr is not None and sys.stderr.isatty() and not config.plain_terminal(),
-    )
-    file = config.CapacityFile(settings)
-
-    def on_wait(ticket: int) -> None:
-        if (capacity := file.changed()) is not None:
-            pool.resize(capacity, patience)
-        if block and progress.due():
-            progress.waiting(take(pool.store, pool.name, waiters=False), place(pool.store, ticket))
-
-    patience = Patience(limit if block else DUE_PATIENCE_S, check, on_wait, progress.stuck)
-    try:
-        pool.acquire(claim, patience, block=block)
-    finally:
-        progress.clear()
-    if args.verbose:
-        progress.details(claim.ticket, claim.slot)
-    progress.acquired(claim.label, claim.held, pool.capacity)

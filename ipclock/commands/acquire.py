@@ -6,10 +6,9 @@ import os
 from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
-from ipclock import commands, config, process, supervise
+from ipclock import commands, config, process, supervise, waiting
 from ipclock.errors import N_, BadValue
 from ipclock.messages import _
-from ipclock.pool import Claim
 from ipclock.snapshot import NESTED
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ SUMMARY = N_("take a slot for the calling script; print its ticket")
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
     commands.add_wait_options(parser)
+    commands.add_queue_options(parser)
     parser.add_argument(
         "--fd",
         metavar="N",
@@ -44,7 +44,7 @@ def _number(text: str) -> int:
 
 def run(args: Namespace, settings: Settings) -> int:
     """Wait for the slot, bind it to the script and print the ticket on stdout."""
-    label = config.checked_label(args.label)
+    label = config.checked(config.label, args.label, "LABEL")
     pid = os.getppid() if args.pid is None else args.pid
     try:
         holder = process.identify(pid)
@@ -52,11 +52,11 @@ def run(args: Namespace, settings: Settings) -> int:
         raise BadValue("--pid", str(pid), N_("the PID of a living process"), usage=True) from None
     notices = supervise.Notices()
     pool = commands.open_pool(settings)
-    if commands.is_nested(pool):
+    if waiting.is_nested(pool):
         print(NESTED)
         return 0
-    claim = Claim(label, holder, args.fd)
-    commands.take_slot(pool, claim, args, settings, notices.check)
+    claim = waiting.claim_for(label, settings, holder, args.fd, supersede=args.supersede)
+    waiting.take_slot(pool, claim, args, settings, notices.check)
     try:
         notices.check()
         print(claim.ticket, flush=True)

@@ -23,6 +23,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--mode", dest="LOCK_MODE", metavar="MODE", help=_("0600: the pool is its owner's alone; 0660: a group's too")
     )
+    group.add_argument(
+        "--priority-min",
+        dest="PRIORITY_MIN",
+        metavar="P",
+        help=_("the lowest priority that others than root may ask for (0)"),
+    )
     group.add_argument("--group", dest="LOCK_GROUP", metavar="GROUP", help=_("the group that may use the pool"))
     commands.add_pool_options(parser)
 
@@ -36,6 +42,8 @@ def run(args: Namespace, settings: Settings) -> int:
     patience = Patience(commands.MUTEX_PATIENCE_S)
     if settings.lock_mode is not None or settings.lock_group is not None:
         pool.share(settings.shared_with, patience)
+    if settings.priority_min is not None:
+        pool.allow_priority(settings.priority_min, patience)
     pool.tidy(patience)
     print(pool.store.path)
     pool.close()

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from ipclock.config import Settings
+    from ipclock.entry import Entry
     from ipclock.pool import Pool
-    from ipclock.records import Entry, Record
+    from ipclock.records import Record
 
 SUMMARY = N_("force-unlock: take all slots back, or one")
 

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from ipclock import commands, progress, snapshot
+from ipclock import commands, process, progress, snapshot
 from ipclock.errors import N_, NoPool
 from ipclock.messages import _
 from ipclock.progress import pid_of, span
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from ipclock.config import Settings
-    from ipclock.snapshot import Holder, Snapshot
+    from ipclock.snapshot import Holder, Snapshot, Waiter
 
 SUMMARY = N_("show who builds and who waits")
 SCHEMA = 1
@@ -59,9 +59,15 @@ def as_json(now: Snapshot) -> dict[str, Any]:
     def plain_holder(holder: Holder) -> dict[str, Any]:
         return {**plain(holder), "processes": [process._asdict() for process in holder.processes]}
 
+    drain = now.drain and {
+        "reason": now.drain.reason,
+        "user": None if now.drain.uid is None else process.user_name(now.drain.uid),
+        "until": None if now.drain.until is None else _iso(time.time() + now.drain.until - time.monotonic()),
+    }
     return {
         "schema": SCHEMA,
         **now._asdict(),
+        "drain": drain,
         "holders": [plain_holder(holder) for holder in now.holders],
         "waiters": [plain(waiter) for waiter in now.waiters],
     }
@@ -75,13 +81,13 @@ def _iso(when: float) -> str:
 
 def text_lines(now: Snapshot) -> list[str]:
     """Return the snapshot as lines for people."""
-    counts = {"held": len(now.holders), "capacity": now.capacity}
+    counts = {"held": now.taken, "capacity": now.capacity}
     if now.holders:
         lines = [_("⏳ builds running: {held}/{capacity}").format(**counts)]
     else:
         lines = [_("✓ no build is running ({held}/{capacity})").format(**counts)]
     if now.drained:
-        lines.append(_("  drained: no build is started"))
+        lines.append(f"  {progress.drained(now)}")
     lines += [_holder_line(holder) for holder in now.holders]
     for holder in now.holders:
         lines += [f"      {row.pid}  {span(row.age_s)}  {snapshot.printable(row.command)}" for row in holder.processes]
@@ -90,6 +96,7 @@ def text_lines(now: Snapshot) -> list[str]:
     lines += [
         f"  {waiter.position}. [{_clock(waiter.since)}] {waiter.label} (PID: {waiter.pid or '?'})"
         + _(" waiting for {span}").format(span=span(waiter.waited_s or 0))
+        + _asks(waiter)
         for waiter in now.waiters
     ]
     return lines
@@ -103,6 +110,14 @@ def _holder_line(holder: Holder) -> str:
         "unknown": _(" unknown: its process cannot be seen from here"),
     }
     return f"  - [{_clock(holder.since)}] {holder.label} (PID: {pid_of(holder)}){notes[holder.state]}"
+
+
+def _asks(waiter: Waiter) -> str:
+    parts = [_("{slots} slots").format(slots=waiter.slots)] if waiter.slots > 1 else []
+    parts += [_("priority {priority}").format(priority=waiter.priority)] if waiter.priority else []
+    if waiter.held_back:
+        parts.append({"label": _("its label runs"), "size": _("the pool is too small")}[waiter.held_back])
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _clock(when: float | None) -> str:

@@ -6,10 +6,9 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ipclock import commands, config, supervise
+from ipclock import commands, config, supervise, waiting
 from ipclock.errors import N_
 from ipclock.messages import _
-from ipclock.pool import Claim
 from ipclock.progress import say
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options; what follows `--` never comes to the parser."""
     parser.usage = USAGE
     commands.add_wait_options(parser)
+    commands.add_queue_options(parser)
     commands.add_pool_options(parser)
     parser.add_argument(
         "--leftovers",
@@ -42,10 +42,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, settings: Settings) -> int:
     """Run the command and return its exit status; die of the signal that ended it."""
-    label = config.checked_label(args.label)
+    label = config.checked(config.label, args.label, "LABEL")
     notices = supervise.Notices()
     pool = commands.open_pool(settings)
-    claim = Claim(label)
+    claim = waiting.claim_for(label, settings, supersede=args.supersede)
 
     def note(pid: int) -> None:
         with suppress(OSError):  # it is only for those who look: the build has started
@@ -59,9 +59,9 @@ def run(args: Namespace, settings: Settings) -> int:
     execute = partial(
         supervise.run, args.command_line, notices=notices, leftovers=settings.leftovers, on_leftovers=note_leftovers
     )
-    if commands.is_nested(pool):
+    if waiting.is_nested(pool):
         return _end(execute(config.inherited_environment()))
-    commands.take_slot(pool, claim, args, settings, notices.check)
+    waiting.take_slot(pool, claim, args, settings, notices.check)
     try:
         status = execute(
             config.build_environment(pool.name, label, claim.ticket, claim.slot),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 HOLDER = {
     "ticket": int,
     "slot": int,
+    "slots": int,
     "label": str,
     "pid": int,
     "command_pid": int,
@@ -30,6 +31,9 @@ HOLDER = {
 WAITER = {
     "ticket": int,
     "position": int,
+    "slots": int,
+    "priority": int,
+    "held_back": str,
     "label": str,
     "pid": int,
     "user": str,
@@ -38,7 +42,17 @@ WAITER = {
     "timeout_s": float,
     "at_gate": bool,
 }
-POOL = {"schema": int, "name": str, "capacity": int, "free": int, "drained": bool, "holders": list, "waiters": list}
+POOL = {
+    "schema": int,
+    "name": str,
+    "capacity": int,
+    "taken": int,
+    "free": int,
+    "drained": bool,
+    "drain": type(None),
+    "holders": list,
+    "waiters": list,
+}
 
 
 def types(row: dict[str, object]) -> dict[str, type]:

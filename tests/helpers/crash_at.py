@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import pytest
 
 from ipclock import api, cli, supervise
-from ipclock.commands import acquire, init, release, reset, status, wrap
+from ipclock.commands import acquire, drain, init, release, reset, resume, status, wrap
 from tests.helpers.world import HANG_S
 
 if TYPE_CHECKING:
@@ -38,9 +38,11 @@ LOADED = (
     pwd,
     api,
     acquire,
+    drain,
     init,
     release,
     reset,
+    resume,
     status,
     wrap,
     supervise,

@@ -6,24 +6,26 @@ States are explicit between moves; the choices inside a move are enumerated by r
 from __future__ import annotations
 
 from collections import deque
+from contextlib import ExitStack
 from itertools import permutations
 from typing import TYPE_CHECKING, NamedTuple
 from unittest.mock import patch
 
-from ipclock import liveness, pool
+from ipclock import claim, liveness, policy, pool
+from ipclock.entry import Entry, key_of
 from ipclock.folder import GATE, HOLDING
 from ipclock.pool import Pool
-from ipclock.records import Entry
 from tests.model.fakes import ADMIT, AT_GATE, BUILD, GONE, OUT, PROCESSES
 from tests.model.world import OVER_AND_OUT, WAITING, Client, Move, State, World, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 OVER = "more than N builds run"
 STUCK = "a waiter is stuck beside a free slot, though nobody was killed or stopped"
 UNHEALED = "one tick of the waiters does not free a slot"
 SLOW = "the one at the gate does not see by itself that a slot is free"
+CLASH = "more builds of a label run than it allows"
 OVERTAKEN = "a waiter was overtaken"
 REFUSED = "-n was refused though a slot was due"
 UNLEVEL = "the value is not the number of free slots"
@@ -79,12 +81,19 @@ class _Schedule:
         return 0
 
 
-def initial(clients: int, capacity: int, **budget: int) -> State:
+def initial(clients: int | Sequence[Client], capacity: int, **budget: int) -> State:
     """Return an empty pool with clients still to come, and how often each of KINDS may happen.
 
     A resize is to 2 slots and back to 1; *keep* is somebody's look after its own record.
     """
-    return State((Client(),) * clients, value=capacity, capacity=capacity, budget=tuple(budget.items()))
+    coming = (Client(),) * clients if isinstance(clients, int) else tuple(clients)
+    return State(coming, value=capacity, capacity=capacity, budget=tuple(budget.items()))
+
+
+def client(units: int = 1, priority: int = 0, limit: int = 0, label: str = "") -> Client:
+    """Return a client still to come that asks for more than one slot in its turn."""
+    key = key_of(label) if limit else ""
+    return Client(entry=Entry(0, units=units, priority=priority, limit=limit, key=key), label=label)
 
 
 class Checker:
@@ -96,7 +105,9 @@ class Checker:
 
     def explore(self, start: State, most: int = 100_000_000) -> Verdict:
         """Visit every state that can be reached from *start*, at most so many; stop at the first violation."""
-        with patch.object(liveness, "process", PROCESSES), patch.object(pool, "process", PROCESSES):
+        with ExitStack() as patches:
+            for room in (claim, liveness, pool):
+                patches.enter_context(patch.object(room, "process", PROCESSES))
             self._came = {start: None}
             transitions = 0
             line = deque([start])
@@ -138,7 +149,7 @@ class Checker:
 
     def _violation_at(self, state: State) -> str | None:
         if not (state.killed or state.posted or any(client.unit for client in state.clients)):
-            taken = sum(folder == HOLDING for folder, _ in state.records)
+            taken = sum((entry.units if folder == HOLDING else entry.reserved) for folder, entry in state.records)
             if state.value != max(0, state.capacity - taken):
                 return UNLEVEL
         if all(client.phase in OVER_AND_OUT for client in state.clients):
@@ -155,7 +166,7 @@ class Checker:
                 return UNHEALED
         for index in waiters:
             client = state.clients[index]
-            at_gate = client.phase == AT_GATE and (GATE, Entry(client.ticket)) in state.records
+            at_gate = client.phase == AT_GATE and (GATE, client.entry) in state.records
             if at_gate and not self._heals(calm, [Move("ticks early", index)]):
                 return SLOW
         return None
@@ -215,21 +226,27 @@ def _thaw(state: State, kind: type[Pool]) -> World:
 
 
 def _starves(state: State) -> bool:
-    """Return whether somebody who could go on waits beside a free slot."""
-    return state.held() < state.capacity and state.waiters() != []
+    """Return whether the first who may go on and could waits beside as many free slots as it needs."""
+    first = state.first()
+    return first is not None and state.held() + first.entry.units <= state.capacity
 
 
 def _violation_on_the_way(before: State, after: State) -> str | None:
     for old, new in zip(before.clients, after.clients, strict=True):
         if old.phase == ADMIT and new.phase == BUILD:
-            if len(after.builds()) > after.capacity:
+            running = [after.clients[index] for index in after.builds()]
+            if policy.units(client.entry for client in running) > after.capacity:
                 return OVER
-            # who was found stopped when this one was called to the gate has been passed over, and nobody else
-            ahead = (c for c in after.clients if c.phase in WAITING and c.ticket < new.ticket)
-            if any(client.ticket not in before.passed for client in ahead):
+            if new.entry.limit and sum(client.label == new.label for client in running) > new.entry.limit:
+                return CLASH
+            # who was found stopped when this one was called to the gate has been passed over, or who may not go on
+            ahead = (c for c in after.clients if c.phase in WAITING and policy.rank(c.entry) < policy.rank(new.entry))
+            listed = [entry for folder, entry in before.records if folder == HOLDING]
+            if any(client.ticket not in before.passed and before.may_go(client, listed) for client in ahead):
                 return OVERTAKEN
         alive = {entry.ticket for _, entry in before.records} & before.lit
-        if old.phase == OUT and new.phase == GONE and len(alive) < before.capacity:
+        wanted = policy.units(e for _, e in before.records if e.ticket in alive) + old.entry.units
+        if old.phase == OUT and new.phase == GONE and not old.entry.limit and wanted <= before.capacity:
             return REFUSED
         if new.was_reset and any(folder == HOLDING and entry.ticket == new.ticket for folder, entry in after.records):
             return RETURNED

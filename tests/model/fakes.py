@@ -11,11 +11,13 @@ import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from ipclock.claim import Claim
+from ipclock.entry import Entry
 from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.patience import Patience
-from ipclock.pool import Claim, Pool
+from ipclock.pool import Pool
 from ipclock.process import Identity
-from ipclock.records import Entry, Record
+from ipclock.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,8 +81,12 @@ class Run:
     def _claim(self) -> Claim:
         claim = Claim("staging")
         claim.kept_at = math.inf
-        if self.index is not None and (client := self.world.clients[self.index]).ticket:
-            claim.ticket, claim.slot, claim.era, claim.evicted = client.ticket, client.slot, client.era, client.evicted
+        if self.index is None:
+            return claim
+        client = self.world.clients[self.index]
+        claim.label, claim.entry = client.label, client.entry
+        if client.ticket:
+            claim.era, claim.evicted = client.era, client.evicted
             claim.record = FakeRecord(self, claim.ticket)
             claim.turn = FakeTurn(self, claim.ticket) if client.turn else None
         return claim
@@ -217,6 +223,7 @@ class FakeStore:
     path = "/model"
     drained = False
     settled = True
+    lowest_priority = -20
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -281,8 +288,8 @@ class FakeStore:
         self._world.lit.add(entry.ticket)
         self._world.records.add((state, entry))
 
-    def move(self, entry: Entry, state: str, to: str, slot: int = 0) -> Entry:
-        moved = Entry(entry.ticket, slot)
+    def move(self, entry: Entry, state: str, to: str, **changes: int) -> Entry:
+        moved = entry._replace(**{"slot": 0, "reserved": 0, "by": 0} | changes)
         self._run.effect(f"rename {state}/{entry.file} {to}/{moved.file}")
         self._world.records.remove((state, entry))
         self._world.records.add((to, moved))
@@ -305,7 +312,8 @@ class FakeStore:
 
     def read(self, state: str, entry: Entry) -> Record:
         """Return a record whose process has the ticket for a PID."""
-        return Record({"kind": "fd", "process": str(Identity(entry.ticket, 0, "", 0))}, 0, 0, 0)
+        label = next((client.label for client in self._world.clients if client.ticket == entry.ticket), "")
+        return Record({"kind": "fd", "process": str(Identity(entry.ticket, 0, "", 0)), "label": label}, 0, 0, 0)
 
 
 class FakeGate:

@@ -5,14 +5,33 @@ Larger bounds: `python -m tests.model --help`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from tests.model.checker import Checker, initial
+from tests.model.checker import Checker, client, initial
+
+if TYPE_CHECKING:
+    from tests.model.world import Client
+
+HEAVY = client(units=2)
+LIGHT = client()
+ALONE = client(limit=1, label="a")
+HOTFIX = client(priority=-1)
 
 
 @pytest.mark.parametrize(
     ("clients", "capacity", "budget"),
     [
+        pytest.param([LIGHT, HEAVY, LIGHT], 2, {}, id="a-heavy-one-is-not-overtaken-by-light-ones"),
+        pytest.param([LIGHT, HEAVY], 2, {"kill": 1}, id="units-reserved-for-one-that-is-killed-come-back"),
+        pytest.param([LIGHT, HEAVY], 2, {"stop": 1, "give_up": 1}, id="units-reserved-for-one-that-stops-come-back"),
+        pytest.param([HEAVY, LIGHT], 2, {"resize": 2}, id="one-too-heavy-for-a-lowered-capacity-lets-others-pass"),
+        pytest.param([ALONE, ALONE, LIGHT], 2, {}, id="one-that-its-label-holds-back-lets-others-pass"),
+        pytest.param([ALONE, ALONE], 2, {"kill": 1}, id="two-of-a-label-never-run-at-once-whoever-is-killed"),
+        pytest.param([LIGHT, LIGHT, HOTFIX], 1, {}, id="a-hotfix-goes-ahead-but-past-no-running-build"),
+        pytest.param([LIGHT, HEAVY, HOTFIX], 2, {}, id="a-hotfix-takes-what-was-reserved-for-one-behind-it"),
+        pytest.param([LIGHT, HOTFIX], 1, {"kill": 1, "stop": 1}, id="one-sent-back-from-the-gate-is-never-lost"),
         pytest.param(3, 1, {}, id="three-take-turns-in-order"),
         pytest.param(3, 2, {}, id="three-share-two-slots"),
         pytest.param(3, 1, {"kill": 1}, id="nobody-hangs-on-one-of-three-that-is-killed-anywhere"),
@@ -29,7 +48,9 @@ from tests.model.checker import Checker, initial
         pytest.param(2, 1, {"nonblock": 2, "kill": 1}, id="nonblock-is-refused-only-where-no-slot-is-due"),
     ],
 )
-def test_every_interleaving_keeps_the_promises(clients: int, capacity: int, budget: dict[str, int]) -> None:
+def test_every_interleaving_keeps_the_promises(
+    clients: int | list[Client], capacity: int, budget: dict[str, int]
+) -> None:
     verdict = Checker().explore(initial(clients, capacity, **budget))
 
     assert verdict.violation is None, str(verdict.violation)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from ipclock import liveness, policy
+from ipclock.claim import Claim
+from ipclock.entry import Entry
 from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.patience import Patience
-from ipclock.pool import Claim, Pool
-from ipclock.records import Entry
+from ipclock.pool import Pool
 from tests.model.checker import (
     LEFT_OVER,
     OVER,
@@ -53,7 +54,7 @@ class NoCheckInAdmit(Pool):
         with self._mutex(patience):
             if self.store.has(GATE, claim.entry):
                 slot = policy.lowest_free_slot([entry.slot for entry in self.store.entries(HOLDING)])
-                claim.slot = self.store.move(claim.entry, GATE, HOLDING, slot).slot
+                claim.entry = self.store.move(claim.entry, GATE, HOLDING, slot=slot)
                 self._drop_turn(claim)
             self.recover()
             self.call_next()
@@ -95,10 +96,11 @@ class NobodyIsCalled(Pool):
 class LastComeFirstServed(Pool):
     """The line is called from its end."""
 
-    def call_next(self) -> None:
-        if not self.store.entries(GATE) and (queued := self.store.entries(QUEUED)):
-            self.store.move(queued[-1], QUEUED, GATE)
-            self.turns.post(queued[-1].ticket)
+    def _first(self, waiters: list[Entry], holders: list[Entry]) -> Entry | None:
+        return waiters[-1] if waiters else None
+
+    def _overtakes(self, entry: Entry, holders: list[Entry]) -> bool:
+        return False
 
 
 class StoppedKeepsTheGate(Pool):

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ipclock.errors import SlotBusy
+from ipclock import policy
+from ipclock.entry import Entry, key_of
+from ipclock.errors import SlotBusy, TooManySlots
 from ipclock.folder import GATE, HOLDING, QUEUED
-from ipclock.records import Entry
 from tests.model.fakes import (
     ADMIT,
     AT_GATE,
@@ -54,8 +55,8 @@ class Client(NamedTuple):
 
     phase: str = OUT
     log: tuple[object, ...] = ()
-    ticket: int = 0
-    slot: int = 0
+    entry: Entry = Entry(0)
+    label: str = ""
     era: tuple[tuple[int, int], int] = ((0, 0), 0)
     turn: bool = False
     asleep: bool = False  # on its turn or on the pool's semaphore
@@ -63,6 +64,14 @@ class Client(NamedTuple):
     unit: bool = False  # it has taken a unit from the semaphore and not yet asked to be admitted
     stopped: bool = False
     was_reset: bool = False  # a reset took its record away
+
+    @property
+    def ticket(self) -> int:
+        return self.entry.ticket
+
+    def orphaned(self) -> Client:
+        """Return what is left of it while its build goes on: all that its process knew is gone with it."""
+        return Client(ORPHAN, entry=self.entry, label=self.label, was_reset=self.was_reset)
 
 
 class State(NamedTuple):
@@ -85,7 +94,27 @@ class State(NamedTuple):
 
     def held(self) -> int:
         """Return how many slots are taken by somebody alive."""
-        return sum(folder == HOLDING and entry.ticket in self.lit for folder, entry in self.records)
+        return policy.units(self.holders())
+
+    def holders(self) -> list[Entry]:
+        """Return the records of those alive who hold slots."""
+        return [entry for folder, entry in self.records if folder == HOLDING and entry.ticket in self.lit]
+
+    def may_go(self, client: Client, holders: list[Entry]) -> bool:
+        """Return whether the rules let a waiter be the next one beside these holders."""
+        labels = {other.ticket: other.label for other in self.clients}
+        beside = [(holder, key_of(labels.get(holder.ticket, ""))) for holder in holders]
+        fits = client.entry.units <= self.capacity
+        return fits and policy.has_room_for_label(client.entry, key_of(client.label), beside)
+
+    def first(self) -> Client | None:
+        """Return the first of those that wait, could go on, and may."""
+        able = [self.clients[index] for index in self.waiters()]
+        return min(
+            (c for c in able if self.may_go(c, self.holders())),
+            key=lambda client: policy.rank(client.entry),
+            default=None,
+        )
 
     def waiters(self) -> list[int]:
         """Return the numbers of the clients that wait and could go on."""
@@ -186,7 +215,7 @@ class World:
         found: list[Move] = []
         for index, client in enumerate(self.clients):
             if client.phase == OUT:
-                # clients are alike: they arrive in the order of their numbers
+                # they arrive in the order of their numbers
                 found.append(Move("arrives", index, section=True))
                 if self.budget.get("nonblock"):
                     found.append(Move("arrives with -n", index, section=True))
@@ -288,7 +317,7 @@ class World:
         except Restart:
             self._save(index, run, BUILD if phase == WATCH else phase)
         except Killed:
-            self.update(index, ticket=run.claim.ticket)
+            self.update(index, entry=run.claim.entry)
             self.die(index)
         else:
             self._save(index, run, phase)
@@ -301,7 +330,7 @@ class World:
         # a waiter's era is never asked for
         era = claim.era if claim.slot else Client().era
         unit = self.clients[index].unit and not run.been_in_section
-        self.update(index, phase=phase, log=(), ticket=claim.ticket, slot=claim.slot, era=era, unit=unit)
+        self.update(index, phase=phase, log=(), entry=claim.entry, era=era, unit=unit)
         self.update(index, turn=claim.turn is not None, asleep=False, evicted=claim.evicted)
 
     def die(self, index: int) -> None:
@@ -309,8 +338,7 @@ class World:
         client = self.clients[index]
         self.killed = True
         if client.phase in BUILDING:
-            # all that its process knew is gone with it
-            self.clients[index] = Client(ORPHAN, ticket=client.ticket, was_reset=client.was_reset)
+            self.clients[index] = client.orphaned()
         else:
             self.lit.discard(client.ticket)
             self.clients[index] = Client(DEAD)
@@ -322,7 +350,7 @@ def _step(phase: str, run: Run, *, block: bool) -> str:
     if phase == OUT:
         try:
             pool.arrive(claim, patience, block=block)
-        except SlotBusy:
+        except (SlotBusy, TooManySlots):
             return GONE
         return TURN
     if phase == TURN:

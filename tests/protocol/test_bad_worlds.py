@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import posix_ipc
 import pytest
 
+from ipclock.claim import Claim
 from ipclock.errors import MutexStuck
 from ipclock.patience import Patience
-from ipclock.pool import Claim, Pool
+from ipclock.pool import Pool
 from ipclock.semaphore import path_of
 from tests.helpers.crash_at import child as child_process
 from tests.helpers.crash_at import in_child, unshared

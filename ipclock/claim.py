@@ -1,0 +1,86 @@
+"""One client's stake in a pool, as its own process knows it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ipclock import process
+from ipclock.entry import Entry, key_of
+
+if TYPE_CHECKING:
+    from ipclock.records import OwnRecord
+    from ipclock.semaphore import Semaphore
+
+
+class Claim:
+    """One client's stake in a pool: first a waiter with a ticket, then a holder with a slot.
+
+    This process holds it, unless *holder* names another one, which it only waits for. That one is proven alive by
+    *holder_fd*, a descriptor of ours on a file in `new/` that it has open, or else by its identity.
+    It takes *units* of the slots, and stands in line by *priority* (nice(1): lower first). At most *limit* builds of
+    its label run at once (0: any number). With *supersede* it takes the place of those of its label that wait.
+    `entry` is the name of its record. `held` is how many slots were taken when it was admitted, its own included.
+    `evicted` turns true when a reset took the slot away; the build itself goes on.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        holder: process.Identity | None = None,
+        holder_fd: int | None = None,
+        *,
+        units: int = 1,
+        priority: int = 0,
+        limit: int = 0,
+        supersede: bool = False,
+    ) -> None:
+        self.label = label
+        self.holder = holder
+        self.holder_fd = holder_fd
+        self.supersede = supersede
+        self.entry = Entry(0, units=units, priority=priority, limit=limit, key=key_of(label) if limit else "")
+        self.held = 0
+        self.era = ((0, 0), 0)  # of the pool, when the claim was last seen in it
+        self.kept_at = 0.0
+        self.evicted = False
+        self.record: OwnRecord | None = None
+        self.turn: Semaphore | None = None
+
+    @property
+    def ticket(self) -> int:
+        """The number drawn on arrival; 0 before that."""
+        return self.entry.ticket
+
+    @property
+    def slot(self) -> int:
+        """The number of the slot, from 1; 0 while it has none."""
+        return self.entry.slot
+
+    def ready(self) -> bool:
+        """Return whether anything but a free slot is lacking. Asked at the gate, outside of any section."""
+        return True
+
+    def write(self, **fields: object) -> None:
+        """Add fields to the claim's record."""
+        if self.record:
+            self.record.append(**fields)
+
+    def fileno(self) -> int:
+        """Return the descriptor whose lock is the beacon. Raises ValueError for a claim that has left."""
+        if self.record is None:
+            raise ValueError("the slot has been released")
+        return self.record.fd
+
+
+def stamp(event: str) -> dict[str, str]:
+    """Return the time of *event* on the wall clock, for people, and on the monotonic one, for spans."""
+    return {event: f"{time.time():.3f}", f"{event}_mono": f"{time.monotonic():.3f}"}
+
+
+def as_process(pid: str | None) -> dict[str, str]:
+    """Return the fields by which a record counts through a process; none if it is gone."""
+    try:
+        return {"kind": "pid", "process": str(process.identify(int(pid or "")))}
+    except (ValueError, OSError):
+        return {}

@@ -1,0 +1,43 @@
+"""`ipclock drain`: let the running builds end and start no other."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from ipclock import commands, config
+from ipclock.errors import N_
+from ipclock.messages import _
+from ipclock.patience import Patience
+from ipclock.progress import drained, say
+from ipclock.records import Drain
+from ipclock.snapshot import take
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from ipclock.config import Settings
+
+SUMMARY = N_("let running builds end and start no other")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--reason", metavar="TEXT", default="", help=_("shown to those who wait"))
+    parser.add_argument("--for", dest="span", metavar="TIME", help=_("end it by itself after TIME, as in 30m"))
+    commands.add_pool_options(parser)
+
+
+def run(args: Namespace, settings: Settings) -> int:
+    """Drain the pool; once more replaces reason and end."""
+    reason = args.reason and config.checked(config.line, args.reason, "--reason")
+    span = None if args.span is None else config.checked(config.interval, args.span, "--for")
+    pool = commands.open_pool(settings)
+    drain = Drain(reason, os.getuid(), None if span is None else time.monotonic() + span)
+    pool.drain(drain, Patience(commands.MUTEX_PATIENCE_S))
+    now = take(pool.store, pool.name)
+    text = _("✓ {drained} ({running} running, {waiting} waiting)")
+    say(text.format(drained=drained(now), running=len(now.holders), waiting=len(now.waiters)))
+    pool.close()
+    return 0

@@ -1,0 +1,35 @@
+"""`ipclock resume`: start builds again after `drain`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ipclock import commands
+from ipclock.errors import N_
+from ipclock.messages import _
+from ipclock.patience import Patience
+from ipclock.progress import say
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from ipclock.config import Settings
+
+SUMMARY = N_("start builds again after drain")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    commands.add_pool_options(parser)
+
+
+def run(args: Namespace, settings: Settings) -> int:
+    """End the drain. A pool that is not drained stays as it is."""
+    pool = commands.open_pool(settings)
+    pool.drain(None, Patience(commands.MUTEX_PATIENCE_S))
+    if pool.capacity:
+        say(_("✓ builds are started again"))
+    else:
+        say(_("ipclock: warning: no build is started while MAX_PARALLEL_BUILDS is 0"))
+    pool.close()
+    return 0

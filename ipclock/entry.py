@@ -1,0 +1,74 @@
+"""What the name of a record says: all that others must know of a build to decide when it is its turn.
+
+So the queue is read by one listing of a folder, and whatever changes of it changes by one rename(2).
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import crc32
+from typing import Any, NamedTuple
+
+_NAME = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?((?:,[a-z][^,]*)*)")
+# letter in the name, field, default; what a later version adds comes behind these
+_ATTRIBUTES = (("u", "units", 1), ("p", "priority", 0), ("l", "limit", 0), ("r", "reserved", 0), ("b", "by", 0))
+_FIELDS = {letter: (field, default) for letter, field, default in _ATTRIBUTES}
+
+
+class Entry(NamedTuple):
+    """A record by its name: `17`, `17.2` while ticket 17 holds slot 2, `17,u2,p-5` for 2 units at priority -5.
+
+    `slot` is 0 outside of `holding/`. `units` are the slots that the build takes. `limit` is how many of its label may
+    run at once, 0 any number; `key` stands for the label then. `reserved` are units kept for the one at the gate until
+    it can have all. `by` is the ticket of the build that supersedes this one, 0 none. `rest` is what we do not know.
+    """
+
+    ticket: int
+    slot: int = 0
+    units: int = 1
+    priority: int = 0
+    limit: int = 0
+    reserved: int = 0
+    by: int = 0
+    key: str = ""
+    rest: str = ""
+
+    @property
+    def file(self) -> str:
+        """The record's file name."""
+        name = f"{self.ticket}.{self.slot}" if self.slot else str(self.ticket)
+        for letter, field, default in _ATTRIBUTES:
+            if (value := getattr(self, field)) != default:
+                name += f",{letter}{value}"
+        return name + (f",k{self.key}" if self.key else "") + self.rest
+
+
+def parse(name: str) -> Entry | None:
+    """Return the entry that a file name stands for; None for a name that is no record's."""
+    if name.isascii() and name.isdigit() and len(name) <= 18:
+        entry = Entry(int(name))
+    elif matched := _NAME.fullmatch(name):
+        entry = _with_attributes(Entry(int(matched[1]), int(matched[2] or 0)), matched[3])
+    else:
+        return None
+    return entry if entry.file == name else None
+
+
+def _with_attributes(entry: Entry, text: str) -> Entry:
+    known: dict[str, Any] = {}
+    pieces = text.split(",")[1:]
+    for place, piece in enumerate(pieces):
+        letter, value = piece[0], piece[1:]
+        number = value.removeprefix("-") if letter == "p" else value
+        if letter in _FIELDS and number.isdigit() and len(number) < 18 and (letter, value) != ("u", "0"):
+            known[_FIELDS[letter][0]] = int(value)
+        elif letter == "k" and value:
+            known["key"] = value
+        else:
+            return entry._replace(**known, rest="".join(f",{unknown}" for unknown in pieces[place:]))
+    return entry._replace(**known)
+
+
+def key_of(label: str) -> str:
+    """Return a short name for a label. Two labels that share one by chance wait for each other, no more."""
+    return f"{crc32(label.encode(errors='surrogateescape')):08x}"
