@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "ipclock"
 LAYERS = (
     "errors messages config locks folder entry",
     "records semaphore process policy",
-    "liveness patience claim line",
+    "liveness patience claim line memory",
     "pool snapshot",
     "supervise progress api",
     "waiting",
@@ -21,7 +21,7 @@ LAYERS = (
 SIZES = """
     cli 250  supervise 260  progress 230  api 120  pool 520  snapshot 220  liveness 100  patience 100  records 400
     folder 270  semaphore 260  process 270  policy 200  locks 100  config 440  messages 120  errors 370
-    commands.__init__ 140  commands.status 140  __main__ 20
+    memory 260  commands.__init__ 140  commands.status 140  __main__ 20
 """
 LINES = dict(zip(SIZES.split()[::2], map(int, SIZES.split()[1::2]), strict=True))
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
@@ -75,9 +75,15 @@ def test_a_library_for_the_kernel_has_one_importer(door: str, keepers: set[str])
 
 
 @pytest.mark.parametrize(
-    ("door", "keepers"), [("/proc", {"process"}), ("os.environ", {"config"}), ("os.getenv", set())]
+    ("door", "keepers"),
+    [
+        ("/proc", {"process", "memory"}),
+        ("/dev/kmsg", {"memory"}),
+        ("os.environ", {"config"}),
+        ("os.getenv", set()),
+    ],
 )
-def test_processes_and_environment_have_one_reader(door: str, keepers: set[str]) -> None:
+def test_the_kernels_files_and_the_environment_have_their_readers(door: str, keepers: set[str]) -> None:
     assert {room for room in ROOMS if any(door in text for text in mentions(TREES[room]))} == keepers
 
 
