@@ -27,8 +27,8 @@ MIB = 1 << 20
 NO_LIMIT = 9223372036854771712  # as version 1 writes it
 HYBRID = """\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
-35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory
 36 31 0:33 / /sys/fs/cgroup/cpu rw,relatime shared:10 - cgroup cgroup rw,cpu
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory
 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:11 - cgroup2 cgroup2 rw
 """
 UNIFIED = "35 23 0:30 {branch} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -272,7 +272,7 @@ def test_a_group_outside_our_namespace_is_not_looked_for(tmp_path: Path) -> None
 def test_of_two_mounts_the_one_that_shows_more_ancestors_counts(tmp_path: Path) -> None:
     narrow = UNIFIED.format(branch="/a").replace("/sys/fs/cgroup", "/sys/fs/own")
     hidden = UNIFIED.format(branch="/").replace("/sys/fs/cgroup", "/sys/fs/hidden")
-    kernel = Kernel(tmp_path, "0::/a/b\n", narrow + UNIFIED.format(branch="/") + narrow + hidden)
+    kernel = Kernel(tmp_path, "0::/a/b\n", hidden + narrow + UNIFIED.format(branch="/") + narrow)
     for folder in ("own/b", "cgroup/a/b"):
         kernel.group(f"/sys/fs/{folder}", limit=None, used=1)
     kernel.group("/sys/fs/cgroup/a", limit=3000, used=1000)
@@ -282,6 +282,7 @@ def test_of_two_mounts_the_one_that_shows_more_ancestors_counts(tmp_path: Path) 
 
 def test_of_version_1_the_tightest_group_counts_beside_an_empty_unified_mount(tmp_path: Path) -> None:
     kernel = Kernel(tmp_path, "9:name=systemd:/x\n4:cpu,memory:/a/b\n0::/\n", HYBRID)
+    kernel.write("/sys/fs/cgroup/cpu/a/b/cpu.shares", "1024\n")
     kernel.old_group("/sys/fs/cgroup/memory", limit=None, used=9000)
     kernel.old_group("/sys/fs/cgroup/memory/a", limit=5000, used=4500, cache=200)
     kernel.old_group("/sys/fs/cgroup/memory/a/b", limit=5000, used=100)
