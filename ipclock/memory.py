@@ -26,14 +26,19 @@ SHARE = 100  # of its own cost: how long a measuring of a build's peak makes the
 _V1, _V2 = "cgroup", "cgroup2"  # as mountinfo names their file systems
 
 
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()
+def _lines(path: str) -> list[str]:
+    # any user's mount may have a name with a carriage return or a Unicode line separator: neither ends a line here
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        return list(filter(None, file.read().split("\n")))
+
+
+def _number(path: str) -> int:
+    return int(_lines(path)[0])
 
 
 def _numbers(path: str) -> dict[str, int]:
     """Return what a file of lines like `Key: 12 kB` or `key 12` says."""
-    rows = [line.split() for line in _read(path).splitlines()]
+    rows = [line.split() for line in _lines(path)]
     return {row[0].rstrip(":"): int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
 
 
@@ -66,7 +71,7 @@ def pressure(root: str = "") -> float | None:
     found = []
     for path in files:
         with suppress(OSError):  # a kernel without PSI, or one that was started with psi=0
-            found += [line.split()[1] for line in _read(path).splitlines() if line.startswith("full avg10=")]
+            found += [line.split()[1] for line in _lines(path) if line.startswith("full avg10=")]
     return max((float(field.removeprefix("avg10=")) for field in found), default=None)
 
 
@@ -74,15 +79,15 @@ def _limits(root: str) -> Iterator[tuple[int, int]]:
     """Yield the limit of each memory cgroup around us, and how much of it is left."""
     for folder in _levels(root, _V2):
         with suppress(OSError, ValueError):  # the root has no such file; "max" is no limit
-            limit = int(_read(f"{folder}/memory.max"))
+            limit = _number(f"{folder}/memory.max")
             cache = _numbers(f"{folder}/memory.stat")["inactive_file"]
-            yield limit, limit - int(_read(f"{folder}/memory.current")) + cache
+            yield limit, limit - _number(f"{folder}/memory.current") + cache
     for folder in _levels(root, _V1):
         with suppress(OSError):
             fields = _numbers(f"{folder}/memory.stat")
             # of limit_in_bytes here and above, where it is not mounted for us to see too
             limit = fields["hierarchical_memory_limit"]
-            yield limit, limit - int(_read(f"{folder}/memory.usage_in_bytes")) + fields["total_inactive_file"]
+            yield limit, limit - _number(f"{folder}/memory.usage_in_bytes") + fields["total_inactive_file"]
 
 
 def _levels(root: str, version: str) -> list[str]:
@@ -93,7 +98,7 @@ def _levels(root: str, version: str) -> list[str]:
     controller = "memory" if version == _V1 else ""
     found: list[list[str]] = [[]]
     with suppress(OSError):
-        for line in _read(f"{root}/proc/self/cgroup").splitlines():
+        for line in _lines(f"{root}/proc/self/cgroup"):
             _, controllers, path = line.split(":", 2)
             # a path with ".." leads out of our cgroup namespace, to where no mount shows it
             if controller in controllers.split(",") and ".." not in path.split("/"):
@@ -108,7 +113,7 @@ def _levels(root: str, version: str) -> list[str]:
 
 def _mounts(root: str, version: str) -> Iterator[tuple[str, str]]:
     """Yield (branch, mount point) of each mount of the hierarchy (proc_pid_mountinfo(5)); "" is the whole of it."""
-    for line in _read(f"{root}/proc/self/mountinfo").splitlines():
+    for line in _lines(f"{root}/proc/self/mountinfo"):
         mount, _, filesystem = line.partition(" - ")
         kind, _, options = filesystem.split(" ", 2)
         if kind == version and (kind == _V2 or "memory" in options.split(",")):
@@ -136,7 +141,7 @@ def _of(pid: int) -> int:
     with suppress(OSError, KeyError):  # not ours to see; a zombie
         return _numbers(f"/proc/{pid}/smaps_rollup")["Pss"] * KIB
     with suppress(OSError):  # gone meanwhile
-        return int(_read(f"/proc/{pid}/statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(_lines(f"/proc/{pid}/statm")[0].split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
 
 

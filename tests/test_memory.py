@@ -48,7 +48,7 @@ class Kernel:
         """Write a file; its folder is made."""
         file = self.path / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        file.write_bytes(os.fsencode(text))
 
     def group(self, folder: str, limit: int | None, used: int, cache: int = 0, kills: int = 0) -> None:
         """Make a cgroup of version 2; sizes in MiB."""
@@ -296,6 +296,14 @@ def test_of_version_1_a_limit_above_the_mounted_branch_counts(tmp_path: Path) ->
     kernel.old_group("/sys/fs/cgroup/memory", limit=3000, used=100)  # of /docker
 
     assert kernel.measured() == (2900, 3000)
+
+
+def test_a_mount_with_a_strange_name_confuses_nobody(tmp_path: Path) -> None:
+    strange = "77 23 0:99 / /home/user/a\rb\vc\u2028d\udcff rw,relatime - fuse.sshfs user@host: rw\n"
+    kernel = Kernel(tmp_path, "0::/a\n", strange + UNIFIED.format(branch="/"))
+    kernel.group("/sys/fs/cgroup/a", limit=3000, used=1000)
+
+    assert kernel.measured() == (2000, 3000)
 
 
 @pytest.mark.parametrize("missing", ["cgroup", "mountinfo"])
