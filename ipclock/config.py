@@ -226,27 +226,81 @@ class Settings(NamedTuple):
         return os.getegid() if self.lock_group is None and self.lock_mode else self.lock_group
 
 
-def load(options: Mapping[str, str | None] = {}) -> Settings:
+class Source(NamedTuple):
+    """A setting's text and where it stands: its option, `$KEY` or `FILE: KEY`; "" for the default.
+
+    `file` names the settings file that gave it, None where it came from elsewhere.
+    """
+
+    setting: Setting
+    text: str | None
+    where: str = ""
+    file: str | None = None
+
+    def value(self) -> Any:
+        """Return the checked value. Raises BadValue (status 2 for an option, 78 elsewhere)."""
+        if self.text is None:
+            return None
+        return _checked(self.setting.check, self.text, self.where, usage=self.where == self.setting.option)
+
+    def lenient_value(self) -> Any:
+        """Return the checked value, the default's where the text cannot be one."""
+        try:
+            return self.value()
+        except BadValue:
+            return Source(self.setting, self.setting.default).value()
+
+
+class Survey(NamedTuple):
+    """Where settings were looked for: `places` of a settings file, the `file` that was read, each key's source.
+
+    `problem` is why that file could not be read or understood; it then counts as one that says nothing.
+    """
+
+    places: list[str]
+    file: str | None
+    problem: BadConfig | None
+    sources: list[Source]
+
+
+def survey(options: Mapping[str, str | None] = {}) -> Survey:
+    """Find out where each setting stands: in *options* (by key, None = not given), environment, file or default."""
+    places, asked_for = _places(options.get("CONFIG"))
+    path = next((path for path in places if asked_for or os.path.lexists(path)), None)
+    problem = None
+    try:
+        from_file = {} if path is None else read_file(path)
+    except BadConfig as error:
+        from_file, problem = {}, error
+    return Survey(places, path, problem, [_source(setting, options, path, from_file) for setting in SETTINGS])
+
+
+def _source(
+    setting: Setting, options: Mapping[str, str | None], path: str | None, from_file: Mapping[str, str]
+) -> Source:
+    key = setting.key
+    if (text := options.get(key)) is not None:
+        return Source(setting, text, setting.option)
+    if text := os.environ.get(key):
+        return Source(setting, text, f"${key}")
+    if key in from_file:
+        return Source(setting, from_file[key], f"{path}: {key}", path)
+    return Source(setting, setting.default)
+
+
+def load(options: Mapping[str, str | None] = {}, *, lenient: bool = False) -> Settings:
     """Make the settings from *options* (by key, None = not given), environment, file and defaults.
 
-    Raises BadValue (status 2 for an option, 78 elsewhere) and BadConfig (78).
+    Raises BadValue (status 2 for an option, 78 elsewhere) and BadConfig (78). If *lenient*, the default stands in for
+    what is wrong.
     """
-    path = _file(options.get("CONFIG"))
-    from_file = {} if path is None else read_file(path)
-    values: dict[str, Any] = {}
-    capacity_file = None
-    for setting in SETTINGS:
-        key = setting.key
-        if (text := options.get(key)) is not None:
-            values[key.lower()] = _checked(setting.check, text, setting.option, usage=True)
-        elif text := os.environ.get(key):
-            values[key.lower()] = _checked(setting.check, text, f"${key}")
-        elif path and key in from_file:
-            values[key.lower()] = _checked(setting.check, from_file[key], f"{path}: {key}")
-            if setting.check is capacity:
-                capacity_file = path
-        else:
-            values[key.lower()] = None if setting.default is None else setting.check(setting.default)
+    found = survey(options)
+    if found.problem and not lenient:
+        raise found.problem
+    values = {
+        source.setting.key.lower(): source.lenient_value() if lenient else source.value() for source in found.sources
+    }
+    capacity_file = next(source.file for source in found.sources if source.setting.check is capacity)
     return Settings(**values, capacity_file=capacity_file)
 
 
@@ -262,18 +316,16 @@ def _checked(check: Callable[[str], T], text: str, where: str, *, usage: bool = 
         raise BadValue(where, text, str(error), usage=usage) from None
 
 
-def _file(option: str | None) -> str | None:
-    """Return the path of the settings file: one that was asked for, else the first default that is there."""
-    if option is not None:
-        return option
-    if named := os.environ.get("IPCLOCK_CONFIG"):
-        return named
+def _places(option: str | None) -> tuple[list[str], bool]:
+    """Return where a settings file may be, and whether it was asked for: then it has to be there.
+
+    Of the default ones the first that is there is read.
+    """
+    asked_for = os.environ.get("IPCLOCK_CONFIG") or None if option is None else option
+    if asked_for is not None:
+        return [asked_for], True
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    for pattern in DEFAULT_FILES:
-        path = pattern.format(XDG_CONFIG_HOME=home)
-        if os.path.lexists(path):
-            return path
-    return None
+    return [pattern.format(XDG_CONFIG_HOME=home) for pattern in DEFAULT_FILES], False
 
 
 def read_file(path: str) -> dict[str, str]:

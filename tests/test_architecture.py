@@ -19,9 +19,9 @@ LAYERS = (
     "__main__",
 )
 SIZES = """
-    cli 250  supervise 260  progress 230  api 120  pool 520  snapshot 220  liveness 100  patience 100  records 400
-    folder 270  semaphore 260  process 270  policy 200  locks 100  config 440  messages 120  errors 370
-    memory 260  commands.__init__ 140  commands.status 140  __main__ 20
+    cli 250  supervise 260  progress 230  api 120  pool 520  snapshot 220  liveness 100  patience 100
+    records 400  folder 270  semaphore 260  process 270  policy 200  locks 100  config 440  messages 120
+    errors 370  memory 260  commands.__init__ 140  commands.status 140  __main__ 20
 """
 LINES = dict(zip(SIZES.split()[::2], map(int, SIZES.split()[1::2]), strict=True))
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

@@ -78,6 +78,32 @@ def outcome(function: Callable[[], object]) -> object:
 # Where a setting comes from
 
 
+def test_each_source_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("STATUS_HINT=f\nRESET_HINT=f\nBUILD_TIMEOUT=7\n")
+    monkeypatch.setenv("RESET_HINT", "e")
+    monkeypatch.setenv("BUILD_TIMEOUT", "8")
+
+    found = config.survey({"BUILD_TIMEOUT": "9"})
+
+    told = {source.setting.key: (source.text, source.where, source.file) for source in found.sources}
+    assert (found.places, found.file, found.problem, list(told)) == ([str(file)], str(file), None, KEYS)
+    assert [told[key] for key in ("BUILD_TIMEOUT", "RESET_HINT", "STATUS_HINT", "LEFTOVERS")] == [
+        ("9", "--wait", None),
+        ("e", "$RESET_HINT", None),
+        ("f", f"{file}: STATUS_HINT", str(file)),
+        ("release", "", None),
+    ]
+
+
+@pytest.mark.parametrize("content", ["no assignment", "BUILD_TIMEOUT=soon"])
+def test_leniently_the_default_stands_in_for_what_is_wrong(file: Path, content: str) -> None:
+    file.write_text(f"{content}\n")
+
+    strict = outcome(config.load)
+
+    assert (strict[1] if isinstance(strict, tuple) else 0, config.load(lenient=True).build_timeout) == (78, 600)
+
+
 def test_every_setting_is_covered_here() -> None:
     assert (list(SOURCES), sorted(key.lower() for key in KEYS)) == (
         KEYS,
