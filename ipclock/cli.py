@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ipclock.config import Settings
 
 NO_COMMAND = N_("no command: put it behind ' -- '")
-COMMANDS = ("wrap", "acquire", "release", "status", "drain", "resume", "reset", "init")
+COMMANDS = ("wrap", "acquire", "release", "status", "drain", "resume", "reset", "init", "doctor")
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             _flush()
             raise
         conflict_status = getattr(args, "conflict_status", None)
-        settings = config.load({key.upper(): value for key, value in vars(args).items() if isinstance(value, str)})
+        args.options = {key.upper(): value for key, value in vars(args).items() if isinstance(value, str)}
+        # the doctor tells what is wrong with them
+        settings = config.load(args.options, lenient=args.command == "doctor")
         status: int = _module(args.command).run(args, settings)
         _flush()
         return status
@@ -136,8 +138,7 @@ def _die_of(signum: int) -> None:
 
 def error_text(error: IpclockError, settings: Settings | None) -> str:
     """Return what a person reads of a failure: what and where, then what to do about it, in the language in use."""
-    values = {key: _(value) if isinstance(value, str) else value for key, value in vars(error).items()}
-    what = _(error.what).format(**values)
+    what, remedy = messages.told(error)
     if isinstance(error, SlotUnavailable) and settings:
         lines = [f"❌ {what}"]
         if isinstance(error, SlotTimeout):
@@ -145,6 +146,6 @@ def error_text(error: IpclockError, settings: Settings | None) -> str:
             lines.append(_("   force unlock: {hint}").format(hint=settings.reset_hint))
     else:
         lines = [f"ipclock: {what}"]
-    if error.remedy:
-        lines.append("   " + _(error.remedy).format(**values))
+    if remedy:
+        lines.append("   " + remedy)
     return "\n".join(lines)

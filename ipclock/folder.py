@@ -179,6 +179,30 @@ class Folder:
         if group is not None:
             _give(self._root, self.mode, group)
 
+    @property
+    def folder_mode(self) -> int:
+        """The mode of the pool's folders."""
+        return _FOLDER_MODES[self.mode]
+
+    def misfits(self) -> list[str]:
+        """Return what lies in the folder without the pool's mode or group, or with an owner whom it does not trust.
+
+        Drafts are left out: scripts make them, with modes of their own.
+        """
+        parts = {".": self._root, **self._fds}
+        wrong = [name for name, fd in parts.items() if not self._fits(os.fstat(fd))]
+        for state in STATES[1:]:
+            for name in sorted(os.listdir(self._fds[state])):
+                with suppress(FileNotFoundError):
+                    if not self._fits(os.stat(name, dir_fd=self._fds[state], follow_symlinks=False)):
+                        wrong.append(f"{state}/{name}")
+        return wrong
+
+    def _fits(self, status: os.stat_result) -> bool:
+        mode = self.folder_mode if stat.S_ISDIR(status.st_mode) else self.mode
+        shared = self.group in (None, status.st_gid)
+        return stat.S_IMODE(status.st_mode) == mode and shared and self.trusts(status)
+
     def vanished(self) -> bool:
         """Return whether the folder, or anything that belongs into it, was removed or replaced under us."""
         try:

@@ -7,6 +7,10 @@ loads none. Does not read the environment: `config` finds the language, `use` ta
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipclock.errors import IpclockError
 
 LANGUAGES = ("en", "ko")
 DOMAIN = "ipclock"
@@ -31,3 +35,9 @@ def use(language: str) -> None:
 def _(text: str) -> str:
     """Return *text* in the language in use. The empty string stays empty (gettext would return the header)."""
     return _catalogue.gettext(text) if _catalogue and text else text
+
+
+def told(error: IpclockError) -> tuple[str, str]:
+    """Return what a person reads of a failure, in the language in use: what and where; what to do about it."""
+    values = {key: _(value) if isinstance(value, str) else value for key, value in vars(error).items()}
+    return _(error.what).format(**values), _(error.remedy).format(**values)

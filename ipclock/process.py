@@ -1,7 +1,7 @@
 """Processes: who they are for certain, whether they still exist, what they hold open.
 
-The only reader of /proc. A PID alone names nobody: it is used again, and means another process in another PID
-namespace. An `Identity` adds the start time in clock ticks (field 22 of proc_pid_stat(5); unlike psutil's
+Beside `host` the only reader of /proc. A PID alone names nobody: it is used again, and means another process in another
+PID namespace. An `Identity` adds the start time in clock ticks (field 22 of proc_pid_stat(5); unlike psutil's
 create_time it does not move with the wall clock), the boot and the namespace. Errs towards "unknown", never
 towards "gone".
 """
@@ -245,6 +245,13 @@ def adopt_orphans() -> None:
 
     if ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def psutil_version() -> str:
+    """Return the version of psutil. Raises ImportError."""
+    import psutil
+
+    return str(psutil.__version__)
 
 
 def user_name(uid: int) -> str:

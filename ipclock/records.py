@@ -115,6 +115,10 @@ class Store(Folder):
             time.sleep(pause)
             pause = min(pause * 2, 0.005 if time.monotonic() - begun < 1 else 0.05)
 
+    def mutex_owner(self) -> int | None:
+        """Return the PID that is written into the mutex while somebody has it, 0 for none; None while it is free."""
+        return (self._number("mutex") or 0) if is_locked(self._fds["mutex"]) else None
+
     def idle_s(self) -> float:
         """Return the seconds since somebody last took the mutex.
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ipclock.folder import Folder
 
 FOLDER = "/dev/shm"
+VERSION = str(posix_ipc.VERSION)
 SIZE = 32
 # struct new_sem: a 64-bit word (value, number of waiters), then FUTEX_PRIVATE_FLAG's complement for pshared
 SHARED_MARK = (128).to_bytes(4, sys.byteorder)

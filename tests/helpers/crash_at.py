@@ -25,11 +25,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import pytest
 
 from ipclock import api, cli, supervise
-from ipclock.commands import acquire, drain, init, release, reset, resume, status, wrap
+from ipclock.commands import acquire, doctor, drain, init, release, reset, resume, status, wrap
+from ipclock.pool import Pool
 from tests.helpers.world import HANG_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from tests.helpers.world import World
 
 T = TypeVar("T")
 USER, OTHER_USER = 54321, 54322  # nobody's, on any usual machine
@@ -38,6 +41,7 @@ LOADED = (
     pwd,
     api,
     acquire,
+    doctor,
     drain,
     init,
     release,
@@ -146,6 +150,20 @@ def child(run: Callable[[], object] = signal.pause, uid: int | None = None) -> I
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+@contextmanager
+def stopped_owner(world: World) -> Iterator[int]:
+    """A process that is stopped while it has the pool's mutex; killed at the end."""
+
+    def own() -> None:
+        pool = Pool.open(world.name, "/dev/shm")
+        with pool.store.mutex(lambda seconds, pid: None):
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    with child(own) as pid:
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
+        yield pid
 
 
 class Client:

@@ -6,8 +6,7 @@ import os
 import resource
 import shutil
 import signal
-import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,8 @@ from ipclock.errors import MutexStuck
 from ipclock.patience import Patience
 from ipclock.pool import Pool
 from ipclock.semaphore import path_of
-from tests.helpers.crash_at import child as child_process
-from tests.helpers.crash_at import in_child, unshared
+from tests.helpers.crash_at import in_child, stopped_owner
+from tests.helpers.machine import FULL, NO_SHM, READ_ONLY, in_a_world_where
 from tests.helpers.world import until
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
     from tests.helpers.world import Build, World
 
-ROOT = Path(__file__).parent.parent.parent
 DAMAGE = b"this is no semaphore at all, no!"
 # A command that fails if another one of its kind runs at the same time.
 ALONE = 'exec 9>>"$0"; flock -n 9 || exit 99; echo begin >>"$0"; echo end >>"$0"'
@@ -410,20 +408,6 @@ def test_a_damaged_holder_counts_is_shown_and_goes_by_a_reset(world: World) -> N
 # The mutex
 
 
-@contextmanager
-def stopped_owner(world: World) -> Iterator[int]:
-    """A process that is stopped while it has the mutex; killed at the end."""
-
-    def own() -> None:
-        pool = Pool.open(world.name, "/dev/shm")
-        with pool.store.mutex(lambda seconds, pid: None):
-            os.kill(os.getpid(), signal.SIGSTOP)
-
-    with child_process(own) as pid:
-        os.waitid(os.P_PID, pid, os.WSTOPPED)
-        yield pid
-
-
 def test_a_stopped_owner_of_the_mutex_is_named_and_waited_for_no_longer_than_asked(world: World) -> None:
     with stopped_owner(world) as owner:
         refused = world.run("wrap", "-w", "1.1", "late", "--", "true")
@@ -452,27 +436,6 @@ def test_a_killed_owner_of_the_mutex_keeps_nobody(world: World) -> None:
 # The machine
 
 
-def in_a_world_where(script: str, world: World, *arguments: str) -> tuple[int, list[str]]:
-    """Run `ipclock` in a mount namespace of its own, after a shell script; return (exit status, lines)."""
-    status, output = unshared(
-        ["-m"],
-        f'{script}\nexec "$@"',
-        *(sys.executable, "-m", "ipclock", *arguments),
-        env=world.env | {"PYTHONPATH": str(ROOT)},
-    )
-    return status, output.splitlines()
-
-
-# every device that Python opens, in a /dev without shm
-NO_SHM = """
-mount -t tmpfs tmpfs /mnt
-for name in null zero random urandom tty; do touch /mnt/$name; mount --bind /dev/$name /mnt/$name; done
-mount --move /mnt /dev
-"""
-
-
-READ_ONLY = "mount -t tmpfs -o ro tmpfs /dev/shm"
-FULL = "mount -t tmpfs -o nr_inodes=1 tmpfs /dev/shm"
 WORLDS = {
     "missing": (NO_SHM, 69, "ipclock: /dev/shm: not available: no such folder"),
     "read-only": (READ_ONLY, 73, "ipclock: {folder}: cannot create or write: Read-only file system"),

@@ -1,0 +1,48 @@
+"""`ipclock doctor`: what is in order, what is not, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from ipclock import commands, config, doctor, progress, snapshot
+from ipclock.errors import N_, Unavailable
+from ipclock.messages import _
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator
+
+    from ipclock.config import Settings
+    from ipclock.doctor import Check
+
+SUMMARY = N_("check the machine, the pool and the settings")
+SCHEMA = 1
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--json", action="store_true", help=_("print JSON"))
+    commands.add_pool_options(parser)
+
+
+def run(args: Namespace, settings: Settings) -> int:
+    """Print the checks on stdout; 69 if one is bad."""
+    checks = doctor.examine(settings, config.survey(args.options))
+    if args.json:
+        import json
+
+        rows = [check._asdict() for check in checks]
+        print(json.dumps({"schema": SCHEMA, "name": settings.semaphore_name, "checks": rows}, indent=2))
+    else:
+        for line in text_lines(checks):
+            print(progress.encodable(line, sys.stdout) if sys.stdout else line)
+    return Unavailable.status if any(check.level == doctor.BAD for check in checks) else 0
+
+
+def text_lines(checks: list[Check]) -> Iterator[str]:
+    """Yield the checks as lines for people: one each, and one below for what to do."""
+    for check in checks:
+        yield f"{check.level:<4} {check.name}: {snapshot.printable(check.finding)}"
+        if check.remedy:
+            yield f"   {snapshot.printable(check.remedy)}"

@@ -1,0 +1,360 @@
+"""Whether a pool, and the machine under it, are in order: one small check each, for `ipclock doctor`.
+
+Reads without the mutex, follows no link in a pool, and changes nothing in it. A check that cannot tell says so rather
+than guess. What a section under way may have changed half is looked at twice.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+import sys
+import time
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from ipclock import __version__, host, liveness, policy, process, semaphore, snapshot
+from ipclock.errors import N_, BadValue, IpclockError, NoPool, Unavailable, foreign, from_os
+from ipclock.folder import GATE, HOLDING, NEW, QUEUED
+from ipclock.messages import _, told
+from ipclock.records import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ipclock.config import Settings, Source, Survey
+    from ipclock.semaphore import Semaphore
+
+T = TypeVar("T")
+OK, WARN, BAD = "ok", "warn", "bad"
+LOW_BYTES, LOW_FILES = 1 << 20, 64
+SECTION_S = 0.2  # a section lasts well under a millisecond
+STUCK_S = 5.0
+
+
+class Check(NamedTuple):
+    """What was looked at, how it is (OK, WARN, BAD), what was found, and what to do about it (perhaps "")."""
+
+    name: str
+    level: str
+    finding: str
+    remedy: str = ""
+
+
+def failed(name: str, error: IpclockError | OSError, path: str = "") -> Check:
+    """Return the bad check that a failure makes, of the kernel's at *path*."""
+    return Check(name, BAD, *told(from_os(error, path) if isinstance(error, OSError) else error))
+
+
+def examine(settings: Settings, survey: Survey) -> list[Check]:
+    """Make all the checks of the machine, of the pool that the settings name, and of the settings."""
+    path = f"{settings.lock_dir}/ipclock.{settings.semaphore_name[1:]}"
+    store = gate = None
+    try:
+        store = Store.open(settings.lock_dir, settings.semaphore_name[1:], create=False)
+        folder = parts(store)
+    except NoPool:
+        folder = no_pool(path)
+    except (IpclockError, OSError) as error:
+        folder = failed("pool", error, path)
+    try:
+        gate = semaphore.open_existing(settings.semaphore_name, store.trusts if store else lambda _: True)
+        units = semaphore_file(settings.semaphore_name, store)
+    except IpclockError as error:
+        units = failed("semaphore", error)
+    try:
+        return [
+            *machine(settings, store, path),
+            folder,
+            units,
+            *(inside(store, gate) if store else []),
+            settings_file(survey),
+            *map(setting, survey.sources),
+        ]
+    finally:
+        if gate:
+            gate.close()
+        if store:
+            store.close()
+
+
+# The machine
+
+
+def machine(settings: Settings, store: Store | None, path: str) -> Iterator[Check]:
+    """Make the checks of what is under the pool whose folder is *path*."""
+    yield versions()
+    yield from place("shm", semaphore.FOLDER)
+    if settings.lock_dir != semaphore.FOLDER:
+        yield from place("lock-dir", settings.lock_dir, f"{store.path}/{NEW}" if store else None)
+    yield remove_ipc(path, settings.semaphore_name)
+    yield pid_namespace()
+    yield hidepid()
+    value = host.sysctl("fs.protected_regular")
+    text = _("fs.protected_regular is {value}: any value will do")
+    yield Check("protected-regular", OK, text.format(value="?" if value is None else value))
+    mask = os.umask(0o077)
+    os.umask(mask)
+    yield Check("umask", OK, _("{umask}: any will do, files get their modes exactly").format(umask=f"{mask:04o}"))
+
+
+def versions() -> Check:
+    """Which versions are in use."""
+    found = [f"ipclock {__version__}", f"Python {sys.version.split()[0]}", f"Linux {os.uname().release}"]
+    found.append(f"posix_ipc {semaphore.VERSION}")
+    try:
+        return Check("versions", OK, ", ".join([*found, f"psutil {process.psutil_version()}"]))
+    except ImportError as error:
+        remedy = _("Install psutil for this Python: without it orphans cannot be shown or ended.")
+        return Check("versions", BAD, ", ".join([*found, str(error)]), remedy)
+
+
+def place(name: str, path: str, inner: str | None = None) -> Iterator[Check]:
+    """Whether files can be made in the folder (of a pool that is there: in its folder *inner*), and whose it is."""
+    where = path
+    while name == "lock-dir" and not os.path.lexists(where):  # it is made, with its parents, when it is needed
+        where = os.path.dirname(where)
+    where = os.path.realpath(where)
+    if not os.path.isdir(where):
+        yield failed(name, Unavailable(path, N_("no such folder")))
+        return
+    try:
+        yield writable(name, where, inner or where)
+        yield room(f"{name}-room", where)
+    except OSError as error:
+        yield failed(name, error, f"{inner or where}/")
+    yield shared(f"{name}-shared", where)
+
+
+def writable(name: str, path: str, inner: str) -> Check:
+    """Whether the folder takes files, nobody else may remove them, and it is a tmpfs."""
+    status = os.stat(path)
+    if status.st_mode & stat.S_IWOTH and not (status.st_mode & stat.S_ISVTX and status.st_uid == 0):
+        text = _("{path}: everybody may remove what others have there")
+        return Check(name, BAD, text.format(path=path), f"sudo chown root {path} && sudo chmod 1777 {path}")
+    host.try_writing(inner)
+    kind = mount.kind if (mount := host.mount_of(path)) else "?"
+    if kind not in ("tmpfs", "ramfs"):
+        text = _("{path}: on {kind}: it may be slow, and files outlive a reboot")
+        remedy = _("Use a folder on a tmpfs, as in LOCK_DIR=/run/ipclock.")
+        return Check(name, WARN, text.format(path=path, kind=kind), remedy)
+    return Check(name, OK, _("{path}: on {kind}, writable").format(path=path, kind=kind))
+
+
+def room(name: str, path: str) -> Check:
+    """Whether there is room for records and semaphores."""
+    left = host.room(path)
+    text = _("{path}: {kib} KiB and {files} files left")
+    finding = text.format(path=path, kib=_amount(left.bytes // 1024), files=_amount(left.files))
+    if left.bytes >= LOW_BYTES and left.files >= LOW_FILES:
+        return Check(name, OK, finding)
+    remedy = _("Remove what nobody needs there, or make it larger: mount -o remount,size=SIZE,nr_inodes=COUNT")
+    return Check(name, BAD if left.bytes < left.block or left.files < 1 else WARN, finding, remedy)
+
+
+def _amount(number: float) -> str:
+    return _("unlimited") if number == math.inf else f"{number:.0f}"
+
+
+def shared(name: str, path: str) -> Check:
+    """Whether other builds on the machine see the same folder: those who do not have slots of their own."""
+    remedy = _("Start builds with the machine's folder: no private one in the systemd unit; docker run --ipc=host.")
+    if host.is_contained():
+        text = _("{path}: in a container; whether it is the machine's cannot be told from here")
+        return Check(name, WARN, text.format(path=path), remedy)
+    same = host.is_shared_with_init(path)
+    if same is None:
+        return Check(name, OK, _("{path}: whether it is the machine's cannot be told from here").format(path=path))
+    if same:
+        return Check(name, OK, _("{path}: the machine's").format(path=path))
+    return Check(
+        name, WARN, _("{path}: private: builds elsewhere on this machine do not count").format(path=path), remedy
+    )
+
+
+def remove_ipc(path: str, name: str) -> Check:
+    """Whether a logout deletes the pool's files: RemoveIPC= of logind.conf(5)."""
+    uid = os.geteuid() or _owner(path) or 0  # what root makes in somebody's pool is the owner's
+    user = process.user_name(uid)
+    if not host.removes_ipc_of(uid):
+        return Check("remove-ipc", OK, _("logind deletes nothing of {user} at a logout").format(user=user))
+    in_shm = path.startswith(semaphore.FOLDER + "/")
+    if not in_shm and _owner(semaphore.path_of(name)) == 0:
+        return Check("remove-ipc", OK, _("logind deletes nothing of this pool at a logout"))
+    text = _("logind deletes what {user} has in {folder} at the last logout (RemoveIPC=yes)")
+    remedy = _("loginctl enable-linger {user}, or: LOCK_DIR=/run/ipclock and a first 'sudo ipclock init'")
+    return Check("remove-ipc", WARN, text.format(user=user, folder=semaphore.FOLDER), remedy.format(user=user))
+
+
+def _owner(path: str) -> int | None:
+    try:
+        return os.lstat(path).st_uid
+    except OSError:
+        return None
+
+
+def pid_namespace() -> Check:
+    """Whether PIDs mean the same to all who share the pool."""
+    if not host.is_contained():
+        return Check("pid-namespace", OK, _("PIDs are the machine's"))
+    text = _("PIDs are a container's: whether a process outside lives is told by its beacon only")
+    return Check("pid-namespace", WARN, text, _("For 'acquire --pid' across containers: docker run --pid=host"))
+
+
+def hidepid() -> Check:
+    """Whether other users' processes can be seen."""
+    if not host.hides_processes():
+        return Check("hidepid", OK, _("all processes can be seen"))
+    text = _("other users' processes are hidden (hidepid): their builds' state shows as unknown")
+    return Check("hidepid", WARN, text, _("'sudo ipclock status' sees them."))
+
+
+# The pool
+
+
+def no_pool(path: str) -> Check:
+    """How it is about a pool that cannot be opened because something of it is missing."""
+    if not os.path.lexists(path):
+        return Check("pool", OK, _("{path}: not made yet").format(path=path))
+    return Check("pool", WARN, _("{path}: parts of it are missing").format(path=path), _("'ipclock init' makes them."))
+
+
+def parts(store: Store) -> Check:
+    """Whether all that belongs into the pool's folder has the pool's owners and modes."""
+    owner, mode = process.user_name(_owner(store.path) or 0), f"{store.mode:04o}"
+    if not (wrong := store.misfits()):
+        text = _("{path}: made by {user}, mode {mode}")
+        return Check("pool", OK, text.format(path=store.path, user=owner, mode=mode))
+    text = _("{path}: not with the pool's owner or mode: {names}")
+    remedy = _("Give files mode {mode}, folders {folder_mode}, and the owner {user}.")
+    values = {"user": owner, "mode": mode, "folder_mode": f"{store.folder_mode:04o}"}
+    finding = text.format(path=store.path, names=", ".join(map(snapshot.printable, wrong)))
+    return Check("pool", WARN, finding, remedy.format(**values))
+
+
+def semaphore_file(name: str, store: Store | None) -> Check:
+    """Whether the semaphore, which could be opened or is not there, has the pool's mode and owner."""
+    path = semaphore.path_of(name)
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        if store is None:
+            return Check("semaphore", OK, _("{path}: not made yet").format(path=path))
+        return Check("semaphore", WARN, _("{path}: missing").format(path=path), _("'ipclock init' makes it."))
+    if store is None and status.st_uid not in (0, os.geteuid()):
+        return failed("semaphore", foreign(path))
+    mode = stat.S_IMODE(status.st_mode)
+    text = _("{path}: made by {user}, mode {mode}")
+    finding = text.format(path=path, user=process.user_name(status.st_uid), mode=f"{mode:04o}")
+    if store and (mode != store.mode or store.group not in (None, status.st_gid)):
+        group = "" if store.group is None else f"chgrp {store.group} {path} && "
+        return Check("semaphore", WARN, finding, f"{group}chmod {store.mode:04o} {path}")
+    return Check("semaphore", OK, finding)
+
+
+def inside(store: Store, gate: Semaphore | None) -> Iterator[Check]:
+    """Make the checks of what the pool's records say."""
+    try:
+        yield mutex(store)
+        if gate:
+            yield value(store, gate)
+        yield records(store)
+        yield orphans(store)
+    except (IpclockError, OSError) as error:
+        yield failed("records", error, store.path)
+
+
+def _settled(look: Callable[[], T], suspicious: Callable[[T], bool]) -> T:
+    """Return what *look* finds; of something suspicious only what it finds again after a while."""
+    found = look()
+    deadline = time.monotonic() + SECTION_S
+    while suspicious(found) and time.monotonic() < deadline:
+        time.sleep(SECTION_S / 10)
+        found = look()
+    return found
+
+
+def mutex(store: Store) -> Check:
+    """Whether somebody keeps the mutex and does not go on."""
+
+    def look() -> tuple[int | None, bool, bool]:
+        pid = store.mutex_owner()
+        return pid, pid is not None and process.stopped(pid), pid is not None and store.idle_s() > STUCK_S
+
+    pid, stopped, stuck = _settled(look, lambda found: found[1] or found[2])
+    if pid is None:
+        return Check("mutex", OK, _("free"))
+    if not (stopped or stuck):
+        return Check("mutex", OK, _("held by process {pid} at this moment").format(pid=pid))
+    text = _("held by process {pid}, which is stopped") if stopped else _("held by process {pid}, which does not go on")
+    remedy = _("Continue that process (kill -CONT {pid}) or end it (kill -KILL {pid}).")
+    return Check("mutex", BAD, text.format(pid=pid), remedy.format(pid=pid))
+
+
+def value(store: Store, gate: Semaphore) -> Check:
+    """Whether the semaphore's value is what the records say, or somebody waits who will level it."""
+
+    def look() -> tuple[int, int, int, int, bool]:
+        entries = store.entries(HOLDING)
+        held = sum(liveness.verdict(store, HOLDING, entry) != policy.DEAD for entry in entries)
+        allowed = policy.limit(store.capacity or 1, store.drained or not store.settled)
+        waiting = bool(store.entries(GATE) or store.entries(QUEUED))
+        return held, allowed, gate.value, policy.units_to_post(held, allowed, gate.value), waiting
+
+    held, allowed, units, lacking, waiting = _settled(look, lambda found: found[3] != 0 and not found[4])
+    text = _("value {units}, {held} of {allowed} slots held")
+    finding = text.format(units=units, held=held, allowed=allowed)
+    if not lacking or waiting:
+        return Check("value", OK, finding)
+    text = _("{finding}: it should be {due}; nobody is kept waiting by that")
+    remedy = _("The next build puts it right, and so does 'ipclock init'.")
+    return Check("value", WARN, text.format(finding=finding, due=units + lacking), remedy)
+
+
+def records(store: Store) -> Check:
+    """Whether all holders' records can be understood."""
+    found = [(entry, store.read(HOLDING, entry)) for entry in store.entries(HOLDING)]
+    damaged = [str(entry.ticket) for entry, record in found if record and not record.kind]
+    if not damaged:
+        return Check("records", OK, _("no damaged ones"))
+    text = _("damaged ones, which count as builds: ticket {tickets}").format(tickets=", ".join(damaged))
+    return Check("records", WARN, text, _("'ipclock reset TICKET' takes such a slot back."))
+
+
+def orphans(store: Store) -> Check:
+    """Whether there are builds that go on although their ipclock was killed."""
+    found = [holder for holder in snapshot.holders(store) if holder.state == "orphaned"]
+    if not found:
+        return Check("orphans", OK, _("none"))
+    one = _("{label} (ticket {ticket}, PIDs {pids})")
+    lines = []
+    for holder in found:
+        pids = " ".join(str(row.pid) for row in holder.processes) or "?"
+        lines.append(one.format(label=holder.label, ticket=holder.ticket, pids=pids))
+    tickets = " | ".join(str(holder.ticket) for holder in found)
+    remedy = _("To end one: ipclock reset {tickets} --kill").format(tickets=tickets)
+    return Check("orphans", WARN, _("go on without their ipclock: ") + ", ".join(lines), remedy)
+
+
+# The settings
+
+
+def settings_file(survey: Survey) -> Check:
+    """Where a settings file was looked for, and which one was read."""
+    if survey.problem:
+        return failed("settings-file", survey.problem)
+    if survey.file:
+        return Check("settings-file", OK, _("{path}: read").format(path=survey.file))
+    return Check("settings-file", OK, _("none at {paths}").format(paths=", ".join(survey.places)))
+
+
+def setting(source: Source) -> Check:
+    """What a setting is, and where that stands."""
+    key = source.setting.key
+    try:
+        source.value()
+    except BadValue as error:
+        return failed(key, error)
+    text = _("not set") if source.text is None else source.text
+    where = source.where or _("default")
+    return Check(key, OK, f"{text} ({where})")

@@ -1,0 +1,179 @@
+"""The machine: what is mounted where, kernel settings, namespaces, and what logind does at a logout.
+
+Beside `process` the only reader of /proc. Changes nothing, and leaves nothing behind. None stands for what cannot be
+told from here.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FIRST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of the kernel's proc_ns.h: the same on every boot
+# how mountinfo writes what would end a field; the backslash last
+ESCAPES = ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\043", "#"), (r"\134", "\\"))
+LOGIN_DEFS = "/etc/login.defs"
+# the order of logind.conf(5): of two files with one name the earlier folder's counts
+LOGIND_FOLDERS = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")
+MAX_BYTES = 1 << 20
+
+
+class Mount(NamedTuple):
+    """What is mounted at `path`: the kind of file system, which one (device and folder in it), its options."""
+
+    path: str
+    kind: str
+    source: tuple[str, str]
+    options: frozenset[str]
+
+
+class Room(NamedTuple):
+    """What is left on a file system, in bytes and files (math.inf: no limit), and the bytes of a block."""
+
+    bytes: float
+    files: float
+    block: int
+
+
+def _text(path: str) -> str:
+    # O_NONBLOCK: a FIFO at this path must not hang us
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        return file.read(MAX_BYTES).decode(errors="replace")
+
+
+def mount_of(path: str, pid: int | str = "self") -> Mount | None:
+    """Return what *path* lies on in the view of process *pid* (proc_pid_mountinfo(5)); no link in it is resolved."""
+    found = None
+    try:
+        lines = _text(f"/proc/{pid}/mountinfo").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        _, _, device, root, where, *_ = before.split()
+        kind, _, options = after.split(" ", 2)
+        for code, letter in ESCAPES:
+            where = where.replace(code, letter)
+        within = path == where or path.startswith(where.rstrip("/") + "/")
+        # of two at one place the later one covers the earlier
+        if within and (found is None or len(where) >= len(found.path)):
+            found = Mount(where, kind, (device, root), frozenset(options.split(",")))
+    return found
+
+
+def is_shared_with_init(path: str) -> bool | None:
+    """Return whether the first process of this PID namespace sees the same file system at *path*."""
+    ours, theirs = mount_of(path), mount_of(path, 1)
+    return None if ours is None or theirs is None else ours.source == theirs.source
+
+
+def is_contained() -> bool:
+    """Return whether our PIDs are those of a container, not of the machine (pid_namespaces(7))."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino != FIRST_PID_NAMESPACE
+    except OSError:  # a kernel without namespaces
+        return False
+
+
+def hides_processes() -> bool:
+    """Return whether other users' processes are hidden from us: hidepid of proc(5), unless we are of its gid."""
+    mounted = mount_of("/proc")
+    options = dict(option.partition("=")[::2] for option in (mounted.options if mounted else ()))
+    spared = os.geteuid() == 0 or options.get("gid", "") in map(str, (os.getegid(), *os.getgroups()))
+    return options.get("hidepid", "off") not in ("off", "0") and not spared
+
+
+def sysctl(name: str) -> int | None:
+    """Return a kernel setting that is a number, as in "fs.protected_regular"."""
+    with suppress(OSError, ValueError):
+        return int(_text("/proc/sys/" + name.replace(".", "/")))
+    return None
+
+
+def room(path: str) -> Room:
+    """Return what is left for us on the file system of *path*. Raises OSError."""
+    found = os.statvfs(path)
+    return Room(
+        found.f_bavail * found.f_frsize if found.f_blocks else math.inf,
+        found.f_favail if found.f_files else math.inf,
+        found.f_frsize,
+    )
+
+
+def try_writing(path: str) -> None:
+    """Make a file without a name in the folder, fill one block of it, and let it go. Raises OSError."""
+    try:
+        # O_TMPFILE of open(2): gone with its descriptor, even if we are killed here
+        fd = os.open(path, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        # few file systems cannot do it: a file with a name would stay if we were killed
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR) or not os.access(path, os.W_OK | os.X_OK):
+            raise
+        return
+    try:
+        os.write(fd, bytes(os.fstatvfs(fd).f_frsize))
+    finally:
+        os.close(fd)
+
+
+def removes_ipc_of(uid: int) -> bool:
+    """Return whether logind deletes what the user has in /dev/shm once the last session ends.
+
+    RemoveIPC= of logind.conf(5), which spares root, system users and those who linger.
+    """
+    if not os.path.isdir("/run/systemd/system"):  # sd_booted(3)
+        return False
+    return uid > _last_system_uid() and not _lingers(uid) and _remove_ipc()
+
+
+def _lingers(uid: int) -> bool:
+    import pwd
+
+    try:
+        return os.path.exists(f"/var/lib/systemd/linger/{pwd.getpwuid(uid).pw_name}")
+    except KeyError:
+        return False
+
+
+def _last_system_uid() -> int:
+    with suppress(OSError):
+        for words in map(str.split, _text(LOGIN_DEFS).splitlines()):
+            if words[:1] == ["SYS_UID_MAX"] and words[1:] and words[1].isdigit():
+                return int(words[1])
+    return 999
+
+
+def _remove_ipc() -> bool:
+    answer = True
+    for path in _logind_files():
+        section = ""
+        with suppress(OSError):
+            for line in map(str.strip, _text(path).splitlines()):
+                key, equals, value = (part.strip() for part in line.partition("="))
+                if line.startswith("["):
+                    section = line
+                elif section == "[Login]" and key == "RemoveIPC" and equals:
+                    yes = value.lower() in ("1", "yes", "y", "true", "t", "on")
+                    no = value.lower() in ("0", "no", "n", "false", "f", "off")
+                    answer = yes if yes or no else answer
+    return answer
+
+
+def _logind_files() -> Iterator[str]:
+    """Yield the files in the order in which they are read, the last word counts."""
+    main = (f"{folder}/logind.conf" for folder in LOGIND_FOLDERS)
+    yield from [path for path in main if os.path.lexists(path)][:1]
+    found: dict[str, str] = {}
+    for folder in LOGIND_FOLDERS:
+        with suppress(OSError):
+            for name in os.listdir(f"{folder}/logind.conf.d"):
+                if name.endswith(".conf"):
+                    found.setdefault(name, f"{folder}/logind.conf.d/{name}")
+    yield from [found[name] for name in sorted(found)]
