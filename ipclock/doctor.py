@@ -222,6 +222,8 @@ def no_pool(path: str) -> Check:
 def parts(store: Store) -> Check:
     """Whether all that belongs into the pool's folder has the pool's owners and modes."""
     owner, mode = process.user_name(_owner(store.path) or 0), f"{store.mode:04o}"
+    if store.group is not None:
+        owner += f":{store.group}"  # as chown(1) takes it
     if not (wrong := store.misfits()):
         text = _("{path}: made by {user}, mode {mode}")
         return Check("pool", OK, text.format(path=store.path, user=owner, mode=mode))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,18 +11,11 @@ import pytest
 from ipclock import config, doctor, host, process
 from ipclock.patience import Patience
 from ipclock.pool import Claim, Pool
-from ipclock.records import Store
 from tests.helpers.crash_at import in_child
 from tests.helpers.world import HANG_S
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.helpers.world import World
-
-
-def opened(world: World) -> Store:
-    return Store.open("/dev/shm", world.name[1:], create=True)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +71,7 @@ def test_the_umask_is_shown_and_left_as_it_is(umask: int, world: World) -> None:
 def test_no_descriptor_stays_open(world: World) -> None:
     def look() -> tuple[list[str], list[str]]:
         os.environ["SEMAPHORE_NAME"] = world.name
-        opened(world).close()
+        Pool.open(world.name, "/dev/shm").close()
         doctor.examine(config.load(), config.survey())  # what is loaded once
         before = os.listdir("/proc/self/fd")
         doctor.examine(config.load(), config.survey())
