@@ -14,6 +14,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from ipclock.config import MAX_CAPACITY
 from ipclock.entry import parse
 from ipclock.errors import BadValue, from_os
 from ipclock.folder import FILE_FLAGS, HOLDING, NEW, SAFE_FLAGS, STATES, Folder
@@ -136,8 +137,10 @@ class Store(Folder):
 
     @property
     def capacity(self) -> int | None:
-        """The pool's capacity; None in a pool that has none yet."""
-        return self._number("capacity")
+        """The pool's capacity; None in a pool that has none yet, or one that cannot be."""
+        found = self._number("capacity") or 0
+        # whoever levels to a damaged number would post for hours, in the mutex
+        return found if 0 < found <= MAX_CAPACITY else None
 
     @capacity.setter
     def capacity(self, value: int) -> None:
