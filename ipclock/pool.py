@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ipclock import line, liveness, policy, process
 from ipclock.claim import Claim, as_process, stamp
 from ipclock.errors import (
+    N_,
     DamagedSemaphore,
     IpclockError,
     NoTicket,
@@ -24,11 +25,12 @@ from ipclock.errors import (
     SlotBusy,
     Superseded,
     TooManySlots,
+    foreign,
 )
 from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.patience import Patience
 from ipclock.records import Store
-from ipclock.semaphore import Semaphore, Turns, create, give, open_existing, require_folder, unlink
+from ipclock.semaphore import Semaphore, Turns, create, give, open_existing, path_of, require_folder, unlink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -505,7 +507,11 @@ def _open_existing(name: str, store: Store, *, repair: bool) -> Semaphore | None
         if not repair:
             raise
         unlink(name)
-        return None
+        try:
+            # a folder, or in a sticky folder somebody else's file, is still there: trying on would never end
+            return _open_existing(name, store, repair=False)
+        except DamagedSemaphore:
+            raise foreign(path_of(name), N_("what lies there cannot be replaced; remove it")) from None
     if gate and store.group is not None:
         give(name, store.mode, store.group)  # again: its maker may have died before that
     return gate

@@ -6,6 +6,8 @@ import os
 import resource
 import shutil
 import signal
+import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +20,7 @@ from ipclock.errors import MutexStuck
 from ipclock.patience import Patience
 from ipclock.pool import Pool
 from ipclock.semaphore import path_of
-from tests.helpers.crash_at import in_child, stopped_owner
+from tests.helpers.crash_at import OTHER_USER, USER, Client, in_child, needs_root, stopped_owner
 from tests.helpers.machine import FULL, NO_SHM, READ_ONLY, in_a_world_where
 from tests.helpers.world import until
 
@@ -116,6 +118,76 @@ def test_a_reset_of_a_damaged_semaphore_frees_the_waiters_of_the_old_one(world: 
     waiter.started()
 
     assert (reset, holder.end(), waiter.end(), another_build(world)) == (0, 0, 0, (0, 1, {}))
+
+
+# what sem_open(3) would map without a look, and what that would do to us
+MARK = (128).to_bytes(4, sys.byteorder)
+CORRUPT: dict[str, Callable[[Path], object]] = {
+    "size 0": lambda path: path.touch(),  # SIGBUS
+    "garbage": lambda path: path.write_bytes(DAMAGE),  # SIGABRT
+    "zeros": lambda path: path.write_bytes(bytes(32)),  # posts wake nobody
+    "too long": lambda path: path.write_bytes(bytes(8) + MARK + bytes(20) + b"\0"),
+    "too short": lambda path: path.write_bytes(bytes(8) + MARK),
+    "a value out of range": lambda path: path.write_bytes(b"\xff" * 4 + bytes(4) + MARK + bytes(20)),
+    "gigantic": lambda path: [path.touch(), os.truncate(path, 1 << 40)],
+    "a folder": lambda path: path.mkdir(),
+    "a folder with files": lambda path: [path.mkdir(), (path / "file").touch()],
+    "a FIFO": os.mkfifo,
+    "a socket": lambda path: bound(path),
+    "a link": lambda path: path.symlink_to("/dev/zero"),
+    "a link to itself": lambda path: path.symlink_to(path),
+}
+
+
+def bound(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+@pytest.mark.parametrize("how", CORRUPT)
+@pytest.mark.parametrize("command", [("wrap", "late", "--", "true"), ("init",), ("acquire", "late")])
+def test_no_corrupt_semaphore_crashes_a_client(command: tuple[str, ...], how: str, world: World) -> None:
+    world.run("init")
+    shm(world).unlink()
+    CORRUPT[how](shm(world))
+
+    refused = world.run(*command)
+
+    assert (refused.returncode, refused.stderr.splitlines()[0].split(": ")[:3], world.leftovers()) == (
+        69,
+        ["ipclock", str(shm(world)), "not a usable semaphore"],
+        {},
+    )
+
+
+@pytest.mark.parametrize("how", CORRUPT)
+def test_a_reset_replaces_a_corrupt_semaphore_or_says_that_it_cannot(how: str, world: World) -> None:
+    world.run("init")
+    shm(world).unlink()
+    CORRUPT[how](shm(world))
+
+    reset = world.run("reset")
+
+    # a folder is not a semaphore's name, and what is in it may be dear to somebody
+    kept = "folder" in how
+    assert (reset.returncode, shm(world).is_dir(), len(reset.stderr.splitlines())) == (
+        (77, True, 2) if kept else (0, False, 1)
+    )
+    if kept:
+        shutil.rmtree(shm(world))
+    assert another_build(world) == (0, 1, {})
+
+
+def test_a_reset_by_one_who_may_not_remove_the_corrupt_semaphore_names_its_owner(world: World) -> None:
+    needs_root(0)
+    world.run("init", "--mode", "0660", "--group", str(USER))
+    shm(world).write_bytes(DAMAGE)
+
+    client = Client("reset", env=world.env | {"HOME": "/nonexistent"}, uid=OTHER_USER, groups=[USER])
+    status, lines = client.wait(), client.errors().splitlines()
+    client.close()
+
+    assert (status, lines[0]) == (77, f"ipclock: {shm(world)}: belongs to another user (root, uid 0)")
 
 
 DISASTERS: dict[str, Callable[[World], object]] = {
