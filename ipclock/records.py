@@ -138,9 +138,9 @@ class Store(Folder):
     @property
     def capacity(self) -> int | None:
         """The pool's capacity; None in a pool that has none yet, or one that cannot be."""
-        found = self._number("capacity") or 0
+        found = self._number("capacity")
         # whoever levels to a damaged number would post for hours, in the mutex
-        return found if 0 < found <= MAX_CAPACITY else None
+        return None if found is None or found > MAX_CAPACITY else found
 
     @capacity.setter
     def capacity(self, value: int) -> None:

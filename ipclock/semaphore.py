@@ -49,6 +49,7 @@ class Semaphore:
         self.name = name
         self.identity = identity
         self._semaphore = semaphore
+        self._address: int | None = None
 
     @property
     def value(self) -> int:
@@ -65,17 +66,29 @@ class Semaphore:
         return self.wait(0)
 
     def wait(self, seconds: float) -> bool:
-        """Take one unit within *seconds* (sem_timedwait(3)); return whether it was taken.
+        """Take one unit within *seconds*; return whether it was taken.
 
-        False comes early when a signal was handled. The wait is on CLOCK_REALTIME: a step of the wall clock
-        shortens or stretches it, so callers wait in chunks and keep their own deadline.
+        False comes early when a signal was handled. Without sem_clockwait a step of the wall clock shortens or
+        stretches the wait, so callers wait in chunks and keep their own deadline.
         """
         sys.audit("ipclock.sem_wait", self.name)
+        return self._take(0) or (seconds > 0 and self._sleep(seconds))
+
+    def _take(self, seconds: float) -> bool:
         try:
             self._semaphore.acquire(seconds)
         except (posix_ipc.BusyError, posix_ipc.SignalError):
             return False
         return True
+
+    def _sleep(self, seconds: float) -> bool:
+        try:
+            from ipclock import clockwait
+        except ImportError:  # a Python without ctypes
+            return self._take(seconds)
+        if self._address is None and clockwait.AVAILABLE and not self.replaced():
+            self._address = clockwait.open_again(self.name)
+        return self._take(seconds) if self._address is None else clockwait.wait(self._address, seconds)
 
     def replaced(self) -> bool:
         """Return whether the path now names another semaphore, or none: posts there do not reach us."""
@@ -87,6 +100,10 @@ class Semaphore:
 
     def close(self) -> None:
         """Unmap the semaphore (sem_close(3))."""
+        if self._address is not None:
+            from ipclock import clockwait
+
+            clockwait.close(self._address)
         self._semaphore.close()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ipclock"
 LAYERS = (
-    "errors messages config locks folder entry",
+    "errors messages config locks folder entry clockwait",
     "records semaphore process policy host",
     "liveness patience claim line memory",
     "pool snapshot",

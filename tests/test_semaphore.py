@@ -95,6 +95,20 @@ def test_a_wait_ends_with_the_time_or_with_a_signal(name: str) -> None:
     assert in_child(child) == (False, False, True)
 
 
+def test_sleepers_by_both_clocks_share_the_units(name: str) -> None:
+    def child() -> list[object]:
+        own, other = made(name), opened(name)
+        slept = own.wait(0.001)
+        other.post()
+        other.post()
+        taken = [own.wait(10), other.wait(10), own.wait(0.001)]
+        own.close()
+        other.post()
+        return [slept, *taken, other.wait(10), other.value]
+
+    assert in_child(child) == [False, True, True, False, True, 0]
+
+
 def test_there_is_none_until_it_is_made_and_it_is_made_once(name: str) -> None:
     def child() -> list[object]:
         before = semaphore.open_existing(name, trusted)

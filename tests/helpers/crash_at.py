@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import pytest
 
-from ipclock import api, cli, supervise
+from ipclock import api, cli, clockwait, supervise
 from ipclock.commands import acquire, doctor, drain, init, release, reset, resume, status, wrap
 from ipclock.pool import Pool
 from tests.helpers.world import HANG_S
@@ -40,6 +40,7 @@ LOADED = (
     grp,
     pwd,
     api,
+    clockwait,
     acquire,
     doctor,
     drain,
