@@ -575,6 +575,67 @@ exit
     )
 
 
+def test_a_pool_on_a_device_that_became_read_only_is_refused_in_one_line_and_usable_afterwards(world: World) -> None:
+    script = """
+mount -t tmpfs tmpfs /mnt
+mount -t tmpfs tmpfs /dev/shm
+"$@" init >/dev/null
+mount -o remount,ro /dev/shm
+for command in "wrap late -- true" "acquire --pid 1 late" "release 1" init reset status; do
+    "$@" $command >/dev/null 2>/mnt/lines || echo "$command: $? $(sed 's/.*: //;q' /mnt/lines)"
+done
+mount -o remount,rw /dev/shm
+"$@" wrap -q late -- true && echo runs
+exit
+"""
+
+    status, lines = in_a_world_where(script, world)
+
+    commands = ["wrap late -- true", "acquire --pid 1 late", "release 1", "init", "reset", "status"]
+    assert (status, lines) == (0, [*(f"{command}: 73 Read-only file system" for command in commands), "runs"])
+
+
+def test_without_an_inode_left_a_build_ends_as_ever_and_others_leave_in_one_line_or_wait(world: World) -> None:
+    pool = f"/dev/shm/ipclock.{world.name[1:]}"
+    inner = f"""
+"$@" wrap -q -w 20 first -- echo "first runs" >/mnt/first &
+until [ "$(ls {pool}/gate)" ]; do sleep 0.05; done
+n=0; while touch /dev/shm/filler.$n 2>/dev/null; do n=$((n + 1)); done
+for free in 0 1 2 3; do
+    "$@" wrap -q -w 0.3 late -- true 2>/mnt/lines && exit 1
+    echo "$free free: $? $(wc -l </mnt/lines)"
+    rm /dev/shm/filler.$free
+done
+exit 7
+"""
+    script = f"""
+mount -t tmpfs tmpfs /mnt
+mount -t tmpfs -o nr_inodes=40 tmpfs /dev/shm
+"$@" wrap -q holder -- env -u IPCLOCK_TICKET sh -uc '{inner}' sh "$@" || echo "ended with $?"
+rm /dev/shm/filler.*
+"$@" wrap -q -w 20 again -- cat /mnt/first && echo "then 0"
+ls {pool}/queued {pool}/gate {pool}/holding | grep '^[0-9]' || echo "none left"
+exit
+"""
+
+    status, lines = in_a_world_where(script, world)
+
+    # a record takes one, the turn of a waiter behind the gate two more while it is made: a name is as dear as a file
+    assert (status, lines) == (
+        0,
+        [
+            "0 free: 73 2",
+            "1 free: 73 2",
+            "2 free: 73 2",
+            "3 free: 75 3",
+            "ended with 7",
+            "first runs",
+            "then 0",
+            "none left",
+        ],
+    )
+
+
 # The beginning
 
 
