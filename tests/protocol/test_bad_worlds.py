@@ -498,6 +498,27 @@ def test_a_stopped_owner_of_the_mutex_is_named_and_waited_for_no_longer_than_ask
     )
 
 
+def test_a_stopped_owner_of_the_mutex_is_named_while_somebody_waits_for_it(world: World, tmp_path: Path) -> None:
+    written = tmp_path / "stderr"
+    with stopped_owner(world) as owner, written.open("wb") as stderr:
+        late = world.wrap("late", stderr=stderr)
+        until(written.read_bytes, "a line about the mutex")
+        before = seen(world)
+        os.kill(owner, signal.SIGCONT)
+        late.started()
+
+    assert (written.read_text().splitlines(), before, late.end(), another_build(world)) == (
+        [
+            f"⏳ the pool is locked by process {owner}, which does not go on",
+            "✓ build slot acquired (1/1)",
+            "✓ starting the build of late.",
+        ],
+        {"queued": [], "gate": [], "holding": []},
+        0,
+        (0, 1, {}),
+    )
+
+
 def test_a_killed_owner_of_the_mutex_keeps_nobody(world: World) -> None:
     with stopped_owner(world):
         late = world.wrap("late")
