@@ -175,6 +175,8 @@ WORLDS = {
 @pytest.mark.parametrize("shape", WORLDS)
 def test_a_dev_shm_that_will_not_do_is_told_with_a_remedy(shape: str, world: World) -> None:
     script, expected, finding = WORLDS[shape]
+    if shape == "on a disk" and DISK in ("tmpfs", "ramfs"):
+        pytest.skip("this checkout lies on no disk")
 
     status, found = elsewhere(script, world)
 
