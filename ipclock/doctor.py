@@ -264,6 +264,8 @@ def inside(store: Store, gate: Semaphore | None) -> Iterator[Check]:
         yield orphans(store)
     except (IpclockError, OSError) as error:
         yield failed("records", error, store.path)
+    except ImportError:
+        return  # no psutil: `versions` tells
 
 
 def _settled(look: Callable[[], T], suspicious: Callable[[T], bool]) -> T:

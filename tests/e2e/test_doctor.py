@@ -528,6 +528,19 @@ def test_an_orphan_is_named_with_its_processes_and_what_ends_it(world: World) ->
     )
 
 
+def test_without_psutil_the_other_checks_go_on_although_there_is_an_orphan(world: World) -> None:
+    orphan = world.wrap("lonely").started()
+    orphan.signal(signal.SIGKILL)
+    orphan.wait()
+    code = "import sys; sys.modules['psutil'] = None; from ipclock import cli; sys.exit(cli.main(['doctor', '--json']))"
+
+    run = world.spawn(sys.executable, "-c", code)
+    output, errors = run.process.communicate()
+
+    found = parsed(output.decode())
+    assert (run.wait(), errors, found["versions"]["level"], "RESET_HINT" in found) == (69, b"", "bad", True)
+
+
 def test_a_stopped_owner_of_the_mutex_is_named(world: World) -> None:
     world.run("init")
     before = check(world, "mutex")[0]
