@@ -9,6 +9,8 @@ from ipclock import process
 from ipclock.entry import Entry, key_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ipclock.records import OwnRecord
     from ipclock.semaphore import Semaphore
 
@@ -20,7 +22,9 @@ class Claim:
     *holder_fd*, a descriptor of ours on a file in `new/` that it has open, or else by its identity.
     It takes *units* of the slots, and stands in line by *priority* (nice(1): lower first). At most *limit* builds of
     its label run at once (0: any number). With *supersede* it takes the place of those of its label that wait.
+    *memory* is how many bytes it is expected to need, 0 unknown. It waits until `ready` too, at the gate.
     `entry` is the name of its record. `held` is how many slots were taken when it was admitted, its own included.
+    `times` are the stamps of its arrival and admission.
     `evicted` turns true when a reset took the slot away; the build itself goes on.
     """
 
@@ -34,8 +38,13 @@ class Claim:
         priority: int = 0,
         limit: int = 0,
         supersede: bool = False,
+        memory: int = 0,
     ) -> None:
         self.label = label
+        self.memory = memory
+        # whether anything but a free slot is lacking; asked at the gate, outside of any section
+        self.ready: Callable[[], bool] = lambda: True
+        self.times: dict[str, str] = {}
         self.holder = holder
         self.holder_fd = holder_fd
         self.supersede = supersede
@@ -56,10 +65,6 @@ class Claim:
     def slot(self) -> int:
         """The number of the slot, from 1; 0 while it has none."""
         return self.entry.slot
-
-    def ready(self) -> bool:
-        """Return whether anything but a free slot is lacking. Asked at the gate, outside of any section."""
-        return True
 
     def write(self, **fields: object) -> None:
         """Add fields to the claim's record."""

@@ -39,6 +39,9 @@ _ASSIGNMENT = re.compile(rf"([A-Za-z_][A-Za-z0-9_]*)=({_WORD})(?=\s|$)")
 _LINE = re.compile(rf"\s*(?:export\s+)?((?:{_ASSIGNMENT.pattern}\s*)*)(?:(?<!\S)#.*)?")
 _FOREIGN = re.compile(r"\s*(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=")
 
+JOB_VARIABLES = ("CARGO_BUILD_JOBS", "CMAKE_BUILD_PARALLEL_LEVEL")
+SYSTEM_HISTORY = "/var/lib/ipclock/history.db"
+
 DEFAULT_FILES = ("{XDG_CONFIG_HOME}/ipclock/build-config.sh", "/etc/ipclock/build-config.sh")
 
 
@@ -157,6 +160,31 @@ def leftovers(text: str) -> str:
     return text
 
 
+def history(text: str) -> str | None:
+    """A file for finished builds: an absolute path, `auto`, or None for `off`, `none` and no text at all.
+
+    `auto` is one for the whole machine where we may write to it, as root may, else one of the user's own; None for a
+    user without a home.
+    """
+    if text in ("", "off", "none"):
+        return None
+    if text != "auto":
+        return directory(text)
+    if os.geteuid() == 0 or os.access(SYSTEM_HISTORY, os.W_OK):
+        return SYSTEM_HISTORY
+    home = os.environ.get("XDG_STATE_HOME", "")
+    if not home.startswith("/"):  # a relative one is to be ignored (XDG Base Directory Specification)
+        home = os.path.expanduser("~/.local/state")
+    return f"{home}/ipclock/history.db" if home.startswith("/") else None
+
+
+def days(text: str) -> int:
+    """A number of days from 1 to 36500."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 36500):
+        raise ValueError(N_("a whole number of days from 1 to 36500"))
+    return int(text)
+
+
 def label(text: str) -> str:
     """A build's label: printable UTF-8 text of at most 255 bytes."""
     if not _printable(text, MAX_LABEL_BYTES) or text.isspace():
@@ -187,6 +215,8 @@ SETTINGS = (
     Setting("LOCK_MODE", mode, None, "--mode"),
     Setting("LOCK_GROUP", group, None, "--group"),
     Setting("LEFTOVERS", leftovers, "release", "--leftovers"),
+    Setting("HISTORY", history, "auto"),
+    Setting("HISTORY_DAYS", days, "90"),
     Setting("PROGRESS_INTERVAL", interval, "5"),
     Setting("STATUS_HINT", line, "ipclock status"),
     Setting("RESET_HINT", line, "sudo ipclock reset"),
@@ -197,6 +227,7 @@ class Settings(NamedTuple):
     """The settings of one run. Times are in seconds, memory in bytes.
 
     `max_parallel_builds` is None where nobody set it: an existing pool then keeps its capacity.
+    `history` is the file of finished builds, None where none is kept.
     `capacity_file` names the settings file that gave it, None where it came from elsewhere.
     """
 
@@ -213,6 +244,8 @@ class Settings(NamedTuple):
     lock_mode: int | None
     lock_group: int | None
     leftovers: str
+    history: str | None
+    history_days: int
     progress_interval: float
     status_hint: str
     reset_hint: str
@@ -433,9 +466,14 @@ def held_slot() -> tuple[str, str] | None:
     return (os.environ.get("IPCLOCK_NAME", ""), ticket) if ticket else None
 
 
-def build_environment(name: str, label: str, ticket: int, slot: int) -> dict[str, str]:
-    """Return the environment of a build: ours, and what tells it which slot it holds."""
+def build_environment(name: str, label: str, ticket: int, slot: int, jobs: int | None = None) -> dict[str, str]:
+    """Return the environment of a build: ours, and what tells it which slot it holds.
+
+    With *jobs*, also how many processes the usual build tools are to start at once, unless that is set already.
+    """
+    hints = {} if jobs is None else {"MAKEFLAGS": f"-j{jobs}"} | dict.fromkeys(JOB_VARIABLES, str(jobs))
     return {
+        **hints,
         **os.environ,
         "IPCLOCK_NAME": name,
         "IPCLOCK_LABEL": label,

@@ -265,6 +265,19 @@ class StillRunning(IpclockError):
         self.pids = ", ".join(map(str, pids))
 
 
+class HistoryFailed(IpclockError):
+    """The file of finished builds cannot be used. A build never ends for it: whoever runs one warns and goes on."""
+
+    status = 73
+    what = N_("{path}: the history cannot be used: {reason}")
+    remedy = N_("Move it away or name another file (HISTORY=/path); HISTORY=off keeps none.")
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+
 class CommandFailed(IpclockError):
     """The command could not be started: 127 not found, 126 found but not executable; as in POSIX `env`."""
 

@@ -109,6 +109,11 @@ def has_room_for_label(entry: Entry, key: str, holders: Iterable[tuple[Entry, st
     return not limits or len(same) < min(limits)
 
 
+def still_to_grow(expected: int, used: int) -> int:
+    """Return how many bytes a build will still take that is expected to need so many and uses so many now."""
+    return max(0, expected - used)
+
+
 def lowest_free_slot(taken: Collection[int]) -> int:
     """Return the lowest slot number, from 1, that no holder has."""
     return next(slot for slot in range(1, len(taken) + 2) if slot not in taken)

@@ -113,6 +113,7 @@ class Pool:
             self.recover(sweep=not block)
             self._refuse(claim, block=block, ready=ready)
             this = process.identify(os.getpid())
+            claim.times = stamp("arrived")
             fields = {
                 "kind": "pid" if claim.holder and claim.holder_fd is None else "fd",
                 "label": claim.label,
@@ -120,8 +121,10 @@ class Pool:
                 "waiter": str(this),
                 "uid": str(os.getuid()),
                 "timeout": f"{patience.timeout:g}",
-                **stamp("arrived"),
+                **claim.times,
             }
+            if claim.memory:
+                fields["memory"] = str(claim.memory)
             claim.record = self.store.draft(fields, claim.holder_fd)
             claim.entry = claim.entry._replace(ticket=self.store.draw_ticket())
             self.store.publish(claim.record, QUEUED, claim.entry)
@@ -202,7 +205,8 @@ class Pool:
         elif ready and policy.may_admit(held, wanted, allowed):
             slot = policy.lowest_free_slot([entry.slot for entry in holders])
             era = self.store.era
-            claim.write(**stamp("admitted"))
+            claim.times |= stamp("admitted")
+            claim.write(**claim.times)
             claim.entry = self.store.move(claim.entry, GATE, HOLDING, slot=slot)
             claim.era, claim.held = era, held + wanted
             self._drop_turn(claim)

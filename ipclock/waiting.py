@@ -1,26 +1,36 @@
-"""The way of a command to its slot: what was asked for becomes a claim, and a person sees why it waits."""
+"""The way of a command through the pool, for those who watch.
+
+What was asked for becomes a claim, a person sees why it waits, and what came of it is kept in the history.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
-from ipclock import config, line, snapshot
+from ipclock import config, history, line, process, snapshot
 from ipclock.claim import Claim
+from ipclock.errors import HistoryFailed, Interrupted, SlotBusy, SlotTimeout, Superseded
 from ipclock.folder import GATE, HOLDING, QUEUED
-from ipclock.messages import _
+from ipclock.headroom import Headroom
+from ipclock.messages import _, told
 from ipclock.patience import Patience
 from ipclock.progress import Progress, say
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ipclock.config import Settings
+    from ipclock.entry import Entry
     from ipclock.pool import Pool
     from ipclock.process import Identity
 
 DUE_PATIENCE_S = 10.0  # how long -n goes through the gate for a slot that is due to it
+# how a wait ends without a slot, in the words of the history
+ENDINGS = {SlotTimeout: "timeout", SlotBusy: "busy", Interrupted: "interrupted", Superseded: "superseded"}
 
 
 def is_nested(pool: Pool) -> bool:
@@ -50,7 +60,18 @@ def claim_for(
         priority=settings.build_priority,
         limit=settings.max_per_label or 0,
         supersede=supersede,
+        memory=_memory_for(label, settings),
     )
+
+
+def _memory_for(label: str, settings: Settings) -> int:
+    """Return how many bytes a build of this label is expected to need, 0 where that is not known."""
+    if isinstance(settings.memory, int):
+        return settings.memory
+    known = None
+    if settings.memory == "auto" and settings.history:
+        known = history.expected(settings.history, label)
+    return (known and known.memory) or settings.min_free_memory or 0
 
 
 def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, check: Callable[[], None]) -> None:
@@ -67,25 +88,36 @@ def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, che
         terminal=sys.stderr is not None and sys.stderr.isatty() and not config.plain_terminal(),
     )
     file = config.CapacityFile(settings)
+    headroom = None
+    if settings.memory is not None or settings.min_free_memory is not None:
+        headroom = Headroom(lambda: pool.store, claim.memory)
+        claim.ready = headroom.ready
 
     def on_wait(ticket: int) -> None:
         if (capacity := file.changed()) is not None:
             pool.resize(capacity, patience)
         if block and progress.due():
             now = snapshot.take(pool.store, pool.name, waiters=False)
-            progress.waiting(now, snapshot.place(pool.store, ticket), _reasons(pool, claim))
+            progress.waiting(now, snapshot.place(pool.store, ticket), _reasons(pool, claim, headroom))
 
     patience = Patience(limit if block else DUE_PATIENCE_S, check, on_wait, progress.stuck)
     try:
         pool.acquire(claim, patience, block=block)
+    except (SlotTimeout, SlotBusy, Interrupted, Superseded) as error:
+        progress.clear()
+        remember(pool, claim.label, claim.entry, claim.times, settings, ENDINGS[type(error)])
+        raise
     finally:
         progress.clear()
     if args.verbose:
         progress.details(claim.ticket, claim.slot)
     progress.acquired(claim.label, claim.held, pool.capacity)
+    if headroom and headroom.alone and not args.quiet:
+        text = _("ipclock: warning: only {left} of {need} GB are free; the build starts because no other one runs")
+        say(text.format(left=_gb(headroom.left), need=_gb(headroom.need)), at_once=True)
 
 
-def _reasons(pool: Pool, claim: Claim) -> list[str]:
+def _reasons(pool: Pool, claim: Claim, headroom: Headroom | None) -> list[str]:
     """Return what keeps the claim waiting besides the builds that run."""
     found = []
     state = GATE if pool.store.has(GATE, claim.entry) else QUEUED
@@ -94,4 +126,66 @@ def _reasons(pool: Pool, claim: Claim) -> list[str]:
         found.append(_("wants {slots} slots of {capacity}").format(slots=claim.entry.units, capacity=pool.capacity))
     if held_back == "label":
         found.append(_("another build of this label runs"))
+    if headroom and claim.entry.reserved == claim.entry.units:
+        if headroom.left < headroom.need:
+            text = _("waiting for memory: {left} of {need} GB")
+            found.append(text.format(left=_gb(headroom.left), need=_gb(headroom.need)))
+        elif headroom.pressed:
+            found.append(_("waiting for memory: the machine is short of it"))
     return found
+
+
+def _gb(size: int) -> str:
+    return f"{max(0, size) / 2**30:.1f}"
+
+
+def outcome_of(status: int) -> str:
+    """Return what the history calls the end of a build with this exit status, -n for signal n."""
+    return "signal" if status < 0 else "failed" if status else "done"
+
+
+def remember(
+    pool: Pool,
+    label: str,
+    entry: Entry,
+    times: Mapping[str, str],
+    settings: Settings,
+    outcome: str,
+    code: int | None = None,
+    *,
+    memory: int | None = None,
+    cpu_s: float | None = None,
+) -> None:
+    """Write a finished wait or hold into the history; if that fails it is said, and nothing else is wrong.
+
+    *times* are the stamps of a claim, or of a record. Takes the end for now.
+    """
+    if settings.history is None or "arrived" not in times:
+        return
+    ended, now = time.time(), time.monotonic()
+    arrived, arrived_mono = float(times["arrived"]), float(times["arrived_mono"])
+    admitted = float(times["admitted"]) if "admitted" in times else None
+    begun = float(times["admitted_mono"]) if "admitted" in times else now
+    row = history.Row(
+        label=label,
+        uid=os.getuid(),
+        user=process.user_name(os.getuid()),
+        ticket=entry.ticket,
+        pool=pool.name,
+        arrived=arrived,
+        waited_s=round(max(0.0, begun - arrived_mono), 3),
+        admitted=admitted,
+        held_s=None if admitted is None else round(max(0.0, now - begun), 3),
+        ended=ended,
+        outcome=outcome,
+        code=code,
+        slots=entry.units,
+        capacity=pool.capacity,
+        memory=memory,
+        cpu_s=cpu_s,
+        slot=entry.slot or None,
+    )
+    try:
+        history.record(settings.history, row, settings.history_days)
+    except HistoryFailed as error:
+        say(_("ipclock: warning: {problem}").format(problem=told(error)), at_once=True)

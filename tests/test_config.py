@@ -16,6 +16,8 @@ from hypothesis import strategies as some
 
 from ipclock import config
 from ipclock.errors import BadConfig, BadValue
+from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root
+from tests.helpers.world import SHM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +38,8 @@ SOURCES: dict[str, tuple[tuple[str, Any], tuple[str, Any], tuple[str, Any], Any]
     "LOCK_MODE": (("0660", 0o660), ("600", 0o600), ("660", 0o660), None),
     "LOCK_GROUP": (("0", 0), ("root", 0), ("54400", 54400), None),
     "LEFTOVERS": (("kill", "kill"), ("wait", "wait"), ("release", "release"), "release"),
+    "HISTORY": (("/o", "/o"), ("off", None), ("none", None), config.history("auto")),
+    "HISTORY_DAYS": (("1", 1), ("36500", 36500), ("007", 7), 90),
     "PROGRESS_INTERVAL": (("1", 1.0), ("2", 2.0), ("0.5", 0.5), 5.0),
     "STATUS_HINT": (("o", "o"), ("e", "e"), ("f", "f"), "ipclock status"),
     "RESET_HINT": (("o", "o"), ("e", "e"), ("f", "f"), "sudo ipclock reset"),
@@ -140,7 +144,7 @@ def test_a_bad_value_is_blamed_on_the_place_where_it_stood(
     key: str, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
-    file.write_text(f"{key}=''\n")
+    file.write_text(f"{key}='\t'\n")
     for environment, option in (("", None), ("\t", None), ("\t", "\t")):
         monkeypatch.setenv(key, environment)
         with pytest.raises(BadValue) as caught:
@@ -330,6 +334,67 @@ def test_what_a_check_accepts_is_safe_to_use(text: str) -> None:
             assert (math.isfinite(value), value >= 0) == (True, True)
         else:
             assert value in range(1, 1001)
+
+
+@pytest.mark.parametrize(("text", "value"), [("", None), ("off", None), ("none", None), ("/a/../b.db", "/b.db")])
+def test_a_history_is_a_path_or_off(text: str, value: str | None, file: Path) -> None:
+    file.write_text(f"HISTORY={text}\n")
+
+    assert config.load().history == value
+
+
+@pytest.mark.parametrize("text", ["on", "b.db", "./b.db", "~/b.db", "OFF", "/a\0b"])
+def test_any_other_history_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="absolute path"):
+        config.history(text)
+
+
+def test_root_keeps_the_history_of_the_machine() -> None:
+    needs_root(0)
+
+    assert config.load().history == "/var/lib/ipclock/history.db"
+
+
+@pytest.mark.parametrize(
+    ("variables", "value"),
+    [
+        ({"HOME": "/home/a"}, "/home/a/.local/state/ipclock/history.db"),
+        ({"HOME": "/home/a", "XDG_STATE_HOME": "/state"}, "/state/ipclock/history.db"),
+        ({"HOME": "/home/a", "XDG_STATE_HOME": "state"}, "/home/a/.local/state/ipclock/history.db"),
+        ({}, None),  # nobody's number, so there is no home in the list of users either
+    ],
+)
+def test_a_user_keeps_a_history_of_their_own(
+    variables: dict[str, str], value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, text in variables.items():
+        monkeypatch.setenv(key, text)
+    monkeypatch.delenv("IPCLOCK_CONFIG")
+    monkeypatch.setattr(config, "DEFAULT_FILES", ())
+
+    assert in_child(lambda: config.load().history, USER) == value
+
+
+def test_a_user_who_may_write_to_the_history_of_the_machine_keeps_that(
+    pool_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_root(0)
+    shared = SHM / f"ipclock.{pool_name}"
+    shared.touch()
+    os.chown(shared, 0, OTHER_USER)
+    shared.chmod(0o660)
+    monkeypatch.setattr(config, "SYSTEM_HISTORY", str(shared))
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+
+    found = [in_child(lambda: config.history("auto"), USER, groups=groups) for groups in ([OTHER_USER], [])]
+
+    assert found == [str(shared), "/state/ipclock/history.db"]
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "36501", "1.5", "90d", "x", "٣", "1" * 9])
+def test_days_are_a_whole_number(text: str) -> None:
+    with pytest.raises(ValueError, match="whole number of days"):
+        config.days(text)
 
 
 # The shell file

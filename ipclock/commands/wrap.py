@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ipclock import commands, config, supervise, waiting
+from ipclock import commands, config, meter, snapshot, supervise, waiting
 from ipclock.errors import N_
 from ipclock.messages import _
 from ipclock.progress import say
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ipclock.config import Settings
 
 SUMMARY = N_("run a command in a build slot")
-USAGE = "%(prog)s [-w SEC | -n] [-E CODE] [-q | -v] LABEL -- COMMAND [ARG ...]"
+USAGE = "%(prog)s [-w SEC | -n] [-E CODE] [-q | -v] [OPTION ...] LABEL -- COMMAND [ARG ...]"
 LEFT_BEHIND = {
     "wait": N_("⏳ waiting for what the command has left running (PID: {pids})"),
     "kill": N_("ipclock: ending what the command has left running (PID: {pids})"),
@@ -36,6 +36,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         dest="LEFTOVERS",
         metavar="HOW",
         help=_("processes that outlive COMMAND: release the slot all the same (release), wait for them, or kill them"),
+    )
+    parser.add_argument(
+        "--export-jobs",
+        action="store_true",
+        help=_("tell make, cargo and cmake in the environment to use this slot's share of the processors"),
     )
     parser.add_argument("label", metavar="LABEL", help=_("what is built; shown to those who wait"))
 
@@ -62,16 +67,42 @@ def run(args: Namespace, settings: Settings) -> int:
     if waiting.is_nested(pool):
         return _end(execute(config.inherited_environment()))
     waiting.take_slot(pool, claim, args, settings, notices.check)
+    jobs = max(1, meter.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None
+    used = meter.Meter()
+
+    def on_start(pid: int) -> None:
+        note(pid)
+        used.begin(pid)
+
+    def on_tick() -> None:
+        pool.watch(claim)
+        used.tick()
+
     try:
         status = execute(
-            config.build_environment(pool.name, label, claim.ticket, claim.slot),
+            config.build_environment(pool.name, label, claim.ticket, claim.slot, jobs),
             keep_open=claim.fileno(),
-            on_start=note,
-            on_tick=lambda: pool.watch(claim),
+            on_start=on_start,
+            on_tick=on_tick,
         )
+        starved = used.ran_out_of_memory(status)
+        beside = [row.label for row in snapshot.holders(pool.store) if row.ticket != claim.ticket] if starved else []
     finally:
         pool.release(claim)
+    if starved:
+        _blame_memory(used.pid, beside)
+    outcome = "oom" if starved else "evicted" if claim.evicted else waiting.outcome_of(status)
+    waiting.remember(
+        pool, label, claim.entry, claim.times, settings, outcome, abs(status), memory=used.memory(), cpu_s=used.cpu_s()
+    )
     return _end(status)
+
+
+def _blame_memory(pid: int, beside: list[str]) -> None:
+    text = _("ipclock: the kernel ended the build (PID: {pid}) because memory ran out.").format(pid=pid)
+    if beside:
+        text += " " + _("Beside it ran: {labels}").format(labels=", ".join(beside))
+    say(text, at_once=True)
 
 
 def _end(status: int) -> int:

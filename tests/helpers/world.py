@@ -108,6 +108,7 @@ class World:
         kept = {"PATH", "HOME", "COVERAGE_PROCESS_START", "PYTHONPATH"}
         self.env = {key: value for key, value in os.environ.items() if key in kept}
         self.env |= {"SEMAPHORE_NAME": self.name, "XDG_CONFIG_HOME": "/nonexistent", "LANG": "C.UTF-8", "TERM": "dumb"}
+        self.env |= {"HISTORY": "off"}
 
     def popen(self, *arguments: str, env: dict[str, str] | None = None, **options: Any) -> Build:
         """Start `ipclock` with *arguments*."""

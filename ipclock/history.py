@@ -1,0 +1,139 @@
+"""Finished waits and holds, one row each, in an SQLite database that several users' processes write at once.
+
+Guarantees: a failure is one HistoryFailed, which never keeps a build from running; and what a label's next build will
+take is told in milliseconds, however long its past. Does not know who writes when.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from ipclock import database
+from ipclock.errors import HistoryFailed
+from ipclock.stats import quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ipclock.database import Connection
+
+OUTCOMES = ("done", "failed", "signal", "timeout", "busy", "interrupted", "superseded", "evicted", "oom")
+RECENT = 50  # a label's last builds, from which its next one is foretold
+PRUNED_AT_ONCE = 20  # more than one new row makes old; bounds what a single build pays
+
+SCHEMA = database.Schema(
+    application=0x6970636C,  # "ipcl"
+    version=1,
+    statements=(
+        """
+        CREATE TABLE finished (
+            id INTEGER PRIMARY KEY,
+            label TEXT NOT NULL, uid INTEGER NOT NULL, user TEXT NOT NULL, ticket INTEGER NOT NULL, pool TEXT NOT NULL,
+            arrived REAL NOT NULL, waited_s REAL NOT NULL, admitted REAL, held_s REAL, ended REAL NOT NULL,
+            outcome TEXT NOT NULL, code INTEGER, slots INTEGER NOT NULL, capacity INTEGER NOT NULL,
+            memory INTEGER, cpu_s REAL, slot INTEGER
+        )
+        """,
+        # it answers all of `expected` without a look at the table
+        "CREATE INDEX by_label ON finished (label, outcome, ended, pool, waited_s, held_s, memory, slots)",
+        # it finds what is too old
+        "CREATE INDEX by_time ON finished (ended, pool, capacity)",
+    ),
+)
+_INSERT = "INSERT INTO finished VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class Row(NamedTuple):
+    """One finished wait or hold. Times are seconds of the epoch, those that end in `_s` are spans.
+
+    `admitted`, `held_s` and `slot` are None for a wait that ended without a slot. `outcome` is one of OUTCOMES:
+    "evicted" if a reset took the slot while the build ran. `code` is its exit status or the signal's number; `slots`
+    how many it took, `capacity` how many there were at its end. `memory` is the peak in bytes and `cpu_s` the time of
+    all the build's processes, None where not known.
+    """
+
+    label: str
+    uid: int
+    user: str
+    ticket: int
+    pool: str
+    arrived: float
+    waited_s: float
+    admitted: float | None
+    held_s: float | None
+    ended: float
+    outcome: str
+    code: int | None
+    slots: int
+    capacity: int
+    memory: int | None = None
+    cpu_s: float | None = None
+    slot: int | None = None
+
+
+class Expected(NamedTuple):
+    """What a label's next build will probably take, by its last good ones, `builds` in number (at most RECENT).
+
+    `memory` is what 9 of 10 builds stay below, by those that the kernel ended for want of memory too: they show how
+    much it takes at least. Failed ones are left out, since one that fails early says nothing of a whole build.
+    """
+
+    builds: int
+    median_s: float
+    p10_s: float
+    p90_s: float
+    memory: int | None
+
+
+def record(path: str, row: Row, keep_days: int) -> None:
+    """Add *row* to the database, which is made if it is missing, and drop some of the rows older than *keep_days*.
+
+    Raises HistoryFailed (73).
+    """
+    with database.opened(path, SCHEMA, write=True) as connection:
+        connection.execute("BEGIN IMMEDIATE")  # a reader that becomes a writer later may be refused without a wait
+        connection.execute(_INSERT, row)
+        connection.execute(
+            "DELETE FROM finished WHERE id IN (SELECT id FROM finished WHERE ended < ? ORDER BY ended LIMIT ?)",
+            (row.ended - keep_days * 86400, PRUNED_AT_ONCE),
+        )
+        connection.execute("COMMIT")
+
+
+def expected(path: str, label: str) -> Expected | None:
+    """Return what to expect of the label's next build; None where its past is not known, for whatever reason."""
+    return expected_many(path, [label]).get(label)
+
+
+def expected_many(path: str, labels: Iterable[str]) -> dict[str, Expected]:
+    """Return what to expect of each label; those without a known past are left out."""
+    found = {}
+    with suppress(HistoryFailed, FileNotFoundError), database.opened(path, SCHEMA, write=False) as connection:
+        for label in labels:
+            if foretold := _expected(connection, label):
+                found[label] = foretold
+    return found
+
+
+def _expected(connection: Connection, label: str) -> Expected | None:
+    done, killed = (
+        connection.execute(
+            "SELECT ended, held_s, memory FROM finished WHERE label = ? AND outcome = ? AND held_s NOT NULL"
+            " ORDER BY ended DESC LIMIT ?",
+            (label, outcome, RECENT),
+        ).fetchall()
+        for outcome in ("done", "oom")
+    )
+    if not done:
+        return None
+    spans = sorted(held_s for _, held_s, _ in done)
+    latest = sorted((ended, memory) for ended, _, memory in done + killed if memory is not None)[-RECENT:]
+    memories = sorted(memory for _, memory in latest)
+    return Expected(
+        builds=len(done),
+        median_s=quantile(spans, 0.5),
+        p10_s=quantile(spans, 0.1),
+        p90_s=quantile(spans, 0.9),
+        memory=round(quantile(memories, 0.9)) if memories else None,
+    )

@@ -1,0 +1,47 @@
+"""What a build of this process uses, and whether the kernel ended it for want of memory. Decides nothing."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+
+from ipclock.memory import KIB, OomWatch, Peak
+
+
+class Meter:
+    """Follows one build, from before its start until all of its processes that we wait for have ended."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self._watch = OomWatch()
+        self._peak: Peak | None = None
+
+    def begin(self, pid: int) -> None:
+        """Note the build's process."""
+        self.pid = pid
+        self._peak = Peak(pid)
+
+    def tick(self) -> None:
+        """Take a sample; about once a second will do."""
+        if self._peak:
+            self._peak.sample()
+
+    def ran_out_of_memory(self, status: int) -> bool:
+        """Return whether the kernel's OOM killer ended the build, which has come to this *status* (-n for a signal)."""
+        return status == -signal.SIGKILL and self._watch.killed([self.pid])
+
+    def memory(self) -> int:
+        """Return the peak in bytes, of all processes together as sampled, or of the largest one as the kernel says."""
+        largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * KIB
+        return max(self._peak.bytes if self._peak else 0, largest)
+
+    def cpu_s(self) -> float:
+        """Return the seconds of CPU time of all processes that have ended and were waited for."""
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return round(used.ru_utime + used.ru_stime, 3)
+
+
+def cores() -> int:
+    """Return how many processors we may use (sched_getaffinity(2))."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,333 @@
+"""What may run beside what, and who comes first: slots of several builds, labels, priorities, superseding, draining."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.helpers.crash_at import USER, Client, needs_root
+from tests.helpers.world import until
+
+if TYPE_CHECKING:
+    from tests.helpers.world import Build, World
+
+BUILD = ("sh", "-c", "echo ready; cat")
+
+
+def in_line(world: World, label: str, *options: str, count: int = 1) -> Build:
+    """Return a build that waits, with so many in line."""
+    build = world.wrap(label, *options)
+    until(lambda: world.waiting() == count, f"{label} in line")
+    return build
+
+
+# Labels
+
+
+def test_two_builds_of_a_label_run_one_after_the_other_and_others_pass(world: World) -> None:
+    world.run("init", "--max-parallel-builds", "2")
+    first = world.wrap("a", "--per-label", "1").started()
+    second = in_line(world, "a", "--per-label", "1")
+
+    other = world.wrap("b", "--per-label", "1").started()
+    waiter = world.status()["waiters"][0]
+    other_ended = other.end()
+    kept = world.waiting()
+    first.end()
+
+    assert (waiter["held_back"], other_ended, kept, second.started().end(), world.settled()) == (
+        "label",
+        0,
+        1,
+        0,
+        (2, {}),
+    )
+
+
+def test_a_waiter_is_told_that_its_label_runs(world: World) -> None:
+    world.run("init", "--max-parallel-builds", "2")
+    first = world.wrap("a").started()
+    second = world.wrap("a", "-w", "0.5", env={"MAX_PER_LABEL": "1"})
+
+    assert (second.wait(), "another build of this label runs" in second.errors(), first.end()) == (75, True, 0)
+
+
+def test_a_build_that_wants_to_be_alone_gets_no_company_of_its_label(world: World) -> None:
+    world.run("init", "--max-parallel-builds", "2")
+    first = world.wrap("a", "--per-label", "1").started()
+
+    refused = world.run("wrap", "-n", "a", "--", "true").returncode
+    other = world.run("wrap", "-n", "b", "--", "true").returncode
+
+    assert (refused, other, first.end()) == (75, 0, 0)
+
+
+# Slots
+
+
+def test_a_build_takes_as_many_slots_as_it_asks_for(world: World) -> None:
+    world.run("init", "--max-parallel-builds", "3")
+    heavy = world.wrap("heavy", "--slots", "2").started()
+    light = world.wrap("light").started()
+
+    pool = world.status()
+    full = (world.value(), world.run("wrap", "-n", "late", "--", "true").returncode)
+
+    assert (pool["taken"], [row["slots"] for row in pool["holders"]], full) == (3, [2, 1], (0, 75))
+    assert (heavy.ask("env IPCLOCK_SLOT"), light.ask("env IPCLOCK_SLOT")) == ("1", "2")
+    assert (heavy.end(), light.end(), world.settled()) == (0, 0, (3, {}))
+
+
+def test_a_heavy_build_at_the_head_is_not_starved_by_light_ones(world: World) -> None:
+    world.run("init", "--max-parallel-builds", "2")
+    first = world.wrap("first").started()
+    heavy = in_line(world, "heavy", "--slots", "2")
+    until(lambda: world.records("gate") == ["2,u2,r1"], "the free slot reserved")
+    light = in_line(world, "light", count=2)
+
+    value = world.value()
+    first.end()
+    heavy.started()
+    behind = world.waiting()
+
+    assert (value, behind, heavy.end(), light.started().end(), world.settled()) == (0, 1, 0, 0, (2, {}))
+
+
+@pytest.mark.parametrize("ending", ["TERM", "KILL"])
+def test_what_was_reserved_for_one_that_leaves_is_given_on(ending: str, world: World) -> None:
+    import signal
+
+    world.run("init", "--max-parallel-builds", "2")
+    first = world.wrap("first").started()
+    heavy = in_line(world, "heavy", "--slots", "2")
+    until(lambda: world.records("gate") == ["2,u2,r1"], "the free slot reserved")
+    light = in_line(world, "light", count=2)
+
+    heavy.signal(signal.Signals[f"SIG{ending}"])
+    light.started()
+
+    assert (heavy.wait() < 0, light.end(), first.end(), world.settled()) == (True, 0, 0, (2, {}))
+
+
+def test_more_slots_than_there_are_is_refused_at_once(world: World) -> None:
+    done = world.run("wrap", "--slots", "3", "a", "--", "true")
+
+    assert (done.returncode, done.stderr.splitlines(), world.settled()) == (
+        78,
+        [
+            "ipclock: 3 slots asked for, but the pool has 1",
+            "   Ask for fewer (--slots), or raise MAX_PARALLEL_BUILDS.",
+        ],
+        (1, {}),
+    )
+
+
+def test_a_build_too_heavy_for_a_lowered_capacity_is_told_and_lets_others_pass(world: World) -> None:
+    world.run("init", "--max-parallel-builds", "2")
+    first = world.wrap("first").started()
+    heavy = in_line(world, "heavy", "--slots", "2", "-w", "20")
+
+    world.run("init", "--max-parallel-builds", "1")
+    first.end()
+    light = world.run("wrap", "-w", "20", "light", "--", "true").returncode
+    waiter = world.status()["waiters"][0]
+    world.run("init", "--max-parallel-builds", "2")
+
+    assert (light, waiter["held_back"], heavy.started().end(), world.settled()) == (0, "size", 0, (2, {}))
+    assert "wants 2 slots of 1" in heavy.errors()
+
+
+# Priority
+
+
+def test_a_hotfix_goes_to_the_head_of_the_line_but_past_no_running_build(world: World) -> None:
+    running = world.wrap("running").started()
+    first = in_line(world, "first")
+    second = in_line(world, "second", count=2)
+
+    hotfix = in_line(world, "hotfix", "--priority", "-5", count=3)
+    until(lambda: world.records("gate") == ["4,p-5"], "the hotfix at the gate")
+    shown = [(row["label"], row["priority"], row["position"]) for row in world.status()["waiters"]]
+    order = [running.end(), hotfix.started().end(), first.started().end(), second.started().end()]
+
+    assert (shown, order, world.settled()) == (
+        [("hotfix", -5, 1), ("first", 0, 2), ("second", 0, 3)],
+        [0] * 4,
+        (1, {}),
+    )
+
+
+def test_others_than_root_may_ask_for_a_favour_only_where_the_pool_allows_it(world: World) -> None:
+    needs_root(0)
+    env = world.env | {"HOME": "/nonexistent"}
+
+    def run(*arguments: str) -> tuple[int, str]:
+        client = Client(*arguments, env=env, uid=USER)
+        ended = client.end(), client.errors()
+        client.close()
+        return ended
+
+    hurry = ("wrap", "-q", "--priority", "-5", "a", "--", "true")
+    refused = run(*hurry)
+    nice = run("wrap", "-q", "--priority", "5", "a", "--", "true")[0]
+    allowed = (run("init", "--priority-min", "-5")[0], run(*hurry)[0])
+
+    assert (refused, nice, allowed) == (
+        (
+            77,
+            "ipclock: priority -5 is not allowed: 0 is the lowest in this pool\n"
+            "   Its owner or root allows it: 'ipclock init --priority-min -5'.\n",
+        ),
+        0,
+        (0, 0),
+    )
+
+
+# Supersede
+
+
+@pytest.mark.parametrize("place", ["gate", "queued"])
+def test_a_newer_build_takes_the_place_of_an_older_one_that_waits(place: str, world: World) -> None:
+    running = world.wrap("app").started()
+    other = in_line(world, "other") if place == "queued" else None
+    older = in_line(world, "app", count=1 + bool(other))
+
+    newer = world.wrap("app", "--supersede")
+    left = older.wait()
+    running.end()
+    if other:
+        other.started().end()
+    newer.started()
+
+    ticket = 3 + bool(other)
+    assert (left, older.errors().splitlines()[-1]) == (
+        76,
+        f"ipclock: app: superseded by a newer build of the same label (ticket {ticket}, PID: {newer.pid})",
+    )
+    assert (newer.end(), world.settled()) == (0, (1, {}))
+
+
+def test_superseding_touches_neither_running_builds_nor_other_labels(world: World) -> None:
+    running = world.wrap("app").started()
+    other = in_line(world, "other")
+
+    newer = in_line(world, "app", "--supersede", count=2)
+
+    assert (running.end(), other.started().end(), newer.started().end(), world.settled()) == (0, 0, 0, (1, {}))
+
+
+# Drain
+
+
+def test_a_drained_pool_tells_everybody_why_and_starts_nothing_until_it_is_resumed(world: World) -> None:
+    running = world.wrap("running").started()
+
+    drained = world.run("drain", "--reason", "disk is being replaced")
+    ended = running.end()
+    waiter = in_line(world, "waiter")
+    pool, text = world.status(), world.run("status").stdout
+    impatient = world.run("wrap", "-w", "1", "impatient", "--", "true")
+    value, refused = world.value(), world.run("wrap", "-n", "late", "--", "true").returncode
+    resumed = world.run("resume")
+    waiter.started()
+
+    told = "drained by root: disk is being replaced"
+    assert (drained.returncode, drained.stderr) == (0, f"✓ {told} (1 running, 0 waiting)\n")
+    assert (ended, value, refused, told in text, pool["free"]) == (0, 0, 75, True, 0)
+    assert pool["drain"] == {"reason": "disk is being replaced", "user": "root", "until": None}
+    assert (impatient.returncode, told in impatient.stderr) == (75, True)
+    assert (resumed.stderr, waiter.end()) == ("✓ builds are started again\n", 0)
+    assert world.settled() == (1, {})
+
+
+def test_a_drain_ends_by_itself(world: World) -> None:
+    world.run("drain", "--for", "1")
+    waiter = world.wrap("waiter", "-w", "25")
+
+    assert (waiter.started().end(), world.status()["drained"], world.settled()) == (0, False, (1, {}))
+
+
+def test_no_slots_at_all_is_a_drain(world: World) -> None:
+    world.run("init", "--max-parallel-builds", "0")
+    waiter = in_line(world, "waiter")
+    text, resumed = world.run("status").stdout, world.run("resume").stderr
+    world.run("init", "--max-parallel-builds", "1")
+
+    assert ("drained: MAX_PARALLEL_BUILDS=0" in text, resumed) == (
+        True,
+        "ipclock: warning: no build is started while MAX_PARALLEL_BUILDS is 0\n",
+    )
+    assert (waiter.started().end(), world.settled()) == (0, (1, {}))
+
+
+@pytest.mark.parametrize("options", [["--for", "0"], ["--for", "soon"], ["--reason", "a\nb"]])
+def test_a_senseless_drain_is_a_usage_mistake(options: list[str], world: World) -> None:
+    done = world.run("drain", *options)
+
+    assert (done.returncode, done.stderr.startswith(f"ipclock: {options[0]}: invalid value")) == (2, True)
+
+
+# Memory
+
+
+def test_a_build_waits_for_memory_while_another_one_runs_and_says_so(world: World) -> None:
+    world.run("init", "--max-parallel-builds", "2")
+    first = world.wrap("first").started()
+
+    waiter = world.wrap("greedy", "--memory", "100T", "-w", "2")
+
+    assert (waiter.wait(), "waiting for memory: " in (told := waiter.errors()), "of 102400.0 GB" in told) == (
+        75,
+        True,
+        True,
+    )
+    assert (first.end(), world.settled()) == (0, (2, {}))
+
+
+def test_a_build_that_waits_for_memory_goes_when_nobody_else_runs_with_a_warning(world: World) -> None:
+    world.run("init", "--max-parallel-builds", "2")
+    first = world.wrap("first").started()
+    waiter = world.wrap("greedy", env={"MIN_FREE_MEMORY": "100T"})
+    until(lambda: world.records("gate") == ["2,r1"], "the slot reserved for the one that waits for memory")
+
+    first.end()
+    waiter.started()
+
+    assert (waiter.end(), world.settled()) == (0, (2, {}))
+    assert "of 102400.0 GB are free; the build starts because no other one runs" in waiter.errors()
+
+
+def test_a_build_whose_memory_is_there_starts_at_once(world: World) -> None:
+    world.run("init", "--max-parallel-builds", "2")
+    first = world.wrap("first", "--memory", "1M").started()
+
+    second = world.run("wrap", "-n", "--memory", "1M", "second", "--", "true")
+
+    assert (second.returncode, first.end(), world.settled()) == (0, 0, (2, {}))
+
+
+def test_running_builds_are_reckoned_with_what_they_have_still_to_grow(world: World) -> None:
+    world.run("init", "--max-parallel-builds", "2")
+    first = world.wrap("first", "--memory", "100T").started()
+
+    refused = world.run("wrap", "-n", "--memory", "1M", "second", "--", "true").returncode
+
+    assert (refused, first.end()) == (75, 0)
+
+
+# Hints to the build
+
+
+@pytest.mark.parametrize("makeflags", [None, "-k"])
+def test_build_tools_are_told_their_share_of_the_processors_unless_they_were_told(
+    makeflags: str | None, world: World
+) -> None:
+    cores = len(os.sched_getaffinity(0))
+    env = {"MAKEFLAGS": makeflags} if makeflags else {}
+    build = world.wrap("a", "--export-jobs", "--max-parallel-builds", str(cores), env=env).started()
+
+    told = build.ask("env MAKEFLAGS"), build.ask("env CARGO_BUILD_JOBS"), build.end()
+
+    assert told == (makeflags or "-j1", "1", 0)

@@ -1,0 +1,411 @@
+"""The past on disk: what is kept and for how long, what it foretells, and that no file can harm whoever writes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import stat
+import sys
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ipclock import history
+from ipclock.errors import HistoryFailed
+from ipclock.history import Expected, Row, expected, expected_many, record
+from tests.helpers.crash_at import OTHER_USER, USER, become, child, in_child, needs_root, unshared
+from tests.helpers.world import SHM, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parent.parent
+DAY = 86400.0
+NOW = 1_790_000_000.0
+BUILD = Row(
+    label="스테이징 배포",
+    uid=1000,
+    user="builder",
+    ticket=17,
+    pool="/oracle-build",
+    arrived=NOW - 130,
+    waited_s=30.5,
+    admitted=NOW - 99.5,
+    held_s=99.5,
+    ended=NOW,
+    outcome="done",
+    code=0,
+    slots=1,
+    capacity=2,
+    memory=2_900_000_000,
+    cpu_s=180.25,
+    slot=2,
+)
+TIMEOUT = BUILD._replace(admitted=None, held_s=None, outcome="timeout", code=None, memory=None, cpu_s=None, slot=None)
+RECORD_ONE = "from tests.test_history import attempt; import sys; print(attempt(sys.argv[1]))"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Where a history may be made."""
+    return str(tmp_path / "state/ipclock/history.db")
+
+
+def kept(path: str) -> list[Row]:
+    """Return all rows, as another program reads them."""
+    with closing(sqlite3.connect(path)) as connection:
+        return [Row(*row[1:]) for row in connection.execute("SELECT * FROM finished ORDER BY id")]
+
+
+def filled(path: str, *rows: Row) -> str:
+    for row in rows:
+        record(path, row, 90)
+    return path
+
+
+def attempt(path: str) -> str:
+    """Return why a row cannot be kept, "" if it can."""
+    try:
+        record(path, BUILD, 90)
+    except HistoryFailed as error:
+        return error.reason
+    return ""
+
+
+def mode(path: str | Path) -> str:
+    return oct(stat.S_IMODE(os.stat(path).st_mode))
+
+
+# What is kept
+
+
+def test_every_field_comes_back_as_it_was_recorded(path: str) -> None:
+    filled(path, BUILD, TIMEOUT)
+
+    assert kept(path) == [BUILD, TIMEOUT]
+
+
+def test_the_columns_bear_the_names_of_the_fields(path: str) -> None:
+    filled(path, BUILD)
+
+    with closing(sqlite3.connect(path)) as connection:
+        names = [row[1] for row in connection.execute("PRAGMA table_info(finished)")]
+        facts = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "journal_mode")]
+
+    assert (tuple(names), facts) == (("id", *Row._fields), [1, "wal"])
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o777])
+def test_a_new_history_is_its_makers_alone_whatever_the_umask(umask: int, path: str) -> None:
+    before = os.umask(umask)
+    try:
+        record(path, BUILD, 90)
+    finally:
+        after = os.umask(before)
+
+    assert (mode(path), mode(Path(path).parent), after) == ("0o600", "0o700", umask)
+
+
+def test_old_rows_go_some_at_a_time_as_new_ones_come(path: str) -> None:
+    # their order in the file is not that of their ends
+    old = [BUILD._replace(ticket=number * 7 % 30, ended=NOW - 91 * DAY + number * 7 % 30) for number in range(30)]
+    young = BUILD._replace(ended=NOW - 89 * DAY)
+    for row in (*old, young):
+        record(path, row, 365)
+
+    left = []
+    for _ in range(3):
+        record(path, BUILD, 90)
+        left.append(sorted(row.ticket for row in kept(path) if row in old))
+
+    assert (left, kept(path)) == ([[*range(20, 30)], [], []], [young, BUILD, BUILD, BUILD])
+
+
+def test_of_eight_who_write_at_once_into_a_new_file_nobody_loses_a_row(path: str) -> None:
+    reading, writing = os.pipe()
+
+    def write(writer: int) -> None:
+        os.close(writing)
+        os.read(reading, 1)  # all begin when the parent closes its end: the file is made once, by eight
+        for number in range(200):
+            record(path, BUILD._replace(uid=writer, ticket=number), 90)
+
+    started = []
+    for writer in range(8):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                write(writer)
+                status = 0
+            finally:
+                os._exit(status)
+        started.append(pid)
+    os.close(writing)
+    os.close(reading)
+    ended = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in started]
+
+    assert (ended, sorted((row.uid, row.ticket) for row in kept(path))) == (
+        [0] * 8,
+        [(writer, number) for writer in range(8) for number in range(200)],
+    )
+
+
+def test_a_path_with_letters_that_mean_something_in_a_uri_is_taken_to_the_letter(tmp_path: Path) -> None:
+    path = tmp_path / "a?mode=memory#b%20c 배포" / "history.db"
+
+    filled(str(path), BUILD)
+
+    assert (path.exists(), kept(str(path))) == (True, [BUILD])
+
+
+# What it foretells
+
+
+def test_the_last_fifty_good_builds_of_the_label_tell_what_to_expect(path: str) -> None:
+    old = [BUILD._replace(held_s=9999.0, memory=99, ended=NOW - 1000 + number) for number in range(5)]
+    # 0, 1, ... 49 in disorder
+    recent = [
+        BUILD._replace(held_s=number * 7 % 50.0, memory=number * 1000, ended=NOW + number) for number in range(50)
+    ]
+    others = [BUILD._replace(label="other", held_s=1e6), TIMEOUT, BUILD._replace(outcome="failed", held_s=1.0)]
+    filled(path, *old, *recent, *others)
+
+    found = expected(path, BUILD.label)
+
+    assert found == Expected(
+        builds=50, median_s=24.5, p10_s=pytest.approx(4.9), p90_s=pytest.approx(44.1), memory=44100
+    )
+
+
+def test_builds_ended_for_want_of_memory_count_for_the_memory_and_failed_ones_do_not(path: str) -> None:
+    killed = BUILD._replace(outcome="oom", held_s=1.0, memory=8_000_000_000)
+    filled(path, BUILD, killed, killed, BUILD._replace(outcome="failed", memory=1))
+
+    assert expected(path, BUILD.label) == Expected(1, 99.5, 99.5, 99.5, 8_000_000_000)
+
+
+def test_without_a_measured_one_the_memory_is_unknown(path: str) -> None:
+    filled(path, BUILD._replace(memory=None))
+
+    assert expected(path, BUILD.label) == Expected(1, 99.5, 99.5, 99.5, None)
+
+
+def test_labels_without_a_good_build_are_left_out(path: str) -> None:
+    filled(path, BUILD, BUILD._replace(label="b", outcome="failed"), TIMEOUT._replace(label="c"))
+    filled(path, TIMEOUT._replace(label="d", outcome="done"))  # as only a stranger would write it
+
+    found = expected_many(path, [BUILD.label, "b", "c", "d", "never seen"])
+
+    assert (list(found), expected(path, "b"), expected(path, "never seen")) == ([BUILD.label], None, None)
+
+
+def test_nothing_is_expected_of_no_history_and_none_is_made_by_asking(path: str) -> None:
+    assert (expected(path, "a"), os.path.exists(os.path.dirname(path))) == (None, False)
+
+
+def test_an_empty_file_is_a_history_without_rows(path: str) -> None:
+    os.makedirs(os.path.dirname(path))
+    Path(path).touch(0o640)
+
+    before = expected(path, BUILD.label)
+    filled(path, BUILD)
+
+    assert (before, kept(path), mode(path)) == (None, [BUILD], "0o640")
+
+
+def test_the_question_is_answered_by_an_index_alone(path: str) -> None:
+    filled(path, BUILD)
+    asked: list[str] = []
+
+    with closing(sqlite3.connect(path)) as connection:
+        connection.set_trace_callback(asked.append)
+        history._expected(connection, BUILD.label)
+        connection.set_trace_callback(None)
+        plans = [row[3] for text in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
+
+    # no scan and no sort: else a million rows would cost a second for each waiting line
+    assert plans == ["SEARCH finished USING COVERING INDEX by_label (label=? AND outcome=?)"] * 2
+
+
+# Files that are not as they should be
+
+
+def foreign(path: Path, *, application: int, version: int) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            f"CREATE TABLE finished (id); PRAGMA application_id = {application}; PRAGMA user_version = {version};"
+        )
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "folder": (lambda path: path.mkdir(), "not a regular file"),
+    "fifo": (os.mkfifo, "not a regular file"),
+    "link": (lambda path: path.symlink_to("elsewhere.db"), "not a regular file"),
+    "link to a history": (lambda path: path.symlink_to(filled(f"{path.parent}/other.db", BUILD)), "not a regular file"),
+    "garbage": (lambda path: path.write_bytes(b"garbage " * 1000), "not a history of ipclock"),
+    "one byte": (lambda path: path.write_bytes(b"x"), "not a history of ipclock"),
+    "another program's": (lambda path: foreign(path, application=0, version=0), "not a history of ipclock"),
+    "another program's kind": (lambda path: foreign(path, application=7, version=1), "not a history of ipclock"),
+    "newer": (lambda path: foreign(path, application=history.SCHEMA.application, version=2), "made by a newer ipclock"),
+    "everybody's folder": (lambda path: path.parent.chmod(0o777), "everybody may write to its folder"),
+    "everybody's sticky folder": (lambda path: path.parent.chmod(0o1777), "everybody may write to its folder"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_is_no_history_of_ours_is_named_and_left_as_it_is(kind: str, path: str) -> None:
+    plant, reason = BAD[kind]
+    file = Path(path)
+    file.parent.mkdir(parents=True)
+    plant(file)
+
+    def content() -> dict[str, bytes | None]:
+        return {str(entry): entry.read_bytes() if entry.is_file() else None for entry in file.parent.iterdir()}
+
+    before = content()
+    found = [attempt(path), expected(path, BUILD.label)]
+
+    assert (found, content()) == ([reason, None], before)
+
+
+def test_a_damaged_history_is_told(path: str) -> None:
+    filled(path, BUILD)
+    with open(path, "r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4096 * 4)
+
+    assert attempt(path) == "database disk image is malformed"
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_a_locked_history_is_given_up(journal: str, path: str) -> None:
+    filled(path, BUILD)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {journal}")
+
+    def lock() -> None:
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("BEGIN EXCLUSIVE")
+        Path(path).with_name("locked").touch()
+        signal.pause()
+
+    with child(lock):
+        until(Path(path).with_name("locked").exists, "the lock")
+        refused = attempt(path)
+
+    # and once its owner was killed all is well
+    assert (refused, attempt(path), kept(path)) == ("database is locked", "", [BUILD, BUILD])
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("mount -t tmpfs -o mode=700,ro tmpfs /mnt", "Read-only file system"),
+        (
+            "mount -t tmpfs -o mode=700 tmpfs /mnt; {record}; mount -o remount,ro /mnt",
+            "unable to open database file",
+        ),
+        ("mount -t tmpfs -o mode=700,nr_inodes=1 tmpfs /mnt", "No space left on device"),
+        ("mount -t tmpfs -o mode=700,size=16k tmpfs /mnt", "disk I/O error"),
+        ("mount -t tmpfs -o mode=700,size=64k tmpfs /mnt", "database or disk is full"),
+    ],
+    ids=["read-only", "now read-only", "no inode left", "full", "nearly full"],
+)
+def test_a_disk_that_takes_nothing_is_told(script: str, reason: str) -> None:
+    record = f"{sys.executable} -c '{RECORD_ONE}' /mnt/history.db"
+
+    _, output = unshared(["-m"], f"cd {ROOT} && {script.format(record=record)} && {record}")
+
+    assert output.splitlines()[-1] == reason
+
+
+# Several users
+
+
+@pytest.fixture
+def common(pool_name: str) -> str:
+    """A path that every user may pass down to; removed with the pool of this name."""
+    needs_root(0)
+    folder = SHM / f"ipclock.{pool_name}"
+    folder.mkdir()
+    folder.chmod(0o755)
+    return str(folder / "history.db")
+
+
+def owners(path: str) -> dict[str, int]:
+    return {entry.name: entry.stat().st_uid for entry in (Path(path).parent, *Path(path).parent.iterdir())}
+
+
+def test_root_leaves_a_users_history_usable_by_its_owner(common: str) -> None:
+    os.chown(os.path.dirname(common), USER, USER)
+
+    # root first: what it makes must be the user's
+    found = [attempt(common), in_child(partial(attempt, common), USER), attempt(common)]
+    found.append(in_child(partial(attempt, common), USER))
+
+    assert (found, set(owners(common).values()), len(kept(common)), os.geteuid(), os.getegid()) == (
+        [""] * 4,
+        {USER},
+        4,
+        0,
+        0,
+    )
+
+
+def test_root_and_the_group_share_one_in_a_folder_of_roots(common: str) -> None:
+    folder = os.path.dirname(common)
+    os.chown(folder, 0, OTHER_USER)
+    os.chmod(folder, 0o2770)
+    Path(common).touch()
+    os.chown(common, 0, OTHER_USER)
+    os.chmod(common, 0o660)
+    as_member = partial(in_child, partial(attempt, common), USER, groups=[OTHER_USER])
+
+    with child(partial(keep_open, common)):  # so that the files beside it stay, as whoever made them made them
+        until(Path(common).with_name("open").exists, "a reader")
+        found = [attempt(common), as_member(), attempt(common), as_member(), in_child(partial(attempt, common), USER)]
+
+    assert (found, len(kept(common))) == (["", "", "", "", "Permission denied"], 4)
+
+
+def keep_open(path: str) -> None:
+    """Read the history as its group does, and stay."""
+    become(USER, [os.stat(path).st_gid])
+    connection = sqlite3.connect(path)
+    connection.execute("SELECT * FROM sqlite_master").fetchall()
+    Path(path).with_name("open").touch()
+    signal.pause()
+
+
+@pytest.mark.parametrize("name", ["history.db", "history.db-wal", "history.db-shm"])
+@pytest.mark.parametrize("plant", [os.symlink, os.link])
+@pytest.mark.parametrize("folder", ["user's", "group's"])
+def test_root_touches_nothing_to_which_a_planted_name_leads(
+    folder: str, plant: Callable[[str, str], None], name: str, common: str
+) -> None:
+    outside = Path(common).parent / "outside"
+    outside.mkdir()
+    inside = Path(common).parent / "inside"
+    inside.mkdir()
+    victim = outside / "roots.db"
+    filled(str(victim), BUILD) if name == "history.db" else victim.touch(0o600)
+    inner = str(inside / "history.db")
+    if folder == "user's":
+        os.chown(inside, USER, USER)
+    else:
+        os.chown(inside, 0, USER)
+        inside.chmod(0o2770)
+    if name != "history.db":
+        in_child(partial(attempt, inner), USER)
+    before = (victim.read_bytes(), victim.stat().st_uid, mode(victim), sorted(outside.iterdir()))
+
+    plant(str(victim), str(inside / name))
+    refused = attempt(inner)
+
+    after = (victim.read_bytes(), victim.stat().st_uid, mode(victim), sorted(outside.iterdir()))
+    assert (refused != "", after) == (True, before)
