@@ -37,6 +37,7 @@ _SIZES = ("", "K", "M", "G", "T")
 _WORD = r"""(?:[^\s'"\\$`;&|<>()~]|\\[^\n]|'[^']*'|"(?:[^"\\$`]|\\[^$`])*")*"""
 _ASSIGNMENT = re.compile(rf"([A-Za-z_][A-Za-z0-9_]*)=({_WORD})(?=\s|$)")
 _LINE = re.compile(rf"\s*(?:export\s+)?((?:{_ASSIGNMENT.pattern}\s*)*)(?:(?<!\S)#.*)?")
+_NAME = re.compile(r"(?<![A-Za-z0-9_])([A-Za-z_][A-Za-z0-9_]*)=")  # whole: DEPLOY_HISTORY= is none of ours
 _FOREIGN = re.compile(r"\s*(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=")
 
 JOB_VARIABLES = ("CARGO_BUILD_JOBS", "CMAKE_BUILD_PARALLEL_LEVEL")
@@ -369,15 +370,16 @@ def read_file(path: str) -> dict[str, str]:
     """
     import shlex
 
+    keys = {setting.key for setting in SETTINGS}
     found: dict[str, str] = {}
     for number, text in enumerate(_read_text(path).splitlines(), 1):
-        ours = any(setting.key + "=" in text for setting in SETTINGS)
+        ours = keys & set(_NAME.findall(text))
         if matched := _LINE.fullmatch(text):
             for key, word in _ASSIGNMENT.findall(matched[1]):
                 found[key] = "".join(shlex.split(word))
         elif ours or not _FOREIGN.match(text):
             raise BadConfig(path, _problem(text), number)
-    return {setting.key: found[setting.key] for setting in SETTINGS if setting.key in found}
+    return {key: value for key, value in found.items() if key in keys}
 
 
 def _problem(text: str) -> str:

@@ -420,6 +420,7 @@ def test_days_are_a_whole_number(text: str) -> None:
         ("STATUS_HINT=x\nSTATUS_HINT=y", "y"),
         ("STATUS_HINT=x\r\n", "x"),
         ("UNKNOWN=$HOME\nPATHS=`ls`\nSTATUS_HINT=x", "x"),
+        ("DEPLOY_HISTORY=$HOME/log\nMY_LOCK_DIR=`pwd`\nSTATUS_HINT=x", "x"),
         (f"STATUS_HINT='{KOREAN}' # {KOREAN}", KOREAN),
         (f"STATUS_HINT={KOREAN.split()[0]}", KOREAN.split()[0]),
     ],
