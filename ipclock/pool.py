@@ -108,12 +108,12 @@ class Pool:
 
     def arrive(self, claim: Claim, patience: Patience, *, block: bool = True) -> None:
         """Queue the claim under a new ticket. Without *block*, raise SlotBusy (75) unless a slot is due to it."""
+        claim.times = stamp("arrived")
         ready = block or claim.ready()
         with self._mutex(patience):
             self.recover(sweep=not block)
             self._refuse(claim, block=block, ready=ready)
             this = process.identify(os.getpid())
-            claim.times = stamp("arrived")
             fields = {
                 "kind": "pid" if claim.holder and claim.holder_fd is None else "fd",
                 "label": claim.label,

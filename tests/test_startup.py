@@ -35,6 +35,14 @@ def test_a_wrapped_build_loads_no_heavy_module(world: World) -> None:
     assert ({"ipclock", "posix_ipc", "argparse"} <= loaded, loaded & HEAVY) == (True, set())
 
 
+def test_the_history_loads_its_database_when_it_is_first_used() -> None:
+    code = "import sys, ipclock.history; print('sqlite3' in sys.modules)"
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert result.stdout == "False\n"
+
+
 def test_the_library_is_loaded_when_it_is_first_used() -> None:
     code = (
         "import sys, ipclock; print(sorted(m for m in sys.modules if m.startswith('ipclock')), 'psutil' in sys.modules)"
