@@ -9,7 +9,7 @@ import re
 from binascii import crc32
 from typing import Any, NamedTuple
 
-_NAME = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?((?:,[a-z][^,]*)*)")
+_NAME = re.compile(r"([0-9]{1,39})(?:\.([0-9]{1,9}))?((?:,[a-z][^,]*)*)")
 # letter in the name, field, default; what a later version adds comes behind these
 _ATTRIBUTES = (("u", "units", 1), ("p", "priority", 0), ("l", "limit", 0), ("r", "reserved", 0), ("b", "by", 0))
 _FIELDS = {letter: (field, default) for letter, field, default in _ATTRIBUTES}
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
 
 def parse(name: str) -> Entry | None:
     """Return the entry that a file name stands for; None for a name that is no record's."""
-    if name.isascii() and name.isdigit() and len(name) <= 18:
+    if name.isascii() and name.isdigit() and len(name) < 40:
         entry = Entry(int(name))
     elif matched := _NAME.fullmatch(name):
         entry = _with_attributes(Entry(int(matched[1]), int(matched[2] or 0)), matched[3])
@@ -60,7 +60,7 @@ def _with_attributes(entry: Entry, text: str) -> Entry:
     for place, piece in enumerate(pieces):
         letter, value = piece[0], piece[1:]
         number = value.removeprefix("-") if letter == "p" else value
-        if letter in _FIELDS and number.isdigit() and len(number) < 18 and (letter, value) != ("u", "0"):
+        if letter in _FIELDS and number.isdigit() and len(number) < 40 and (letter, value) != ("u", "0"):
             known[_FIELDS[letter][0]] = int(value)
         elif letter == "k" and value:
             known["key"] = value
