@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ipclock.entry import Entry
-    from ipclock.records import Drain
+    from ipclock.records import Drain, Record
 
 TURN_CHUNK_S = 1.0  # bounds how long a lost wake-up or a step of the wall clock can delay anybody
 GATE_CHUNK_S = 0.33  # the one at the gate looks for holders that died; each look costs about 0.3 ms
@@ -415,10 +415,10 @@ class Pool:
             self.store.share(group)
             give(self.name, self.store.mode, group)
 
-    def reset(self, patience: Patience, ticket: int | None = None) -> None:
-        """Take all holders, or the one with *ticket*, off the records. Their processes go on.
+    def reset(self, patience: Patience, ticket: int | None = None) -> list[Record]:
+        """Take all holders, or the one with *ticket*, off the records; return what those of the living said.
 
-        Works in place: waiters sleep on the semaphore that is there, so it is never replaced.
+        Their processes go on. Works in place: waiters sleep on the semaphore that is there, so it is never replaced.
         Raises NoTicket (2).
         """
         with self._mutex(patience):
@@ -428,10 +428,13 @@ class Pool:
             # epoch first: a holder that misses its record under the old epoch would write it again
             self.store.epoch += 1
             self.store.settled = True
+            living = [entry for entry in entries if not self._is_dead(HOLDING, entry)]
+            evicted = [record for entry in living if (record := self.store.read(HOLDING, entry))]
             for entry in entries:
                 self._clear(HOLDING, entry)
             self.recover(sweep=True)
             self.call_next()
+        return evicted
 
     @property
     def capacity(self) -> int:

@@ -134,6 +134,12 @@ def encloses_us(store: Store, ticket: str) -> bool:
     return False
 
 
+def named(record: Record) -> tuple[str, str]:
+    """Return the label and the PID that a holder's record shows, the build's own PID where it is known."""
+    bound = liveness.identity(record)
+    return _label(record), str(_number(record, "command_pid") or (bound.pid if bound else "?"))
+
+
 def _holder(store: Store, entry: Entry) -> Holder | None:
     alive = liveness.verdict(store, HOLDING, entry)
     record = store.read(HOLDING, entry)

@@ -48,10 +48,9 @@ def run(args: Namespace, settings: Settings) -> int:
                 pool.reset(patience, holder.ticket)
             say(_("ipclock: {label} (PID: {pid}) was ended").format(label=holder.label, pid=pid_of(holder)))
     else:
-        pool.reset(patience, args.ticket)
-        for holder in holders:
-            text = _("ipclock: {label} (PID: {pid}) lost its slot; it goes on running")
-            say(text.format(label=holder.label, pid=pid_of(holder)))
+        # as the reset itself found them: somebody may have been admitted since we looked
+        for label, pid in map(snapshot.named, pool.reset(patience, args.ticket)):
+            say(_("ipclock: {label} (PID: {pid}) lost its slot; it goes on running").format(label=label, pid=pid))
     pool.close()
     if args.ticket is None:
         say(_("✓ all locks have been released."))

@@ -1,0 +1,36 @@
+"""A storm by hand: `python -m tests.storm --seed 1 --jobs 1000`. The same seed makes the same plan."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.helpers.world import World
+from tests.storm.storm import Storm, plan
+
+
+def main() -> int:
+    """Let it blow, print what came of it, and return 1 if a promise was broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.storm", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--slots", type=int, default=3)
+    parser.add_argument("--seconds", type=float, help="let no more jobs come after so long")
+    args = parser.parse_args()
+    begun = time.monotonic()
+    world = World(f"ipclock-storm-{os.getpid()}")
+    with TemporaryDirectory() as folder:
+        report = Storm(world, Path(folder), args.seed, args.slots).run(plan(args.seed, args.jobs), args.seconds)
+    world.close()
+    for name, value in report._asdict().items():
+        print(f"{name}: {value}")
+    print(f"{time.monotonic() - begun:.0f} s")
+    sane = not any("!" in status for status in report.ended)
+    return 0 if sane and not report.violations and report.left_over == (args.slots, {}) else 1
+
+
+sys.exit(main())

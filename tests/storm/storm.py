@@ -1,0 +1,288 @@
+"""A storm: many real clients of one pool, of whom many are killed, stopped or interrupted, and an independent observer.
+
+What happens to which job, and how long after its start, comes from the seed alone; when a process runs is the kernel's.
+
+The observer uses nothing of ipclock. Each build stamps its begin with O_APPEND and has a flock(2) on a file of its own;
+/proc/locks tells, in one reading, which builds live. The rule: the slots of all that live, without those that a reset
+named as evicted, are no more than the N in force when the last of them was admitted. That is within GRACE_S before its
+stamp, or since its start for a client that was stopped. Builds that began under a higher N are never stopped, so an
+older N may only be exceeded by nobody admitted since.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.helpers.world import HANG_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.helpers.world import World
+
+GRACE_S = 3.0
+LOOK_S = 0.004
+STOPPED_S = 0.8
+IN_FLIGHT = 20
+SANE = {0, 75, 76, *(-number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL))}
+
+# one process: what a build leaves behind is not counted, by ipclock's default, but would be by the observer
+BUILD = """
+exec 9>>"$1/$IPCLOCK_LABEL"
+flock -n 9 || exit 99
+echo "$IPCLOCK_LABEL $IPCLOCK_TICKET $$" >>"$1.log"
+exec sleep "$2"
+"""
+# a script holds its slot by its own process: what it starts must not count for the observer either
+SCRIPT = """
+IPCLOCK_LABEL=$3
+IPCLOCK_TICKET=$("$4" -m ipclock acquire -q -w 60 "$3") || exit
+exec 9>>"$1/$3"
+flock -n 9 || exit 99
+echo "$3 $IPCLOCK_TICKET $$" >>"$1.log"
+sleep "$2" 9>&-
+exec 9>&-
+"$4" -m ipclock release -q "$IPCLOCK_TICKET"
+"""
+LOCK = re.compile(r"FLOCK +ADVISORY +WRITE +\d+ +[0-9a-f]+:[0-9a-f]+:(\d+) ")
+EVICTED = re.compile(r"ipclock: (job-\d+) \(PID: ")
+
+
+class Job(NamedTuple):
+    """One client as the plan has it: how it asks, how long it builds, what happens to it how long after its start."""
+
+    label: str
+    options: tuple[str, ...]
+    slots: int
+    script: bool
+    seconds: float
+    fate: str
+    after: float
+
+
+class Report(NamedTuple):
+    """What came of a storm. `worst` is the most slots in use at once beside the bound then; the rest are counts."""
+
+    ended: dict[str, int]
+    happened: dict[str, int]
+    builds: int
+    looks: int
+    worst: tuple[int, int]
+    violations: list[str]
+    inversions: int
+    left_over: tuple[int, dict[str, list[str]]]
+
+
+def plan(seed: int, jobs: int) -> list[Job]:
+    """Return what the seed has in store."""
+    dice = random.Random(seed)
+    fates = ["", "kill", "kill build", "stop", "stop", "SIGTERM", "SIGINT"]
+    found = []
+    for number in range(jobs):
+        slots = dice.choices([1, 2], [9, 1])[0]
+        options = ["--slots", "2"] if slots == 2 else []
+        options += dice.choice([[], [], [], ["--priority", "5"], ["--priority", "-3"]])
+        script = not options and dice.random() < 0.2
+        fate = dice.choices(fates, [6, 1, 1, 1, 1, 1, 1])[0]
+        seconds, after = round(dice.uniform(0.01, 0.25), 3), round(dice.uniform(0.0, 1.5), 3)
+        found.append(Job(f"job-{number}", tuple(options), slots, script, seconds, fate, after))
+    return found
+
+
+class Storm:
+    """The clients of one storm in a world of their own, and what is seen of them."""
+
+    def __init__(self, world: World, folder: Path, seed: int, slots: int, program: list[str] | None = None) -> None:
+        self.world = world
+        self.witness = folder / "witness"
+        self.witness.mkdir()
+        self.log = folder / "witness.log"
+        self.log.touch()
+        self.slots = slots
+        self.program = program or [sys.executable, "-m", "ipclock"]
+        self.dice = random.Random(seed)
+        self.capacities = [(0.0, slots)]
+        self.clients: dict[str, subprocess.Popen[bytes]] = {}
+        self.jobs: dict[str, Job] = {}
+        self.started: dict[str, float] = {}
+        self.begun: dict[str, tuple[float, int, int]] = {}
+        self.inodes: dict[int, str] = {}
+        self.was_stopped: set[str] = set()
+        self.evicted: set[str] = set()
+        self.timers: list[tuple[float, int, Callable[[], None]]] = []
+        self.ended: dict[str, int] = {}
+        self.happened: dict[str, int] = {}
+        self.violations: list[str] = []
+        self.worst = (0, slots)
+        self.looks = 0
+        self._read = 0
+        self._timer = 0
+
+    def run(self, jobs: list[Job], seconds: float | None = None) -> Report:
+        """Let the jobs come, at most IN_FLIGHT at a time, for so long at most, and report when all is over."""
+        self._ipclock("init", "--max-parallel-builds", str(self.slots))
+        deadline = time.monotonic() + seconds if seconds else float("inf")
+        waiting = iter(jobs)
+        more = True
+        while more or self.clients:
+            while more and len(self.clients) < IN_FLIGHT:
+                job = next(waiting, None)
+                more = job is not None and time.monotonic() < deadline
+                if more and job:
+                    self._start(job)
+                    self._weather()
+            self._turn()
+        self._set_capacity(self.slots)
+        over = time.monotonic() + HANG_S
+        while self._living() and time.monotonic() < over:  # builds of killed supervisors
+            self._turn()
+        self._ipclock("resume")
+        self._ipclock("init")
+        return Report(
+            self.ended,
+            self.happened,
+            len(self.begun),
+            self.looks,
+            self.worst,
+            self.violations,
+            self._inversions(jobs),
+            self.world.settled(),
+        )
+
+    # What happens.
+
+    def _start(self, job: Job) -> None:
+        self.jobs[job.label] = job
+        place = [str(self.witness), str(job.seconds)]
+        if job.script:
+            command = ["sh", "-c", SCRIPT, "sh", *place, job.label, sys.executable]
+        else:
+            build = ["sh", "-c", BUILD, "sh", *place]
+            command = [*self.program, "wrap", "-q", "-w", "60", *job.options, job.label, "--", *build]
+        self.started[job.label] = time.monotonic()
+        null = subprocess.DEVNULL
+        self.clients[job.label] = subprocess.Popen(command, env=self.world.env, stdin=null, stdout=null, stderr=null)
+        if job.fate:
+            self._later(job.after, lambda: self._befall(job))
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        self._timer += 1
+        heapq.heappush(self.timers, (time.monotonic() + seconds, self._timer, action))
+
+    def _befall(self, job: Job) -> None:
+        client = self.clients.get(job.label)
+        if client is None or client.poll() is not None:
+            return
+        if job.fate == "kill build":
+            if job.label not in self.begun:
+                return
+            with suppress(ProcessLookupError):
+                os.kill(self.begun[job.label][2], signal.SIGKILL)
+        elif job.fate == "stop":
+            self.was_stopped.add(job.label)
+            client.send_signal(signal.SIGSTOP)
+            self._later(STOPPED_S, lambda: client.send_signal(signal.SIGCONT))
+        else:
+            client.send_signal(signal.SIGKILL if job.fate == "kill" else signal.Signals[job.fate])
+        self._count(job.fate)
+
+    def _weather(self) -> None:
+        """Once in a while something happens to the pool itself."""
+        chance = self.dice.random()
+        if chance < 0.01:
+            self._reset()
+        elif chance < 0.02 and self.begun:
+            ticket = str(self.dice.choice([ticket for _, ticket, _ in self.begun.values()]))
+            self._reset(ticket)
+        elif chance < 0.04:
+            self._set_capacity(self.dice.randint(2, self.slots + 1))
+            self._count("N changed")
+        elif chance < 0.05:
+            self._ipclock("drain", "--for", "0.5")
+            self._count("drain")
+        elif chance < 0.07:
+            self.world.post()
+            self._count("stranger's post")
+
+    def _reset(self, *ticket: str) -> None:
+        told = self._ipclock("reset", *ticket)
+        self.evicted.update(EVICTED.findall(told))
+        self._count("reset")
+
+    def _set_capacity(self, capacity: int) -> None:
+        # in force at some moment of the call: both count until it is over
+        self.capacities.append((time.monotonic(), max(capacity, self.capacities[-1][1])))
+        self._ipclock("init", "--max-parallel-builds", str(capacity))
+        self.capacities.append((time.monotonic(), capacity))
+
+    def _ipclock(self, *arguments: str) -> str:
+        return self.world.run(*arguments).stderr
+
+    def _count(self, what: str) -> None:
+        self.happened[what] = self.happened.get(what, 0) + 1
+
+    # What is seen.
+
+    def _turn(self) -> None:
+        while self.timers and self.timers[0][0] <= time.monotonic():
+            heapq.heappop(self.timers)[2]()
+        self._look()
+        for label, client in list(self.clients.items()):
+            if (status := client.poll()) is not None:
+                del self.clients[label]
+                early = self.jobs[label].fate == "SIGINT" and label not in self.begun
+                # Python itself may be interrupted before any line of ours runs
+                sane = status in SANE or (status == 1 and early)
+                key = str(status) if sane else f"{status}!"
+                self.ended[key] = self.ended.get(key, 0) + 1
+        time.sleep(LOOK_S)
+
+    def _living(self) -> list[str]:
+        with open("/proc/locks") as file:
+            inodes = {int(inode) for inode in LOCK.findall(file.read())}
+        for path in self.witness.iterdir() if inodes - self.inodes.keys() else []:
+            self.inodes[path.stat().st_ino] = path.name
+        return [self.inodes[inode] for inode in inodes if inode in self.inodes]
+
+    def _look(self) -> None:
+        living = self._living()
+        now = time.monotonic()
+        with self.log.open() as file:
+            file.seek(self._read)
+            for line in file.read().splitlines():
+                label, ticket, pid = line.split()
+                self.begun[label] = (now, int(ticket), int(pid))
+            self._read = file.tell()
+        self.looks += 1
+        counted = [label for label in living if label in self.begun and label not in self.evicted]
+        if not counted:
+            return
+        used = sum(self.jobs[label].slots for label in counted)
+        last = max(counted, key=lambda label: self.begun[label][0])
+        bound = self._bound(last)
+        self.worst = max(self.worst, (used, bound), key=lambda pair: (pair[0] - pair[1], pair[0]))
+        if used > bound:
+            self.violations.append(f"{used} slots of {bound}: {sorted(counted)}")
+
+    def _bound(self, label: str) -> int:
+        """Return the highest N that was in force when the build can have been admitted."""
+        at = self.begun[label][0]
+        since = self.started[label] if label in self.was_stopped else max(self.started[label], at - GRACE_S)
+        before = [capacity for when, capacity in self.capacities if when <= since][-1:]
+        return max(before + [capacity for when, capacity in self.capacities if since < when <= at])
+
+    def _inversions(self, jobs: list[Job]) -> int:
+        """Count the pairs of undisturbed plain builds that began more than GRACE_S in the wrong order."""
+        plain = {job.label for job in jobs if not (job.fate or job.options or job.script)} - self.evicted
+        order = sorted((ticket, at) for label, (at, ticket, _) in self.begun.items() if label in plain)
+        return sum(late < early - GRACE_S for place, (_, early) in enumerate(order) for _, late in order[place + 1 :])
