@@ -494,31 +494,21 @@ class Pool:
 
 
 def _open_gate(name: str, store: Store, *, repair: bool = False) -> Semaphore:
-    with suppress(NotPermitted):  # perhaps its maker is about to give it to the group: look again, alone
-        if gate := _open_existing(name, store, repair=repair):
-            return gate
-    patience = Patience(LEAVE_PATIENCE_S)
-    with store.mutex(lambda seconds, pid: patience.stuck(store.path, seconds, pid)):
-        while True:
-            if gate := _open_existing(name, store, repair=repair):
-                return gate
+    while True:
+        try:
+            gate = open_existing(name, store.trusts)
+        except DamagedSemaphore:
+            if not repair:
+                raise
+            unlink(name)
+            try:
+                # a folder, or in a sticky folder somebody else's file, is still there: trying on would never end
+                gate = open_existing(name, store.trusts)
+            except DamagedSemaphore:
+                raise foreign(path_of(name), N_("what lies there cannot be replaced; remove it")) from None
+        if gate is None:
             # it has value 0: the first section levels it
             with store.creating():
-                create(name, store.mode, store.group)
-
-
-def _open_existing(name: str, store: Store, *, repair: bool) -> Semaphore | None:
-    try:
-        gate = open_existing(name, store.trusts)
-    except DamagedSemaphore:
-        if not repair:
-            raise
-        unlink(name)
-        try:
-            # a folder, or in a sticky folder somebody else's file, is still there: trying on would never end
-            return _open_existing(name, store, repair=False)
-        except DamagedSemaphore:
-            raise foreign(path_of(name), N_("what lies there cannot be replaced; remove it")) from None
-    if gate and store.group is not None:
-        give(name, store.mode, store.group)  # again: its maker may have died before that
-    return gate
+                gate = create(name, store.mode, store.group)
+        if gate:
+            return gate

@@ -167,35 +167,50 @@ def _inspect(path: str, trusted: Callable[[os.stat_result], bool]) -> tuple[int,
 def create(name: str, mode: int, group: int | None = None) -> Semaphore | None:
     """Make the semaphore *name* with value 0, for *group* too if that is given; None if there is one already.
 
-    The caller sees to owner and umask (`Folder.creating`). Raises CannotCreate (73), Unavailable (69).
+    It appears under its name finished, by one linkat(2) of a file that had no name before: sem_open(3) goes by way of a
+    temporary name, which stays for ever if we are killed there. The caller sees to the owner (`Folder.creating`).
+    Raises CannotCreate (73), Unavailable (69).
     """
     path = path_of(name)
     sys.audit("ipclock.sem_create", name)
     try:
-        # it appears under its name by one link(2), with this mode less the umask, and with our own group: that one
-        # gets no access
-        private = mode if group is None else 0o600
-        semaphore = posix_ipc.Semaphore(name, posix_ipc.O_CREX, mode=private, initial_value=0)
+        folder = os.open(FOLDER, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = os.open(FOLDER, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError:
+            os.close(folder)
+            raise
+        try:
+            os.write(fd, bytes(8) + SHARED_MARK + bytes(SIZE - 12))
+            if group is not None:
+                os.fchown(fd, -1, group)
+            os.fchmod(fd, mode)
+            # with a descriptor, since os.link follows the link to our file only in linkat(2), never in link(2)
+            os.link(f"/proc/self/fd/{fd}", os.path.basename(path), dst_dir_fd=folder, follow_symlinks=True)
+            status = os.fstat(fd)
+            semaphore = posix_ipc.Semaphore(name)
+        finally:
+            os.close(fd)
+            os.close(folder)
+    except FileExistsError:
+        return None
     except posix_ipc.ExistentialError:
-        if os.path.lexists(path):
-            return None
-        raise Unavailable(FOLDER, N_("no such folder")) from None
-    except (posix_ipc.Error, OSError) as error:
-        raise CannotCreate(path, getattr(error, "strerror", None) or str(error)) from None
-    try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        semaphore.close()
         return create(name, mode, group)  # removed in this very moment
-    if group is not None:
-        give(name, mode, group)
-    return Semaphore(name, semaphore, (status.st_dev, status.st_ino))
+    except (posix_ipc.Error, OSError) as error:
+        if not os.path.isdir(FOLDER):
+            raise Unavailable(FOLDER, N_("no such folder")) from None
+        raise CannotCreate(path, getattr(error, "strerror", None) or str(error)) from None
+    made = Semaphore(name, semaphore, (status.st_dev, status.st_ino))
+    if made.replaced():
+        made.close()
+        return create(name, mode, group)
+    return made
 
 
 def give(name: str, mode: int, group: int | None) -> None:
     """Give the semaphore's file this mode and, unless None, this group, if it is ours to give.
 
-    For the group of a pool whose maker was killed before, too. Raises CannotCreate (73), NotPermitted (77).
+    Raises CannotCreate (73), NotPermitted (77).
     """
     path = path_of(name)
     try:

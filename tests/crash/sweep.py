@@ -1,0 +1,271 @@
+"""A command that dies, or is refused, at one chosen system call, and what must hold afterwards.
+
+strace(1) counts the calls of each name from the start of the process on and injects at the nth: SIGKILL before the call
+happens, or an error instead of it. A first run tells which calls there are from the first touch of the pool on; what an
+interpreter does before that is not ours. A call that only asks the process about itself changes nothing for others, so
+to be killed there is to be killed at the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.helpers.world import HANG_S, SHM, Build, World, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# each slot has a file: two builds in one slot leave a mark
+BUILD = 'exec 9>>"$0.$IPCLOCK_SLOT"; flock -n 9 || { echo "$IPCLOCK_LABEL" >>"$0"; exit 99; }; echo ready; '
+
+# What may go wrong with a call in reality. Left out: errors that the kernel never gives there (ENOSPC of a read), EINTR
+# of a call that does not sleep, and close(2) and munmap(2), of which nobody could make anything.
+ERRORS = {
+    "openat": ("EACCES", "EMFILE", "ENOSPC", "EIO"),
+    "mkdirat": ("EACCES", "ENOSPC", "EIO"),
+    "renameat": ("EACCES", "ENOSPC", "EIO"),
+    "unlinkat": ("EACCES", "EIO"),
+    "unlink": ("EACCES", "EIO"),
+    "linkat": ("EACCES", "ENOSPC", "EIO"),
+    "fchmod": ("EACCES", "EIO"),
+    "fcntl": ("EIO",),
+    "pwrite64": ("ENOSPC", "EIO", "EINTR"),
+    "write": ("ENOSPC", "EIO", "EINTR"),
+    "pread64": ("EIO", "EINTR"),
+    "getdents64": ("EIO",),
+    "newfstatat": ("EACCES", "EIO"),
+    "faccessat2": ("EACCES", "EIO"),
+    "wait4": ("EINTR",),
+    "rt_sigtimedwait": ("EINTR",),
+    "futex": ("EINTR",),
+}
+CALLS = (*ERRORS, "close", "read", "mmap", "munmap", "clone3", "clone", "vfork", "execve", "kill", "rt_sigprocmask")
+STATUSES = (0, 2, 69, 70, 73, 75, 77, 78, 126)
+_CALL = re.compile(r"([a-z0-9_]+)\(")
+
+
+class Point(NamedTuple):
+    """The nth call of a name, and the error to be given instead of it; "" stands for SIGKILL before it."""
+
+    call: str
+    nth: int
+    error: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.call}-{self.nth}{'-' * bool(self.error)}{self.error}"
+
+
+class Outcome(NamedTuple):
+    """What came of one run: `wrong` is empty if all promises held; `proceed_s` is how long the others took to go on."""
+
+    died: bool
+    wrong: list[str]
+    proceed_s: float
+
+
+class Scene:
+    """A pool, others in it, and a victim under strace."""
+
+    def __init__(self, world: World, folder: Path, point: Point | None) -> None:
+        self.world = world
+        self.mark = folder / "mark"
+        self.log = folder / "strace"
+        self.point = point
+        self.capacity = 1
+
+    def wrap(self, label: str, *, stays: bool = False) -> list[str]:
+        build = ["sh", "-c", BUILD + ("cat" if stays else ":"), str(self.mark)]
+        return ["wrap", "-w", "20", label, "--", *build]
+
+    def start(self, label: str, *, stays: bool = False) -> Build:
+        return self.world.popen(*self.wrap(label, stays=stays))
+
+    def victim(self, *arguments: str) -> Build:
+        inject = []
+        if self.point:
+            call, nth, error = self.point
+            how = f"error={error}" if error else "signal=SIGKILL"
+            inject = ["-e", f"inject={call}:{how}:when={nth}"]
+        trace = ["-e", f"trace={','.join(f'?{call}' for call in CALLS)}", "-o", str(self.log), *inject]
+        return self.world.spawn("strace", "-qq", *trace, sys.executable, "-m", "ipclock", *arguments)
+
+    def points(self) -> list[Point]:
+        """Return the calls of the run that has been, from the first touch of the pool on."""
+        counts: dict[str, int] = {}
+        found = []
+        ours = False
+        for line in self.log.read_text(errors="replace").splitlines():
+            if matched := _CALL.match(line):
+                call = matched[1]
+                counts[call] = counts.get(call, 0) + 1
+                ours = ours or self.world.folder.name in line
+                if ours:
+                    found.append(Point(call, counts[call]))
+        return found
+
+
+# The scenes: each plays its story and returns the victim, which has ended, and those who must go on all the same.
+
+
+def alone(scene: Scene) -> tuple[Build, list[Build]]:
+    """Make the pool, build, give the slot back."""
+    return ended(scene.victim(*scene.wrap("victim"))), []
+
+
+def beside_another(scene: Scene) -> tuple[Build, list[Build]]:
+    """The same with N=2 and another build in the first slot."""
+    scene.capacity = 2
+    scene.world.run("init", "--max-parallel-builds", "2")
+    other = scene.start("other", stays=True)
+    other.line()
+    victim = ended(scene.victim(*scene.wrap("victim")))
+    close(other)
+    return victim, [other]
+
+
+def behind_a_holder(scene: Scene) -> tuple[Build, list[Build]]:
+    """Wait at the gate, with one behind, then build and give the slot to that one."""
+    holder = scene.start("holder", stays=True)
+    holder.line()
+    victim = scene.victim(*scene.wrap("victim"))
+    until(lambda: scene.world.records("gate") or victim.process.poll() is not None, "the victim at the gate")
+    waiter = scene.start("waiter")
+    until(lambda: scene.world.waiting() >= 1 + (victim.process.poll() is None) - dead(scene), "the waiter in line")
+    close(holder)
+    return ended(victim), [holder, waiter]
+
+
+def in_line(scene: Scene) -> tuple[Build, list[Build]]:
+    """Wait behind one who stands at the gate."""
+    holder = scene.start("holder", stays=True)
+    holder.line()
+    first = scene.start("first")
+    until(lambda: scene.world.records("gate"), "the first waiter at the gate")
+    victim = scene.victim(*scene.wrap("victim"))
+    until(lambda: scene.world.turns() or victim.process.poll() is not None, "the turn of the victim")
+    close(holder)
+    return ended(victim), [holder, first]
+
+
+def acquiring(scene: Scene) -> tuple[Build, list[Build]]:
+    """Take a slot for a process that ends soon after."""
+    script = subprocess.Popen(["sleep", "1000"])
+    victim = ended(scene.victim("acquire", "--pid", str(script.pid), "victim"))
+    script.kill()
+    script.wait()
+    return victim, []
+
+
+def releasing(scene: Scene) -> tuple[Build, list[Build]]:
+    """Give back what was acquired for this process, while one waits for it; what fails is done again."""
+    ticket = scene.world.run("acquire", "--pid", str(os.getpid()), "here").stdout.strip()
+    waiter = scene.start("waiter")
+    until(lambda: scene.world.records("gate"), "the waiter at the gate")
+    victim = ended(scene.victim("release", ticket))
+    scene.world.run("release", "-q", ticket)
+    return victim, [waiter]
+
+
+def resetting(scene: Scene) -> tuple[Build, list[Build]]:
+    """Take the slot of one that is stopped; what fails is done again."""
+    ticket = scene.world.run("acquire", "--pid", str(os.getpid()), "here").stdout.strip()
+    waiter = scene.start("waiter")
+    until(lambda: scene.world.records("gate"), "the waiter at the gate")
+    victim = ended(scene.victim("reset", ticket))
+    scene.world.run("reset", ticket)
+    return victim, [waiter]
+
+
+SCENES = (alone, beside_another, behind_a_holder, in_line, acquiring, releasing, resetting)
+
+
+def ended(build: Build) -> Build:
+    """Wait for the end of a client whose build ends by itself."""
+    build.wait()
+    return build
+
+
+def close(build: Build) -> None:
+    """Let a build end that stays until its stdin ends."""
+    assert build.process.stdin
+    build.process.stdin.close()
+
+
+def dead(scene: Scene) -> int:
+    """Return whether a dead victim's record may still be among those that wait."""
+    return 0 if scene.point is None else 1
+
+
+def play(scene_of: Callable[[Scene], tuple[Build, list[Build]]], point: Point | None) -> tuple[Outcome, list[Point]]:
+    """Play a scene, with the victim hit at the point, and return what came of it, and the points that it passed."""
+    world = World(f"ipclock-crash-{os.getpid()}")
+    strangers = temporary()
+    with TemporaryDirectory() as folder:
+        scene = Scene(world, Path(folder), point)
+        try:
+            victim, others = scene_of(scene)
+            begun = time.monotonic()
+            statuses = [other.wait() for other in others]
+            proceed_s = time.monotonic() - begun
+            following = world.run("wrap", "-q", "-w", "20", "next", "--", "true").returncode
+            left = world.leftovers()
+            drafts = left.pop("new", [])
+            facts = {
+                "an overlap": scene.mark.exists(),
+                "others end with": [status for status in statuses if status],
+                "the next one ends with": following,
+                "value": world.value() - scene.capacity,
+                "left over": left or len(drafts) > 1,
+                "victim": _odd(victim, point),
+            }
+            wrong = [f"{name}: {fact}" for name, fact in facts.items() if fact]
+            if more := temporary() - strangers:
+                wrong.append(f"temporary files: {more}")
+            for path in more:
+                path.unlink()
+            died = victim.wait() == -signal.SIGKILL
+            return Outcome(died, wrong, proceed_s), scene.points()
+        finally:
+            world.close()
+
+
+def temporary() -> set[Path]:
+    """Return the files that sem_open(3) makes before it links them to their names."""
+    return {path for path in SHM.iterdir() if re.fullmatch(r"(sem\.)?[A-Za-z0-9]{6}", path.name)}
+
+
+def _odd(victim: Build, point: Point | None) -> str:
+    """Return what is wrong with how the victim ended; "" if it died as planned or told a person what failed."""
+    status = victim.wait()
+    lines = [line for line in victim.errors().splitlines() if not line.startswith(("✓", "⏳"))]
+    if point and not point.error:
+        return "" if status in (0, -signal.SIGKILL) else f"ends with {status}: {lines}"
+    text = "\n".join(lines)
+    if status not in STATUSES or "Traceback" in text or "internal error" in text:
+        return f"ends with {status}: {text[-300:]}"
+    told = [line for line in lines if not line.startswith("   ")]
+    return "" if len(told) <= 1 else f"says {told}"
+
+
+def faults(points: list[Point]) -> Iterator[Point]:
+    """Yield every error that each of the calls may give."""
+    for point in points:
+        for error in ERRORS.get(point.call, ()):
+            yield point._replace(error=error)
+
+
+def problem() -> str:
+    """Return why strace cannot be used here; "" if it can."""
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    done = subprocess.run(["strace", "-qq", "-o", os.devnull, "true"], capture_output=True, text=True, timeout=HANG_S)
+    return done.stderr.strip() if done.returncode else ""
