@@ -57,6 +57,8 @@ def opened(path: str, schema: Schema, *, write: bool) -> Iterator[Connection]:
             uri = f"file:{quoted}?mode={'rw' if write else 'ro'}"
             connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
             try:
+                # no fsync while others wait for the lock: a slow disk would make them give up
+                connection.execute("PRAGMA synchronous = NORMAL")
                 if not _is_filled(path, schema, connection):
                     if not write:
                         raise FileNotFoundError(path)
