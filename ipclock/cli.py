@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ipclock.config import Settings
 
 NO_COMMAND = N_("no command: put it behind ' -- '")
-COMMANDS = ("wrap", "acquire", "release", "status", "drain", "resume", "reset", "init", "doctor")
+COMMANDS = ("wrap", "acquire", "release", "status", "stats", "drain", "resume", "reset", "init", "doctor")
 
 
 class Parser(argparse.ArgumentParser):

@@ -63,14 +63,22 @@ def _write_at_once(text: str) -> None:
 
 def cut(text: str, width: int) -> str:
     """Return the head of *text* that fills at most *width* columns of a terminal; a Korean letter takes two."""
-    import unicodedata
-
     used = 0
     for index, letter in enumerate(text):
-        used += 0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        used += columns(letter)
         if used > width:
             return text[:index]
     return text
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal *text* fills."""
+    import unicodedata
+
+    return sum(
+        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        for letter in text
+    )
 
 
 def span(seconds: float) -> str:

@@ -22,7 +22,7 @@ SIZES = """
     cli 250  supervise 260  progress 230  api 120  pool 530  snapshot 230  liveness 100  patience 100
     records 400  folder 290  semaphore 280  process 270  policy 200  locks 100  config 500  messages 120
     errors 370  memory 260  commands.__init__ 140  commands.status 140  __main__ 20  host 200  doctor 370
-    history 250  database 200  waiting 200
+    history 250  database 200  waiting 200  stats 170  commands.stats 150
 """
 LINES = dict(zip(SIZES.split()[::2], map(int, SIZES.split()[1::2]), strict=True))
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

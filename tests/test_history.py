@@ -274,6 +274,13 @@ def test_what_is_no_history_of_ours_is_named_and_left_as_it_is(kind: str, path: 
     assert (found, content()) == ([reason, None], before)
 
 
+def test_a_ticket_from_a_damaged_counter_that_no_database_can_hold_is_told(path: str) -> None:
+    with pytest.raises(HistoryFailed) as caught:
+        record(path, BUILD._replace(ticket=10**19), 90)
+
+    assert ("too large" in caught.value.reason, kept(path)) == (True, [])
+
+
 def test_a_damaged_history_is_told(path: str) -> None:
     filled(path, BUILD)
     with open(path, "r+b") as file:

@@ -1,0 +1,143 @@
+"""`ipclock stats`: what the builds of the last days amount to."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import ArgumentTypeError
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ipclock import commands, config, history, memory, stats
+from ipclock.errors import N_, UsageError
+from ipclock.messages import _
+from ipclock.progress import columns, cut, encodable, span
+from ipclock.snapshot import printable
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from ipclock.config import Settings
+    from ipclock.stats import Past, Report, Spread, Summary
+
+SUMMARY = N_("show how busy the slots were and how long builds waited and took")
+SCHEMA = 1
+LABEL_WIDTH = 30
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    help_text = _("what ended so long ago at most: seconds, or 90s, 10m, 2h, 7d (7d)")
+    parser.add_argument("--since", metavar="SPAN", type=_span, default="7d", help=help_text)
+    parser.add_argument("--label", metavar="LABEL", help=_("only the builds with this label"))
+    parser.add_argument("--json", action="store_true", help=_("print JSON"))
+    commands.add_pool_options(parser)
+
+
+def _span(text: str) -> float:
+    try:
+        return config.seconds(text)
+    except ValueError as error:
+        raise ArgumentTypeError(_(str(error))) from None
+
+
+def run(args: Namespace, settings: Settings) -> int:
+    """Print the pool's past in numbers on stdout."""
+    if settings.history is None:
+        raise UsageError(_("no history is kept here (HISTORY=off)"), "ipclock stats")
+    now = time.time()
+    label = None if args.label is None else config.checked(config.label, args.label, "--label")
+    begin = max(0.0, now - args.since)
+    past = history.read(settings.history, settings.semaphore_name, begin, now, label)
+    report = stats.report(past, _total_memory())
+    if args.json:
+        import json
+
+        print(json.dumps(as_json(past, report, settings.semaphore_name), indent=2))
+    else:
+        for line in text_lines(past, report):
+            print(encodable(line, sys.stdout) if sys.stdout else line)
+    return 0
+
+
+def _total_memory() -> int | None:
+    try:
+        return memory.total()
+    except OSError:  # no /proc
+        return None
+
+
+def as_json(past: Past, report: Report, pool: str) -> dict[str, Any]:
+    """Return the report as plain values; times as ISO 8601 with the local offset, spans in seconds, memory in bytes."""
+
+    def plain(summary: Summary) -> dict[str, Any]:
+        values = summary._asdict() | {"failed": summary.failed, "timed_out": summary.timed_out}
+        return {key: value._asdict() if isinstance(value, stats.Spread) else value for key, value in values.items()}
+
+    return {
+        "schema": SCHEMA,
+        "name": pool,
+        "since": _iso(past.begin),
+        "until": _iso(past.end),
+        **report._asdict(),
+        "in_use": report.in_use,
+        "all": plain(report.all),
+        "labels": [plain(summary) for summary in report.labels],
+    }
+
+
+def _iso(when: float) -> str:
+    return datetime.fromtimestamp(when).astimezone().isoformat(timespec="seconds")
+
+
+def text_lines(past: Past, report: Report) -> list[str]:
+    """Return the report as lines for people."""
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(past.begin))
+    if not report.all.builds:
+        return [_("no build has ended since {since}").format(since=since)]
+    text = _("since {since}: {builds} builds, slots in use {share} of the time")
+    lines = [text.format(since=since, builds=report.all.builds, share=_percent(report.in_use or 0))]
+    rows = [_heads()] + [_cells(summary) for summary in report.labels]
+    if len(report.labels) > 1:
+        rows.append(_cells(report.all))
+    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        padded = [" " * (width - columns(cell)) + cell for width, cell in zip(widths[1:], others, strict=True)]
+        lines.append("  ".join([first + " " * (widths[0] - columns(first)), *padded]))
+    if report.fits is not None and report.total_memory and report.all.memory:
+        text = _("the memory bears {builds} builds at once: {total} / {each} (9 of 10 builds take less)")
+        sizes = {"total": _size(report.total_memory), "each": _size(report.all.memory.p90)}
+        lines.append(text.format(builds=report.fits, **sizes))
+    return lines
+
+
+def _heads() -> list[str]:
+    each = ["p50", "p90", "p99"]
+    wait, build, memory = _("wait: mean"), _("build: mean"), _("memory: p50")
+    return [_("label"), _("builds"), _("failed"), _("timed out"), wait, *each, build, *each, memory, "p90"]
+
+
+def _cells(summary: Summary) -> list[str]:
+    def counted(count: int) -> str:
+        return f"{count} ({_percent(count / summary.builds)})" if count else "0"
+
+    def spans(spread: Spread | None) -> list[str]:
+        return [span(value) for value in spread] if spread else ["-"] * 4
+
+    return [
+        cut(printable(summary.label), LABEL_WIDTH) or _("all"),
+        str(summary.builds),
+        counted(summary.failed),
+        counted(summary.timed_out),
+        *spans(summary.waited_s),
+        *spans(summary.held_s),
+        *([_size(summary.memory.p50), _size(summary.memory.p90)] if summary.memory else ["-"] * 2),
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _size(size: float) -> str:
+    return f"{size / 2**30:.1f} GB" if size >= 2**30 / 10 else f"{size / 2**20:.1f} MB"

@@ -1,0 +1,218 @@
+"""What known waits and builds amount to: in pure numbers, and read back from a history."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ipclock import database, history, stats
+from ipclock.history import Row, read, record
+from ipclock.stats import Part, Past, Spread, report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOW = 1_790_000_000.0
+GB = 2**30
+POOL = "/oracle-build"
+
+
+def build(label: str, ended: float, held_s: float, **more: object) -> Row:
+    """Return a good build of one of two slots that ended so many seconds after NOW."""
+    fields = {
+        "label": label,
+        "uid": 0,
+        "user": "root",
+        "ticket": 1,
+        "pool": POOL,
+        "arrived": NOW + ended - held_s,
+        "waited_s": 0.0,
+        "admitted": NOW + ended - held_s,
+        "held_s": held_s,
+        "ended": NOW + ended,
+        "outcome": "done",
+        "code": 0,
+        "slots": 1,
+        "capacity": 2,
+    }
+    return Row(**(fields | more))  # type: ignore[arg-type]
+
+
+def timeout(label: str, ended: float, waited_s: float) -> Row:
+    waited = build(label, ended, waited_s, waited_s=waited_s, outcome="timeout")
+    return waited._replace(admitted=None, held_s=None)
+
+
+def past_of(path: Path, *rows: Row, begin: float = 0.0, end: float = 1000.0, label: str | None = None) -> Past:
+    """Return what a history with these rows tells of that span."""
+    for row in rows:
+        record(str(path), row, 90)
+    return read(str(path), POOL, NOW + begin, NOW + end, label)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a history may be made."""
+    return tmp_path / "history.db"
+
+
+@pytest.mark.parametrize(
+    ("values", "share", "value"),
+    [([5], 0.5, 5), ([1, 2], 0.5, 1.5), ([1, 2, 3], 0.5, 2), ([*range(101)], 0.9, 90), ([0, 10], 0.99, 9.9)],
+)
+def test_a_quantile_lies_between_its_neighbours_in_proportion(values: list[float], share: float, value: float) -> None:
+    assert stats.quantile(values, share) == pytest.approx(value)
+
+
+def test_each_label_is_summed_up_and_all_together(path: Path) -> None:
+    rows = [build("web", 10.0 * number, 10.0 * number, memory=number * GB, waited_s=1.0) for number in (1, 2, 3)]
+    rows += [
+        build("web", 500, 300, outcome="failed", memory=4 * GB, waited_s=5.0),
+        build("web", 600, 1, outcome="signal"),
+        timeout("web", 700, 600.0),
+        build("app", 800, 100, outcome="oom", memory=8 * GB),
+    ]
+
+    found = report(past_of(path, *rows), 16 * GB)
+
+    web, app = found.labels
+    assert web == stats.Summary(
+        label="web",
+        builds=6,
+        outcomes={"done": 3, "failed": 1, "signal": 1, "timeout": 1},
+        waited_s=Spread(mean=608 / 6, p50=1.0, p90=pytest.approx(302.5), p99=pytest.approx(570.25)),
+        held_s=Spread(mean=20.0, p50=20.0, p90=pytest.approx(28.0), p99=pytest.approx(29.8)),
+        memory=Spread(mean=2.5 * GB, p50=2.5 * GB, p90=pytest.approx(3.7 * GB), p99=pytest.approx(3.97 * GB)),
+    )
+    assert (web.failed, web.timed_out, app.failed, app.held_s, app.waited_s) == (2, 1, 1, None, Spread(0, 0, 0, 0))
+    assert (found.all.builds, found.all.outcomes, found.all.memory and found.all.memory.p50, found.fits) == (
+        7,
+        {"done": 3, "failed": 1, "signal": 1, "timeout": 1, "oom": 1},
+        3 * GB,
+        2,  # 16 / 6.4
+    )
+
+
+def test_the_slots_share_counts_every_hold_by_its_weight_whatever_its_end(path: Path) -> None:
+    rows = [
+        build("a", -5, 1),
+        build("a", 100, 100),
+        build("a", 500, 100, slots=2, outcome="failed"),
+        timeout("a", 9, 9),
+    ]
+
+    found = report(past_of(path, *rows), None)
+
+    assert (found.held_slot_s, found.slot_s, found.in_use) == (300, 2000, 0.15)
+
+
+def test_of_a_build_that_began_before_only_the_rest_counts(path: Path) -> None:
+    found = report(past_of(path, build("a", -1, 1), build("a", 10, 5000)), None)
+
+    assert (found.held_slot_s, found.slot_s) == (10, 2000)
+
+
+def test_a_past_that_begins_later_is_not_taken_for_idle(path: Path) -> None:
+    past = past_of(path, build("a", 900, 100), build("b", 1000, 100))
+
+    assert (past.begin, report(past, None).in_use) == (NOW + 800, 0.5)
+
+
+def test_a_change_of_the_capacity_counts_from_the_first_end_that_tells_of_it(path: Path) -> None:
+    rows = [build("a", -1, 1)]
+    rows += [build("a", at, 10, capacity=n) for at, n in ((100, 1), (200, 1), (400, 4), (500, 4), (900, 2))]
+
+    past = past_of(path, *rows)
+
+    assert (past.capacities, report(past, None).slot_s) == (
+        [(NOW, 1), (NOW + 400, 4), (NOW + 900, 2)],
+        400 * 1 + 500 * 4 + 100 * 2,
+    )
+
+
+def test_other_pools_other_times_and_other_labels_are_left_out(path: Path) -> None:
+    rows = [build("a", -1, 1), build("a", 10, 1, pool="/other", capacity=9), build("a", 20, 1), build("b", 30, 1)]
+
+    everything = past_of(path, *rows)
+    one_label = past_of(path, label="a")
+    later = past_of(path, begin=25)
+
+    counts = [{part.label: part.builds for part in past.parts} for past in (everything, one_label, later)]
+    assert (counts, everything.capacities, report(one_label, None).slot_s) == (
+        [{"a": 1, "b": 1}, {"a": 1}, {"b": 1}],
+        [(NOW, 2)],
+        2000,
+    )
+
+
+def test_of_no_history_nothing_is_known(path: Path) -> None:
+    past = past_of(path)
+    found = report(past, 16 * GB)
+
+    assert (past.parts, past.capacities, path.exists()) == ([], [], False)
+    assert (found.in_use, found.fits, found.labels, found.all) == (
+        None,
+        None,
+        [],
+        stats.Summary("", 0, {}, *[None] * 3),
+    )
+
+
+def test_without_a_known_memory_it_is_not_told_how_many_fit(path: Path) -> None:
+    past = past_of(path, build("a", 10, 1))
+
+    assert (report(past, 16 * GB).fits, report(past, None).fits) == (None, None)
+
+
+def test_of_very_many_builds_an_even_part_stands_for_all(path: Path) -> None:
+    # two labels in turns: every second row, or every n-th, would be of one label alone
+    rows = [build("ab"[number % 2], number / 50, float(number), waited_s=number / 2) for number in range(40_000)]
+    with database.opened(str(path), history.SCHEMA, write=True) as connection:
+        connection.execute("BEGIN")
+        connection.executemany(history._INSERT, rows)
+        connection.execute("COMMIT")
+
+    past = past_of(path)
+    found = report(past, None)
+
+    assert [(part.builds, part.stride) for part in past.parts] == [(20_000, 8)] * 2
+    assert [len(part.waits) for part in past.parts] == pytest.approx([2500, 2500], rel=0.01)
+    for summary, mean in zip((*found.labels, found.all), (19_999, 20_000, 19_999.5), strict=True):
+        assert summary.held_s
+        assert summary.held_s.mean == mean  # exact, whatever part is read
+        assert summary.held_s == pytest.approx((mean, 20_000, 36_000, 39_600), rel=0.01)
+
+
+def test_parts_of_different_fineness_weigh_as_many_builds_as_they_have() -> None:
+    def part(label: str, builds: int, stride: int, value: float) -> Part:
+        values = [value] * (builds // stride)
+        return Part(label, "done", builds, value * builds, value * builds, 0.0, stride, values, values, [])
+
+    # 8000 fast ones read in part, 2000 slow ones read in full
+    found = report(Past(0, 1, [], [part("fast", 8000, 8, 1.0), part("slow", 2000, 1, 100.0)]), None)
+
+    assert found.all.held_s == Spread(mean=20.8, p50=1.0, p90=100.0, p99=100.0)
+
+
+def test_an_index_answers_for_each_label_without_the_table(path: Path) -> None:
+    past_of(path, build("a", -1, 1), build("a", 10, 1))
+    asked: list[str] = []
+
+    with closing(sqlite3.connect(path)) as connection:
+        connection.set_trace_callback(asked.append)
+        history._known_since(connection, POOL, NOW)
+        history._part(connection, POOL, NOW, "a", "done")
+        history._capacities(connection, POOL, NOW)
+        connection.set_trace_callback(None)
+        plans = [row[3] for text in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
+
+    assert plans == [
+        "SEARCH finished USING COVERING INDEX by_time (ended<?)",
+        "SEARCH finished USING COVERING INDEX by_label (label=? AND outcome=? AND ended>?)",
+        "SEARCH finished USING COVERING INDEX by_label (label=? AND outcome=? AND ended>?)",
+        "SEARCH finished USING COVERING INDEX by_time (ended>?)",
+        "SEARCH finished USING COVERING INDEX by_time (ended>?)",
+    ]
