@@ -372,7 +372,7 @@ def test_root_and_the_group_share_one_in_a_folder_of_roots(common: str) -> None:
     Path(common).touch()
     os.chown(common, 0, OTHER_USER)
     os.chmod(common, 0o660)
-    as_member = partial(in_child, partial(attempt, common), USER, groups=[OTHER_USER])
+    as_member = partial(in_child, partial(attempt, common), USER, umask=0o077, groups=[OTHER_USER])
 
     with child(partial(keep_open, common)):  # so that the files beside it stay, as whoever made them made them
         until(Path(common).with_name("open").exists, "a reader")
