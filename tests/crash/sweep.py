@@ -213,6 +213,7 @@ def play(scene_of: Callable[[Scene], tuple[Build, list[Build]]], point: Point | 
         scene = Scene(world, Path(folder), point)
         try:
             victim, others = scene_of(scene)
+            left_at_once = temporary() - strangers
             begun = time.monotonic()
             statuses = [other.wait() for other in others]
             proceed_s = time.monotonic() - begun
@@ -228,7 +229,8 @@ def play(scene_of: Callable[[Scene], tuple[Build, list[Build]]], point: Point | 
                 "victim": _odd(victim, point),
             }
             wrong = [f"{name}: {fact}" for name, fact in facts.items() if fact]
-            if more := temporary() - strangers:
+            # other programs make such files too, for a moment
+            if more := temporary() & left_at_once:
                 wrong.append(f"temporary files: {more}")
             for path in more:
                 path.unlink()
