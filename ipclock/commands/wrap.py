@@ -71,12 +71,13 @@ def run(args: Namespace, settings: Settings) -> int:
     used = meter.Meter()
 
     def on_start(pid: int) -> None:
-        note(pid)
         used.begin(pid)
+        note(pid)
 
     def on_tick() -> None:
         pool.watch(claim)
-        used.tick()
+        with suppress(OSError):  # it is only for the history
+            used.tick()
 
     try:
         status = execute(
@@ -85,10 +86,14 @@ def run(args: Namespace, settings: Settings) -> int:
             on_start=on_start,
             on_tick=on_tick,
         )
-        starved = used.ran_out_of_memory(status)
-        beside = [row.label for row in snapshot.holders(pool.store) if row.ticket != claim.ticket] if starved else []
-    finally:
-        pool.release(claim)
+    except BaseException:
+        if not used.pid:
+            pool.release(claim)
+        # else the build goes on: it has the beacon, and counts until it ends
+        raise
+    starved = used.ran_out_of_memory(status)
+    beside = [row.label for row in snapshot.holders(pool.store) if row.ticket != claim.ticket] if starved else []
+    pool.release(claim)
     if starved:
         _blame_memory(used.pid, beside)
     outcome = "oom" if starved else "evicted" if claim.evicted else waiting.outcome_of(status)

@@ -668,3 +668,18 @@ def test_twenty_first_users_at_once_make_one_pool(world: World, tmp_path: Path) 
     statuses = [build.wait() for build in builds]
 
     assert (statuses, witness.read_text(), world.settled()) == ([0] * 20, "begin\nend\n" * 20, (1, {}))
+
+
+def test_a_supervisor_that_fails_leaves_the_slot_to_its_build(world: World) -> None:
+    broken = "import sys; from ipclock import cli, pool; pool.Pool.watch = lambda *_: 1 / 0; sys.exit(cli.main())"
+    build = ("sh", "-c", "echo ready; cat")
+    failing = world.spawn(sys.executable, "-c", broken, "wrap", "-q", "failing", "--", *build)
+    assert failing.line() == "ready"
+
+    status = failing.wait()
+    kept = world.records("holding")
+    refused = world.run("wrap", "-n", "late", "--", "true").returncode
+    assert failing.process.stdin
+    failing.process.stdin.close()
+
+    assert (status, kept, refused, world.run("wrap", "-q", "next", "--", "true").returncode) == (70, ["1.1"], 75, 0)
