@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import time
 from contextlib import suppress
@@ -84,8 +85,9 @@ def run(
         os.set_inheritable(keep_open, True)
     pid = _spawn(command, environment, mask)
     on_start(pid)
+    pending = _pending(heeded)
     while (status := _reap(pid)) is None:
-        info = signal.sigtimedwait(heeded, TICK_S)
+        info = _next(pending, heeded)
         if info is None:
             on_tick()
         elif info.si_signo != signal.SIGCHLD and info.si_code <= 0:  # SI_USER, SI_QUEUE, SI_TKILL: from a process
@@ -94,7 +96,7 @@ def run(
         return status
     on_leftovers(leftovers, found)
     while leftovers == "wait" and _leftovers(earlier):
-        info = signal.sigtimedwait(heeded, TICK_S)
+        info = _next(pending, heeded)
         if info is None:
             on_tick()
         elif info.si_signo in ENDING:
@@ -102,6 +104,29 @@ def run(
     if leftovers == "kill" and (found := end(lambda: _leftovers(earlier))):
         on_leftovers("stay", found)
     return status
+
+
+def _pending(numbers: set[signal.Signals]) -> list[int]:
+    """Return a descriptor that is readable while one of the blocked signals is pending: signalfd(2). [] without it."""
+    try:
+        import ctypes  # after the start of the command, which need not wait for it
+    except ImportError:
+        return []
+    # sigset_t: bit n - 1 of its first word is signal n, up to 32
+    mask = (ctypes.c_ulong * (128 // ctypes.sizeof(ctypes.c_ulong)))(sum(1 << number - 1 for number in numbers))
+    fd = ctypes.CDLL(None).signalfd(-1, mask, os.O_CLOEXEC)  # SFD_CLOEXEC is O_CLOEXEC
+    return [fd] if fd >= 0 else []
+
+
+def _next(pending: list[int], numbers: set[signal.Signals]) -> signal.struct_siginfo | None:
+    """Take the next of the blocked signals; None after about a second without one.
+
+    To wait in sigtimedwait(2) itself would do, but for CPython's: it returns what lies on its stack if a stop (Ctrl-Z)
+    interrupts it beyond its time. A signal that nobody sent would go to the build, or none could, and the slot
+    be given back under a build that runs. A zero time is never interrupted.
+    """
+    select.select(pending, [], [], TICK_S if pending else POLL_S)
+    return signal.sigtimedwait(numbers, 0)
 
 
 def _reap(pid: int) -> int | None:
