@@ -647,7 +647,7 @@ exit
         [
             "0 free: 73 2",
             "1 free: 73 2",
-            "2 free: 73 2",
+            "2 free: 75 3",
             "3 free: 75 3",
             "ended with 7",
             "first runs",
