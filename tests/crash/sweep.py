@@ -51,14 +51,22 @@ ERRORS = {
 CALLS = (*ERRORS, "close", "read", "mmap", "munmap", "clone3", "clone", "vfork", "execve", "kill", "rt_sigprocmask")
 STATUSES = (0, 2, 69, 70, 73, 75, 77, 78, 126)
 _CALL = re.compile(r"([a-z0-9_]+)\(")
+_LIBRARY = "|".join(re.escape(path) for path in sys.path if path)
+# nobody sleeps in a FUTEX_WAKE, so it never gives EINTR; and what to make of an error where a module to import is
+# looked for is the interpreter's choice (it goes on to the next place)
+_NO_ERROR = re.compile(rf'futex\(\w+, FUTEX_WAKE|newfstatat\(AT_FDCWD, "(?:{_LIBRARY})')
 
 
 class Point(NamedTuple):
-    """The nth call of a name, and the error to be given instead of it; "" stands for SIGKILL before it."""
+    """The nth call of a name, and the error to be given instead of it; "" stands for SIGKILL before it.
+
+    `fails`: whether there are errors that it could give in reality.
+    """
 
     call: str
     nth: int
     error: str = ""
+    fails: bool = True
 
     def __str__(self) -> str:
         return f"{self.call}-{self.nth}{'-' * bool(self.error)}{self.error}"
@@ -92,7 +100,7 @@ class Scene:
     def victim(self, *arguments: str) -> Build:
         inject = []
         if self.point:
-            call, nth, error = self.point
+            call, nth, error, _ = self.point
             how = f"error={error}" if error else "signal=SIGKILL"
             inject = ["-e", f"inject={call}:{how}:when={nth}"]
         trace = ["-e", f"trace={','.join(f'?{call}' for call in CALLS)}", "-o", str(self.log), *inject]
@@ -109,7 +117,7 @@ class Scene:
                 counts[call] = counts.get(call, 0) + 1
                 ours = ours or self.world.folder.name in line
                 if ours:
-                    found.append(Point(call, counts[call]))
+                    found.append(Point(call, counts[call], fails=not _NO_ERROR.match(line)))
         return found
 
 
@@ -261,7 +269,7 @@ def _odd(victim: Build, point: Point | None) -> str:
 def faults(points: list[Point]) -> Iterator[Point]:
     """Yield every error that each of the calls may give."""
     for point in points:
-        for error in ERRORS.get(point.call, ()):
+        for error in ERRORS.get(point.call, ()) if point.fails else ():
             yield point._replace(error=error)
 
 
