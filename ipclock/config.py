@@ -454,6 +454,11 @@ def plain_terminal() -> bool:
     return os.environ.get("TERM", "dumb") == "dumb"
 
 
+def colours() -> bool:
+    """Whether a terminal may be written on in colours (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR")
+
+
 def debugging() -> bool:
     """Whether a bug is to show its traceback."""
     return bool(os.environ.get("IPCLOCK_DEBUG"))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ipclock.database import Connection
 
 OUTCOMES = ("done", "failed", "signal", "timeout", "busy", "interrupted", "superseded", "evicted", "oom")
+HELD = ("done", "failed", "signal", "evicted", "oom")  # those of a build that had a slot
 RECENT = 50  # a label's last builds, from which its next one is foretold
 SAMPLE = 2000  # of more than twice as many builds of a kind only so many, spaced evenly, are read one by one
 PRUNED_AT_ONCE = 20  # more than one new row makes old; bounds what a single build pays
@@ -74,16 +75,15 @@ class Row(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What a label's next build will probably take, by its last good ones, `builds` in number (at most RECENT).
+    """What a label's next build will probably take, by its last ones (at most RECENT of each outcome).
 
-    `memory` is what 9 of 10 builds stay below, by those that the kernel ended for want of memory too: they show how
-    much it takes at least. Failed ones are left out, since one that fails early says nothing of a whole build.
+    `spans` are the seconds that they held their slots, however they ended, in order: what those behind it waited for.
+    `usual_s` is the median of those that ended well. `memory` is what 9 of 10 stay below, in bytes; those that the
+    kernel ended for want of memory count too, since they show how much it takes at least, but no others that failed.
     """
 
-    builds: int
-    median_s: float
-    p10_s: float
-    p90_s: float
+    spans: tuple[float, ...]
+    usual_s: float | None
     memory: int | None
 
 
@@ -118,25 +118,21 @@ def expected_many(path: str, labels: Iterable[str]) -> dict[str, Expected]:
 
 
 def _expected(connection: Connection, label: str) -> Expected | None:
-    done, killed = (
-        connection.execute(
-            "SELECT ended, held_s, memory FROM finished WHERE label = ? AND outcome = ? AND held_s NOT NULL"
-            " ORDER BY ended DESC LIMIT ?",
-            (label, outcome, RECENT),
-        ).fetchall()
-        for outcome in ("done", "oom")
+    question = (
+        "SELECT ended, held_s, memory FROM finished WHERE label = ? AND outcome = ? AND held_s NOT NULL"
+        " ORDER BY ended DESC LIMIT ?"
     )
-    if not done:
+    rows = {outcome: connection.execute(question, (label, outcome, RECENT)).fetchall() for outcome in HELD}
+    latest = sorted(row for found in rows.values() for row in found)[-RECENT:]
+    if not latest:
         return None
-    spans = sorted(held_s for _, held_s, _ in done)
-    latest = sorted((ended, memory) for ended, _, memory in done + killed if memory is not None)[-RECENT:]
-    memories = sorted(memory for _, memory in latest)
+    done = sorted(held_s for _, held_s, _ in rows["done"])
+    known = sorted((ended, memory) for ended, _, memory in rows["done"] + rows["oom"] if memory is not None)
+    memories = sorted(memory for _, memory in known[-RECENT:])
     return Expected(
-        builds=len(done),
-        median_s=quantile(spans, 0.5),
-        p10_s=quantile(spans, 0.1),
-        p90_s=quantile(spans, 0.9),
-        memory=round(quantile(memories, 0.9)) if memories else None,
+        spans=tuple(sorted(held_s for _, held_s, _ in latest)),
+        usual_s=quantile(done, 0.5) if done else None,
+        memory=round(quantile(memories, 0.9)) if memories and done else None,
     )
 
 

@@ -1,7 +1,7 @@
 """What a person reads on stderr while a build waits and starts.
 
-Makes lines from snapshots and writes them: on a terminal one line that is rewritten, elsewhere a line at the start,
-at each change and at an interval. Guarantees that the terminal's line is clean when somebody else writes on it.
+Makes lines from what is known and writes them: on a terminal up to three that are rewritten in place, elsewhere one
+at the start, at each change and at an interval. Guarantees that the terminal is clean when somebody else writes on it.
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
+from ipclock import config
 from ipclock.messages import _
-from ipclock.process import user_name
-from ipclock.snapshot import printable
+from ipclock.phrases import cut
 
 if TYPE_CHECKING:
-    from ipclock.snapshot import Holder, Snapshot
+    from ipclock.prospect import View
 
 REWRITE_S = 1.0
 STUCK_NOTICE_S = 5.0
 MAX_LINE = 1000  # letters: within the 4096 bytes that a pipe with room takes without blocking
 # for an encoding that lacks them (EUC-KR has none of the three)
-PLAIN = {"✓": "[ok]", "⏳": "[..]", "❌": "[!!]"}
+PLAIN = {"✓": "[ok]", "⏳": "[..]", "❌": "[!!]", "█": "#", "░": "-"}
+BAR = 24  # columns
+LOWEST = 5  # rows: on a lower terminal one line is enough
+RESUMED_S = 3.0  # without a line for so long we were stopped, and the shell has written below ours
+YELLOW, RED, DIM = "\x1b[33m", "\x1b[31m", "\x1b[2m"
 
 
 def encodable(text: str, stream: TextIO) -> str:
@@ -61,76 +65,6 @@ def _write_at_once(text: str) -> None:
                 _write(text)
 
 
-def cut(text: str, width: int) -> str:
-    """Return the head of *text* that fills at most *width* columns of a terminal; a Korean letter takes two."""
-    used = 0
-    for index, letter in enumerate(text):
-        used += columns(letter)
-        if used > width:
-            return text[:index]
-    return text
-
-
-def columns(text: str) -> int:
-    """Return how many columns of a terminal *text* fills."""
-    import unicodedata
-
-    return sum(
-        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-        for letter in text
-    )
-
-
-def span(seconds: float) -> str:
-    """Return a length of time in words: "40 s", "12 min", "3 h 5 min"."""
-    whole = int(seconds)
-    if whole < 60:
-        return _("{seconds} s").format(seconds=whole)
-    if whole < 3600:
-        return _("{minutes} min").format(minutes=whole // 60)
-    return _("{hours} h {minutes} min").format(hours=whole // 3600, minutes=whole % 3600 // 60)
-
-
-def pid_of(holder: Holder) -> str:
-    """Return the PID to show for a holder: the build's own where it is known."""
-    return str(holder.command_pid or holder.pid or "?")
-
-
-def waiting_line(snapshot: Snapshot, waited: float, limit: float, position: int, reasons: list[str]) -> str:
-    """Return the line that says for how long a build has waited, how long it still will, for whom, and why else."""
-    seconds = int(waited)
-    text = _("⏳ waiting ({waited}/{limit} s, left: {left} s, builds: {held}/{capacity})").format(
-        waited=seconds,
-        limit=f"{limit:g}",
-        left=f"{max(0, limit - seconds):g}",
-        held=snapshot.taken,
-        capacity=snapshot.capacity,
-    )
-    return text + " · " + standing(snapshot, position, reasons)
-
-
-def standing(snapshot: Snapshot, position: int, reasons: list[str]) -> str:
-    """Return the place in line, why else it waits, and who holds the slots, since when."""
-    parts = [_("place {position} in line").format(position=position), *reasons]
-    if snapshot.drained:
-        parts.append(drained(snapshot))
-    parts += [f"{holder.label} (PID: {pid_of(holder)}, {span(holder.held_s or 0)})" for holder in snapshot.holders]
-    return " · ".join(parts)
-
-
-def drained(snapshot: Snapshot) -> str:
-    """Return on whose word no build is started, why, and until when."""
-    if snapshot.drain is None:
-        return _("drained: MAX_PARALLEL_BUILDS=0")
-    parts = [_("drained")]
-    if snapshot.drain.uid is not None:
-        parts[0] = _("drained by {user}").format(user=user_name(snapshot.drain.uid))
-    if snapshot.drain.until is not None:
-        end = time.localtime(time.time() + snapshot.drain.until - time.monotonic())
-        parts[0] += _(" until {time}").format(time=time.strftime("%H:%M", end))
-    return ": ".join(parts + [printable(snapshot.drain.reason)] * bool(snapshot.drain.reason))
-
-
 class Progress:
     """The lines about one build's wait. *quiet* drops them all; *interval* is in seconds, for logs."""
 
@@ -142,25 +76,30 @@ class Progress:
         self._begun = time.monotonic()
         self._looked_at = self._written_at = float("-inf")
         self._written = ""
-        self._open_line = False
+        self._rows = 0  # of ours on the terminal, the cursor in the last one
+        self._coloured = config.colours()
         self._stuck_said = False
 
     def due(self) -> bool:
         """Return whether `waiting` would look at the pool now: once a second is enough for a reader."""
         return not self._quiet and time.monotonic() - self._looked_at >= REWRITE_S
 
-    def waiting(self, snapshot: Snapshot, position: int, reasons: list[str]) -> None:
-        """Show that the build waits, and the *reasons* besides those who hold the slots."""
-        now = self._looked_at = time.monotonic()
-        text = waiting_line(snapshot, now - self._begun, self._limit, position, reasons)
+    def waiting(self, view: View) -> None:
+        """Show that the build waits, for whom, and for how long."""
+        now = time.monotonic()
+        resumed, self._looked_at = now - self._looked_at > RESUMED_S, now
+        waited = now - self._begun
+        lines = view.lines(waited, self._limit)
         if self._terminal:
-            self._rewrite(text)
+            if resumed:
+                self._rows = 0
+            self._rewrite(*lines, left=1 - waited / self._limit)
             return
         # what changed is told at once, the clock alone only at the interval
-        holders = [(holder.ticket, holder.state) for holder in snapshot.holders]
-        change = f"{position} {holders} {snapshot.capacity} {snapshot.drained} {len(reasons)}"
+        holders = [(holder.ticket, holder.state) for holder in view.pool.holders]
+        change = f"{view.position} {holders} {view.pool.capacity} {view.pool.drained} {len(view.reasons)}"
         if change != self._written or now - self._written_at >= self._interval:
-            _write_at_once(text[:MAX_LINE] + "\n")
+            _write_at_once(" · ".join(filter(None, lines))[:MAX_LINE] + "\n")
             self._written, self._written_at = change, now
 
     def stuck(self, seconds: float, pid: int) -> None:
@@ -184,16 +123,29 @@ class Progress:
             _write_at_once(_("✓ starting the build of {label}.").format(label=label) + "\n")
 
     def clear(self) -> None:
-        """Leave the terminal's line clean, with the cursor at its start."""
-        if self._open_line:
-            _write_at_once("\r\x1b[K")
-            self._open_line = False
+        """Leave the terminal clean, with the cursor where the first line began."""
+        if self._rows:
+            _write_at_once(self._back() + "\x1b[J")
+            self._rows = 0
 
-    def _rewrite(self, text: str) -> None:
+    def _back(self) -> str:
+        return "\r" + (f"\x1b[{self._rows - 1}A" if self._rows > 1 else "")
+
+    def _rewrite(self, first: str, estimated: str, holders: str, *, left: float) -> None:
         try:
-            width = os.get_terminal_size(sys.stderr.fileno()).columns
+            width, height = os.get_terminal_size(sys.stderr.fileno())
         except (OSError, ValueError):
-            width = 80
-        # one column is left free: a full line would wrap, and \r would then leave its first half behind
-        _write_at_once("\r" + cut(encodable(text, sys.stderr), max(1, (width or 80) - 1)) + "\x1b[K")
-        self._open_line = True
+            width, height = 80, 24
+        filled = round(BAR * (1 - max(0.0, left)))
+        bar = "   " + "█" * filled + "░" * (BAR - filled) + "  " + estimated
+        rows = [(first, ""), (bar, YELLOW if left > 0.1 else RED)] + [("   " + holders, DIM)] * bool(holders)
+        # one column is left free: a full line would wrap, and the way back up would be too short
+        room = max(1, (width or 80) - 1)
+        lines = [
+            f"{colour}{text}\x1b[0m" if colour and self._coloured else text
+            for text, colour in ((cut(encodable(text, sys.stderr), room), colour) for text, colour in rows)
+        ]
+        if 0 < height < LOWEST:
+            lines = lines[:1]
+        _write_at_once(self._back() + "\x1b[K\n".join(lines) + "\x1b[K\x1b[J")
+        self._rows = len(lines)

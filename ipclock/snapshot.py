@@ -22,6 +22,7 @@ class Holder(NamedTuple):
 
     `pid` is the supervisor's (or the script's), `command_pid` the build's. `state`: running, orphaned, stopped or
     unknown. `processes` are those that keep an orphan's beacon. It takes `slots` of the pool, the first one `slot`.
+    `here`: the PIDs are of our PID namespace, so that they mean something to us.
     """
 
     ticket: int
@@ -34,6 +35,7 @@ class Holder(NamedTuple):
     since: float | None
     held_s: float | None
     state: str
+    here: bool
     processes: list[process.Usage]
 
 
@@ -102,6 +104,14 @@ def place(store: Store, ticket: int) -> int:
     return 1 + sum(rank < own for rank in ranks)
 
 
+def ahead(store: Store, ticket: int) -> list[tuple[str, int]]:
+    """Return the label of each that stands in line before a waiter and how many slots it wants, the first one first."""
+    places = sorted(line.waiting(store), key=lambda place: policy.rank(place[1]))
+    own = next((policy.rank(entry) for _, entry in places if entry.ticket == ticket), (0, ticket))
+    before = ((entry, store.read(state, entry)) for state, entry in places if policy.rank(entry) < own)
+    return [(_label(record), entry.units) for entry, record in before if record]
+
+
 NESTED = "0"  # what `acquire` prints as the ticket where the slot is that of a build around it
 
 
@@ -160,6 +170,7 @@ def _holder(store: Store, entry: Entry) -> Holder | None:
         since=_time(record, "admitted"),
         held_s=_span(record, "admitted_mono"),
         state=state,
+        here=bound is not None and bound.namespace == process.namespace(),
         processes=process.usage(liveness.keepers(record)) if state == "orphaned" else [],
     )
 

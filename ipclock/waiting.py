@@ -10,14 +10,16 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from ipclock import config, history, line, process, snapshot
+from ipclock import config, history, process, snapshot
 from ipclock.claim import Claim
 from ipclock.errors import HistoryFailed, Interrupted, SlotBusy, SlotTimeout, Superseded
-from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.headroom import Headroom
 from ipclock.messages import _, told
+from ipclock.outlook import Outlook
 from ipclock.patience import Patience
+from ipclock.phrases import gigabytes
 from ipclock.progress import Progress, say
+from ipclock.prospect import Prospect
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -93,12 +95,13 @@ def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, che
         headroom = Headroom(lambda: pool.store, claim.memory)
         claim.ready = headroom.ready
 
+    prospect = Prospect(pool, claim, headroom, Outlook(settings.history))
+
     def on_wait(ticket: int) -> None:
         if (capacity := file.changed()) is not None:
             pool.resize(capacity, patience)
         if block and progress.due():
-            now = snapshot.take(pool.store, pool.name, waiters=False)
-            progress.waiting(now, snapshot.place(pool.store, ticket), _reasons(pool, claim, headroom))
+            progress.waiting(prospect.view(ticket))
 
     patience = Patience(limit if block else DUE_PATIENCE_S, check, on_wait, progress.stuck)
     try:
@@ -114,29 +117,7 @@ def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, che
     progress.acquired(claim.label, claim.held, pool.capacity)
     if headroom and headroom.alone and not args.quiet:
         text = _("ipclock: warning: only {left} of {need} GB are free; the build starts because no other one runs")
-        say(text.format(left=_gb(headroom.left), need=_gb(headroom.need)), at_once=True)
-
-
-def _reasons(pool: Pool, claim: Claim, headroom: Headroom | None) -> list[str]:
-    """Return what keeps the claim waiting besides the builds that run."""
-    found = []
-    state = GATE if pool.store.has(GATE, claim.entry) else QUEUED
-    held_back = line.held_back(pool.store, state, claim.entry, pool.store.entries(HOLDING), pool.capacity)
-    if held_back == "size" and pool.capacity:
-        found.append(_("wants {slots} slots of {capacity}").format(slots=claim.entry.units, capacity=pool.capacity))
-    if held_back == "label":
-        found.append(_("another build of this label runs"))
-    if headroom and claim.entry.reserved == claim.entry.units:
-        if headroom.left < headroom.need:
-            text = _("waiting for memory: {left} of {need} GB")
-            found.append(text.format(left=_gb(headroom.left), need=_gb(headroom.need)))
-        elif headroom.pressed:
-            found.append(_("waiting for memory: the machine is short of it"))
-    return found
-
-
-def _gb(size: int) -> str:
-    return f"{max(0, size) / 2**30:.1f}"
+        say(text.format(left=gigabytes(headroom.left), need=gigabytes(headroom.need)), at_once=True)
 
 
 def outcome_of(status: int) -> str:

@@ -9,20 +9,24 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ipclock"
 LAYERS = (
-    "errors messages config locks folder entry clockwait stats",
+    "errors messages config locks folder entry clockwait stats forecast",
     "records semaphore process policy host database",
     "liveness patience claim line memory",
     "pool snapshot",
-    "supervise progress api doctor headroom meter history",
-    "waiting",
+    "supervise api doctor headroom meter history screen",
+    "outlook",
+    "phrases",
+    "prospect",
+    "progress",
+    "waiting board",
     "cli commands",
     "__main__",
 )
 SIZES = """
-    cli 250  supervise 260  progress 230  api 120  pool 530  snapshot 230  liveness 100  patience 100
-    records 400  folder 290  semaphore 280  process 270  policy 200  locks 100  config 500  messages 120
+    cli 250  supervise 260  progress 230  api 120  pool 530  snapshot 240  liveness 100  patience 100
+    records 400  folder 290  semaphore 280  process 310  policy 200  locks 100  config 500  messages 120
     errors 370  memory 260  commands.__init__ 140  commands.status 140  __main__ 20  host 200  doctor 370
-    history 250  database 200  waiting 200  stats 170  commands.stats 150
+    history 260  database 200  waiting 200  board 190  stats 170  commands.stats 150
 """
 LINES = dict(zip(SIZES.split()[::2], map(int, SIZES.split()[1::2]), strict=True))
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
@@ -70,7 +74,13 @@ def test_the_front_loads_no_room_before_it_is_asked() -> None:
 
 @pytest.mark.parametrize(
     ("door", "keepers"),
-    [("fcntl", {"locks"}), ("posix_ipc", {"semaphore"}), ("psutil", {"process"}), ("sqlite3", {"database"})],
+    [
+        ("fcntl", {"locks"}),
+        ("posix_ipc", {"semaphore"}),
+        ("psutil", {"process"}),
+        ("sqlite3", {"database"}),
+        ("rich", {"board"}),
+    ],
 )
 def test_a_library_for_the_kernel_has_one_importer(door: str, keepers: set[str]) -> None:
     assert {room for room in ROOMS if door in {name.split(".")[0] for name in imports(TREES[room])}} == keepers

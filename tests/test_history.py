@@ -167,42 +167,51 @@ def test_a_path_with_letters_that_mean_something_in_a_uri_is_taken_to_the_letter
 # What it foretells
 
 
-def test_the_last_fifty_good_builds_of_the_label_tell_what_to_expect(path: str) -> None:
+def test_the_last_fifty_builds_of_the_label_tell_what_to_expect(path: str) -> None:
     old = [BUILD._replace(held_s=9999.0, memory=99, ended=NOW - 1000 + number) for number in range(5)]
     # 0, 1, ... 49 in disorder
     recent = [
         BUILD._replace(held_s=number * 7 % 50.0, memory=number * 1000, ended=NOW + number) for number in range(50)
     ]
-    others = [BUILD._replace(label="other", held_s=1e6), TIMEOUT, BUILD._replace(outcome="failed", held_s=1.0)]
+    others = [BUILD._replace(label="other", held_s=1e6), TIMEOUT]
     filled(path, *old, *recent, *others)
 
     found = expected(path, BUILD.label)
 
-    assert found == Expected(
-        builds=50, median_s=24.5, p10_s=pytest.approx(4.9), p90_s=pytest.approx(44.1), memory=44100
-    )
+    assert found == Expected(spans=tuple(map(float, range(50))), usual_s=24.5, memory=44100)
 
 
-def test_builds_ended_for_want_of_memory_count_for_the_memory_and_failed_ones_do_not(path: str) -> None:
+def test_failed_builds_count_for_those_who_wait_but_not_for_what_is_usual(path: str) -> None:
+    short = BUILD._replace(held_s=1.0, memory=1)
+    filled(path, BUILD, *(short._replace(outcome=outcome) for outcome in ("failed", "signal", "evicted")))
+
+    assert expected(path, BUILD.label) == Expected((1.0, 1.0, 1.0, 99.5), 99.5, 2_900_000_000)
+
+
+def test_builds_ended_for_want_of_memory_count_for_the_memory(path: str) -> None:
     killed = BUILD._replace(outcome="oom", held_s=1.0, memory=8_000_000_000)
-    filled(path, BUILD, killed, killed, BUILD._replace(outcome="failed", memory=1))
+    filled(path, BUILD, killed, killed)
 
-    assert expected(path, BUILD.label) == Expected(1, 99.5, 99.5, 99.5, 8_000_000_000)
+    assert expected(path, BUILD.label) == Expected((1.0, 1.0, 99.5), 99.5, 8_000_000_000)
 
 
 def test_without_a_measured_one_the_memory_is_unknown(path: str) -> None:
     filled(path, BUILD._replace(memory=None))
 
-    assert expected(path, BUILD.label) == Expected(1, 99.5, 99.5, 99.5, None)
+    assert expected(path, BUILD.label) == Expected((99.5,), 99.5, None)
 
 
-def test_labels_without_a_good_build_are_left_out(path: str) -> None:
+def test_a_label_that_never_ended_well_has_no_usual_length_and_one_without_a_slot_is_left_out(path: str) -> None:
     filled(path, BUILD, BUILD._replace(label="b", outcome="failed"), TIMEOUT._replace(label="c"))
     filled(path, TIMEOUT._replace(label="d", outcome="done"))  # as only a stranger would write it
 
     found = expected_many(path, [BUILD.label, "b", "c", "d", "never seen"])
 
-    assert (list(found), expected(path, "b"), expected(path, "never seen")) == ([BUILD.label], None, None)
+    assert (list(found), found["b"], expected(path, "never seen")) == (
+        [BUILD.label, "b"],
+        Expected((99.5,), None, None),
+        None,
+    )
 
 
 def test_nothing_is_expected_of_no_history_and_none_is_made_by_asking(path: str) -> None:
@@ -230,7 +239,7 @@ def test_the_question_is_answered_by_an_index_alone(path: str) -> None:
         plans = [row[3] for text in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
 
     # no scan and no sort: else a million rows would cost a second for each waiting line
-    assert plans == ["SEARCH finished USING COVERING INDEX by_label (label=? AND outcome=?)"] * 2
+    assert plans == ["SEARCH finished USING COVERING INDEX by_label (label=? AND outcome=?)"] * len(history.HELD)
 
 
 # Files that are not as they should be

@@ -10,7 +10,8 @@ from ipclock import commands, config
 from ipclock.errors import N_
 from ipclock.messages import _
 from ipclock.patience import Patience
-from ipclock.progress import drained, say
+from ipclock.phrases import drained
+from ipclock.progress import say
 from ipclock.records import Drain
 from ipclock.snapshot import take
 

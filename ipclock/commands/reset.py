@@ -10,7 +10,8 @@ from ipclock.errors import N_, NoTicket, StillRunning, UsageError
 from ipclock.folder import HOLDING
 from ipclock.messages import _
 from ipclock.patience import Patience
-from ipclock.progress import Progress, pid_of, say
+from ipclock.phrases import pid_of
+from ipclock.progress import Progress, say
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ipclock import commands, config, history, memory, stats
 from ipclock.errors import N_, UsageError
 from ipclock.messages import _
-from ipclock.progress import columns, cut, encodable, span
+from ipclock.phrases import columns, cut, size, span
+from ipclock.progress import encodable
 from ipclock.snapshot import printable
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def text_lines(past: Past, report: Report) -> list[str]:
         lines.append("  ".join([first + " " * (widths[0] - columns(first)), *padded]))
     if report.fits is not None and report.total_memory and report.all.memory:
         text = _("the memory bears {builds} builds at once: {total} / {each} (9 of 10 builds take less)")
-        sizes = {"total": _size(report.total_memory), "each": _size(report.all.memory.p90)}
+        sizes = {"total": size(report.total_memory), "each": size(report.all.memory.p90)}
         lines.append(text.format(builds=report.fits, **sizes))
     return lines
 
@@ -131,13 +132,9 @@ def _cells(summary: Summary) -> list[str]:
         counted(summary.timed_out),
         *spans(summary.waited_s),
         *spans(summary.held_s),
-        *([_size(summary.memory.p50), _size(summary.memory.p90)] if summary.memory else ["-"] * 2),
+        *([size(summary.memory.p50), size(summary.memory.p90)] if summary.memory else ["-"] * 2),
     ]
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def _size(size: float) -> str:
-    return f"{size / 2**30:.1f} GB" if size >= 2**30 / 10 else f"{size / 2**20:.1f} MB"

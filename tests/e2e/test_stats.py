@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipclock.history import Row, record
-from ipclock.progress import columns
+from ipclock.phrases import columns
 
 if TYPE_CHECKING:
     from tests.helpers.world import World

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -26,7 +27,12 @@ HOLDER = {
     "since": str,
     "held_s": float,
     "state": str,
+    "here": bool,
     "processes": list,
+    "command": str,
+    "cpu_s": float,
+    "memory": int,
+    "usual_s": type(None),
 }
 WAITER = {
     "ticket": int,
@@ -41,6 +47,7 @@ WAITER = {
     "waited_s": float,
     "timeout_s": float,
     "at_gate": bool,
+    "left_s": type(None),
 }
 POOL = {
     "schema": int,
@@ -111,9 +118,9 @@ def test_the_text_shows_holders_and_the_line(world: World) -> None:
 
     lines = world.run("status").stdout.splitlines()
 
-    assert [line.split("] ")[-1] for line in lines] == [
+    assert [re.sub(r"[0-9.]+ (MB|GB)$", "n MB", line.split("] ")[-1]) for line in lines] == [
         "⏳ builds running: 1/1",
-        f"Staging Deployment (PID: {holder.command_pid})",
+        f"Staging Deployment (PID: {holder.command_pid}) · n MB",
         "⏳ builds waiting: 1",
         f"next (PID: {waiter.pid}) waiting for 0 s",
     ]

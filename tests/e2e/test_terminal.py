@@ -30,8 +30,8 @@ def terminal(world: World) -> Iterator[Callable[..., Terminal]]:
     """Open terminals in the test's world."""
     opened: list[Terminal] = []
 
-    def start(*command: str, columns: int = 80, **env: str) -> Terminal:
-        opened.append(Terminal(command, world.env | {"TERM": "xterm"} | env, columns))
+    def start(*command: str, columns: int = 80, rows: int = 24, **env: str) -> Terminal:
+        opened.append(Terminal(command, world.env | {"TERM": "xterm"} | env, columns, rows))
         return opened[-1]
 
     yield start
@@ -74,7 +74,7 @@ def test_ctrl_c_ends_a_wait_and_leaves_the_line_clean(world: World, terminal: Ca
 
     screen.type("\x03")
 
-    assert (screen.wait(), screen.text.endswith("\r\x1b[K"), holder.end(), world.settled()) == (
+    assert (screen.wait(), screen.text.endswith("\r\x1b[2A\x1b[J"), holder.end(), world.settled()) == (
         -signal.SIGINT,
         True,
         0,
@@ -111,26 +111,44 @@ def test_the_build_has_the_terminal_to_itself(world: World, terminal: Callable[.
     assert (screen.wait(), "got hello" in screen.text, screen.text.count("/dev/pts/")) == (0, True, 2)
 
 
+BLOCK = re.compile(
+    r"\r(?:\x1b\[2A)?([^\r\x1b]*)\x1b\[K\r\n"
+    r"\x1b\[33m([^\x1b]*)\x1b\[0m\x1b\[K\r\n"
+    r"\x1b\[2m([^\x1b]*)\x1b\[0m\x1b\[K\x1b\[J"
+)
+
+
 @pytest.mark.parametrize(("language", "columns"), [("C.UTF-8", 40), ("ko_KR.UTF-8", 40), ("ko_KR.UTF-8", 41)])
-def test_the_waiting_line_is_rewritten_in_place_and_cut_to_the_width(
+def test_three_lines_are_rewritten_in_place_and_cut_to_the_width(
     world: World, terminal: Callable[..., Terminal], language: str, columns: int
 ) -> None:
     holder = world.wrap("아주 긴 이름의 스테이징 배포").started()
     screen = terminal(*IPCLOCK, "wrap", "late", "--", "echo", "first output", columns=columns, LANG=language)
-    until(lambda: screen.text.count("\x1b[K") >= 2, "the line written twice")
+    until(lambda: len(BLOCK.findall(screen.text)) >= 2, "the lines written twice")
 
     holder.end()
     status = screen.wait()
 
-    *lines, rest = re.findall(r"\r([^\r]*)\x1b\[K", screen.text)
-    assert (status, rest, max(map(columns_of, lines)) < columns, min(map(columns_of, lines)) > columns - 4) == (
-        0,
-        "",  # cleared before anything else is written
-        True,
-        True,
-    )
-    assert screen.text.endswith("first output\r\n")
-    assert ("\n" in screen.text.split("\x1b[K")[0]) is False
+    blocks = BLOCK.findall(screen.text)
+    rest = BLOCK.sub("", screen.text)
+    widths = [columns_of(line) for block in blocks for line in (block[0], block[2])]
+    assert (status, max(widths) < columns, min(widths) > columns - 4) == (0, True, True)
+    # cleared before anything else is written
+    assert (rest.startswith("\r\x1b[2A\x1b[J"), rest.endswith("first output\r\n")) == (True, True)
+
+
+def test_a_low_terminal_gets_one_line_and_no_colours_where_nobody_wants_them(
+    world: World, terminal: Callable[..., Terminal]
+) -> None:
+    holder = world.wrap("holder").started()
+    low = terminal(*IPCLOCK, "wrap", "low", "--", "true", rows=4)
+    plain = terminal(*IPCLOCK, "wrap", "plain", "--", "true", NO_COLOR="1")
+    until(lambda: all(screen.text.count("\x1b[J") >= 2 for screen in (low, plain)), "the lines written twice")
+
+    holder.end()
+
+    assert (low.wait(), plain.wait()) == (0, 0)
+    assert ("\n" in low.text.split("✓")[0], "\x1b[3" in plain.text, "holder (PID" in plain.text) == (False, False, True)
 
 
 def test_without_a_terminal_there_are_lines_at_the_start_at_a_change_and_at_the_interval(world: World) -> None:
@@ -142,9 +160,9 @@ def test_without_a_terminal_there_are_lines_at_the_start_at_a_change_and_at_the_
     rest = waiter.process.stderr.read().decode().splitlines()
 
     assert (waiter.wait(), rest) == (0, ["✓ build slot acquired (1/1)", "✓ starting the build of late."])
-    assert [re.sub(r"\d+ s\)$", "n s)", line.strip()) for line in lines] == [
+    assert [re.sub(r"\d+ s, \d+ MB\)$", "n s, n MB)", line.strip()) for line in lines] == [
         f"⏳ waiting ({n}/600 s, left: {600 - n} s, builds: 1/1) · place 1 in line"
-        f" · holder (PID: {holder.command_pid}, n s)"
+        f" · holder (PID: {holder.command_pid}, n s, n MB)"
         for n in (0, 1)
     ]
 

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 class Terminal:
     """A program that leads a session of its own on a pseudo-terminal of so many columns."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], columns: int = 80) -> None:
-        self.pid, self._master = pty.fork()
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], columns: int = 80, rows: int = 24) -> None:
+        self.pid, self.master = pty.fork()
         if self.pid == 0:
             # a test runner may ignore it; a shell in a terminal starts with the default
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.execvpe(command[0], list(command), dict(env))
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self._seen = b""
         self._status: int | None = None
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -35,7 +35,7 @@ class Terminal:
     def _read(self) -> None:
         while True:
             try:
-                chunk = os.read(self._master, 65536)
+                chunk = os.read(self.master, 65536)
             except OSError:  # EIO: nobody has the terminal any more
                 return
             if not chunk:
@@ -54,7 +54,7 @@ class Terminal:
 
     def type(self, keys: str) -> None:
         """Type on the terminal's keyboard: "\\x03" is Ctrl-C, "\\x1a" is Ctrl-Z."""
-        os.write(self._master, keys.encode())
+        os.write(self.master, keys.encode())
 
     def wait(self) -> int:
         """Return how the program ended: its status, or -n for signal n."""
@@ -70,4 +70,4 @@ class Terminal:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             self._status = -signal.SIGKILL
-        os.close(self._master)
+        os.close(self.master)

@@ -1,0 +1,120 @@
+"""What is known of a pool, in words for people: spans, sizes, states, estimates; and how wide a word is."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ipclock import forecast
+from ipclock.messages import _
+from ipclock.process import user_name
+from ipclock.snapshot import printable
+
+if TYPE_CHECKING:
+    from ipclock.forecast import Range
+    from ipclock.outlook import Activity
+    from ipclock.snapshot import Holder, Snapshot
+
+
+def cut(text: str, width: int) -> str:
+    """Return the head of *text* that fills at most *width* columns of a terminal; a Korean letter takes two."""
+    used = 0
+    for index, letter in enumerate(text):
+        used += columns(letter)
+        if used > width:
+            return text[:index]
+    return text
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal *text* fills."""
+    import unicodedata
+
+    return sum(
+        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        for letter in text
+    )
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in words: "40 s", "12 min", "3 h 5 min"."""
+    whole = int(seconds)
+    if whole < 60:
+        return _("{seconds} s").format(seconds=whole)
+    if whole < 3600:
+        return _("{minutes} min").format(minutes=whole // 60)
+    return _("{hours} h {minutes} min").format(hours=whole // 3600, minutes=whole % 3600 // 60)
+
+
+def clock(when: float | None) -> str:
+    """Return a moment as local date and time, "?" where it is not known."""
+    return "?" if when is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
+
+
+def of_usual(held_s: float, usual_s: float | None) -> list[str]:
+    """Return how far along a build is, by what its label usually takes."""
+    if not usual_s:
+        return []
+    percent = f"{min(999.0, 100 * held_s / usual_s):.0f}"
+    return [_("{percent} % of the usual {span}").format(percent=percent, span=span(usual_s))]
+
+
+def pid_of(holder: Holder) -> str:
+    """Return the PID to show for a holder: the build's own where it is known."""
+    return str(holder.command_pid or holder.pid or "?")
+
+
+def size(count: float) -> str:
+    """Return an amount of memory in words: "2.1 GB", "340 MB"."""
+    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
+
+
+def estimate(left: Range | None) -> str:
+    """Return how much longer a wait lasts, in words that claim no more than is known; "" where nothing is."""
+    if left is None:
+        return ""
+    how, low, high = forecast.told(left)
+    ends = {"low": _length(low), "high": _length(high), "middle": _length((low + high) / 2)}
+    texts = {
+        "soon": _("any moment"),
+        "about": _("about {middle} more"),
+        "at most": _("at most {high} more"),
+        "between": _("{low} to {high} more"),
+    }
+    return texts[how].format(**ends)
+
+
+def _length(seconds: float) -> str:
+    return _("{seconds} s").format(seconds=f"{seconds:.0f}") if seconds <= 120 else span(seconds)
+
+
+def activity_of(activity: Activity | None) -> list[str]:
+    """Return what a build uses now, in words."""
+    if activity is None:
+        return []
+    cpu = [] if activity.percent is None else [_("CPU {percent} %").format(percent=f"{activity.percent:.0f}")]
+    return [*cpu, size(activity.memory)]
+
+
+def state_of(holder: Holder) -> list[str]:
+    """Return what is unusual about a holder, in a word."""
+    words = {"stopped": _("stopped"), "orphaned": _("orphaned"), "unknown": _("not to be seen from here")}
+    return [words[holder.state]] if holder.state in words else []
+
+
+def drained(snapshot: Snapshot) -> str:
+    """Return on whose word no build is started, why, and until when."""
+    if snapshot.drain is None:
+        return _("drained: MAX_PARALLEL_BUILDS=0")
+    parts = [_("drained")]
+    if snapshot.drain.uid is not None:
+        parts[0] = _("drained by {user}").format(user=user_name(snapshot.drain.uid))
+    if snapshot.drain.until is not None:
+        end = time.localtime(time.time() + snapshot.drain.until - time.monotonic())
+        parts[0] += _(" until {time}").format(time=time.strftime("%H:%M", end))
+    return ": ".join(parts + [printable(snapshot.drain.reason)] * bool(snapshot.drain.reason))
+
+
+def gigabytes(size: int) -> str:
+    """Return an amount of memory in GB, without the unit."""
+    return f"{max(0, size) / 2**30:.1f}"
