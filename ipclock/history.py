@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from ipclock.database import Connection
 
-OUTCOMES = ("done", "failed", "signal", "timeout", "busy", "interrupted", "superseded", "evicted", "oom")
-HELD = ("done", "failed", "signal", "evicted", "oom")  # those of a build that had a slot
+OUTCOMES = ("done", "failed", "signal", "timeout", "busy", "interrupted", "superseded", "evicted", "orphaned", "oom")
+HELD = ("done", "failed", "signal", "evicted", "orphaned", "oom")  # those of a build that had a slot
 RECENT = 50  # a label's last builds, from which its next one is foretold
 SAMPLE = 2000  # of more than twice as many builds of a kind only so many, spaced evenly, are read one by one
 PRUNED_AT_ONCE = 20  # more than one new row makes old; bounds what a single build pays
@@ -50,9 +50,10 @@ class Row(NamedTuple):
     """One finished wait or hold. Times are seconds of the epoch, those that end in `_s` are spans.
 
     `admitted`, `held_s` and `slot` are None for a wait that ended without a slot. `outcome` is one of OUTCOMES:
-    "evicted" if a reset took the slot while the build ran. `code` is its exit status or the signal's number; `slots`
-    how many it took, `capacity` how many there were at its end. `memory` is the peak in bytes and `cpu_s` the time of
-    all the build's processes, None where not known.
+    "evicted" if a reset took the slot while the build ran, "orphaned" if its holder died without giving it back; that
+    one's end is when it was noticed. `code` is its exit status or the signal's number; `slots` how many it took,
+    `capacity` how many there were at its end. `memory` is the peak in bytes and `cpu_s` the time of all the build's
+    processes, None where not known.
     """
 
     label: str

@@ -56,6 +56,7 @@ class Pool:
         self.store = store
         self.gate = gate
         self.turns = turns
+        self.dead: list[tuple[Entry, Record]] = []  # holders that this client has cleared away
         self._wanted = capacity
 
     @classmethod
@@ -236,6 +237,9 @@ class Pool:
         claim.record.unlock()
         with suppress(IpclockError), self._mutex(Patience(LEAVE_PATIENCE_S)):
             self._drop_turn(claim)
+            if not self._listed(claim):
+                # under the old epoch somebody has cleared it since the beacon went out
+                claim.evicted = claim.slot > 0 and claim.era != self.store.era
             for state in states:
                 for entry in self.store.entries(state):
                     if entry.ticket == claim.ticket:
@@ -253,6 +257,9 @@ class Pool:
         holders = []
         for entry in self.store.entries(HOLDING):
             if self._is_dead(HOLDING, entry):
+                record = self.store.read(HOLDING, entry)
+                if record and not liveness.supervisor(record):  # else it is just leaving by itself
+                    self.dead.append((entry, record))
                 self._clear(HOLDING, entry)
             else:
                 holders.append(entry)
@@ -415,8 +422,8 @@ class Pool:
             self.store.share(group)
             give(self.name, self.store.mode, group)
 
-    def reset(self, patience: Patience, ticket: int | None = None) -> list[Record]:
-        """Take all holders, or the one with *ticket*, off the records; return what those of the living said.
+    def reset(self, patience: Patience, ticket: int | None = None) -> list[tuple[Entry, Record]]:
+        """Take all holders, or the one with *ticket*, off the records; return those of the living.
 
         Their processes go on. Works in place: waiters sleep on the semaphore that is there, so it is never replaced.
         Raises NoTicket (2).
@@ -429,7 +436,7 @@ class Pool:
             self.store.epoch += 1
             self.store.settled = True
             living = [entry for entry in entries if not self._is_dead(HOLDING, entry)]
-            evicted = [record for entry in living if (record := self.store.read(HOLDING, entry))]
+            evicted = [(entry, record) for entry in living if (record := self.store.read(HOLDING, entry))]
             for entry in entries:
                 self._clear(HOLDING, entry)
             self.recover(sweep=True)

@@ -230,6 +230,10 @@ def _span(record: Record, key: str) -> float | None:
 
 
 def _user(record: Record) -> str:
-    # root's records in somebody's pool are the owner's files, so the record says whose they are
+    return process.user_name(uid_of(record))
+
+
+def uid_of(record: Record) -> int:
+    """Return whose the record is: root's in somebody's pool are the owner's files, so the record says it too."""
     uid = _number(record, "uid")
-    return process.user_name(record.uid if uid is None else uid)
+    return record.uid if uid is None else uid

@@ -5,16 +5,14 @@ What was asked for becomes a claim, a person sees why it waits, and what came of
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 from typing import TYPE_CHECKING
 
-from ipclock import config, history, process, snapshot
+from ipclock import config, history, ledger, snapshot
 from ipclock.claim import Claim
-from ipclock.errors import HistoryFailed, Interrupted, SlotBusy, SlotTimeout, Superseded
+from ipclock.errors import Interrupted, SlotBusy, SlotTimeout, Superseded
 from ipclock.headroom import Headroom
-from ipclock.messages import _, told
+from ipclock.messages import _
 from ipclock.outlook import Outlook
 from ipclock.patience import Patience
 from ipclock.phrases import gigabytes
@@ -23,16 +21,13 @@ from ipclock.prospect import Prospect
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from ipclock.config import Settings
-    from ipclock.entry import Entry
     from ipclock.pool import Pool
     from ipclock.process import Identity
 
 DUE_PATIENCE_S = 10.0  # how long -n goes through the gate for a slot that is due to it
-# how a wait ends without a slot, in the words of the history
-ENDINGS = {SlotTimeout: "timeout", SlotBusy: "busy", Interrupted: "interrupted", Superseded: "superseded"}
 
 
 def is_nested(pool: Pool) -> bool:
@@ -108,7 +103,7 @@ def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, che
         pool.acquire(claim, patience, block=block)
     except (SlotTimeout, SlotBusy, Interrupted, Superseded) as error:
         progress.clear()
-        remember(pool, claim.label, claim.entry, claim.times, settings, ENDINGS[type(error)])
+        ledger.wait_ended(pool, claim, settings, error)
         raise
     finally:
         progress.clear()
@@ -118,55 +113,3 @@ def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, che
     if headroom and headroom.alone and not args.quiet:
         text = _("ipclock: warning: only {left} of {need} GB are free; the build starts because no other one runs")
         say(text.format(left=gigabytes(headroom.left), need=gigabytes(headroom.need)), at_once=True)
-
-
-def outcome_of(status: int) -> str:
-    """Return what the history calls the end of a build with this exit status, -n for signal n."""
-    return "signal" if status < 0 else "failed" if status else "done"
-
-
-def remember(
-    pool: Pool,
-    label: str,
-    entry: Entry,
-    times: Mapping[str, str],
-    settings: Settings,
-    outcome: str,
-    code: int | None = None,
-    *,
-    memory: int | None = None,
-    cpu_s: float | None = None,
-) -> None:
-    """Write a finished wait or hold into the history; if that fails it is said, and nothing else is wrong.
-
-    *times* are the stamps of a claim, or of a record. Takes the end for now.
-    """
-    if settings.history is None or "arrived" not in times:
-        return
-    ended, now = time.time(), time.monotonic()
-    arrived, arrived_mono = float(times["arrived"]), float(times["arrived_mono"])
-    admitted = float(times["admitted"]) if "admitted" in times else None
-    begun = float(times["admitted_mono"]) if "admitted" in times else now
-    row = history.Row(
-        label=label,
-        uid=os.getuid(),
-        user=process.user_name(os.getuid()),
-        ticket=entry.ticket,
-        pool=pool.name,
-        arrived=arrived,
-        waited_s=round(max(0.0, begun - arrived_mono), 3),
-        admitted=admitted,
-        held_s=None if admitted is None else round(max(0.0, now - begun), 3),
-        ended=ended,
-        outcome=outcome,
-        code=code,
-        slots=entry.units,
-        capacity=pool.capacity,
-        memory=memory,
-        cpu_s=cpu_s,
-        slot=entry.slot or None,
-    )
-    try:
-        history.record(settings.history, row, settings.history_days)
-    except HistoryFailed as error:
-        say(_("ipclock: warning: {problem}").format(problem=told(error)), at_once=True)

@@ -18,6 +18,7 @@ LAYERS = (
     "phrases",
     "prospect",
     "progress",
+    "ledger",
     "waiting board",
     "cli commands",
     "__main__",

@@ -6,7 +6,7 @@ import os
 from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
-from ipclock import commands, config, process, supervise, waiting
+from ipclock import commands, config, ledger, process, supervise, waiting
 from ipclock.errors import N_, BadValue
 from ipclock.messages import _
 from ipclock.snapshot import NESTED
@@ -64,4 +64,5 @@ def run(args: Namespace, settings: Settings) -> int:
         # nobody has read the ticket, so nobody would give it back before the script ends
         pool.release(claim)
         raise
+    ledger.holds_ended(pool, settings)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ipclock import commands, config, snapshot
+from ipclock import commands, config, ledger, snapshot
 from ipclock.errors import N_, NoTicket, NotYours, UsageError
 from ipclock.messages import _
 from ipclock.patience import Patience
@@ -38,7 +38,8 @@ def run(args: Namespace, settings: Settings) -> int:
         if not snapshot.encloses_us(pool.store, str(ticket)):
             raise NotYours(ticket)
         with suppress(NoTicket):  # given back by somebody else just now
-            pool.reset(Patience(commands.MUTEX_PATIENCE_S), ticket)
+            given_back = pool.reset(Patience(commands.MUTEX_PATIENCE_S), ticket)
+            ledger.holds_ended(pool, settings, given_back)
         return 0
     if not args.quiet:
         text = _("ipclock: warning: no slot to give back (ticket {ticket})")

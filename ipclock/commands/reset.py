@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ipclock import commands, liveness, policy, snapshot, supervise
+from ipclock import commands, ledger, liveness, policy, snapshot, supervise
 from ipclock.errors import N_, NoTicket, StillRunning, UsageError
 from ipclock.folder import HOLDING
 from ipclock.messages import _
@@ -46,12 +46,14 @@ def run(args: Namespace, settings: Settings) -> int:
             _end(pool, holder.ticket)
             # one by one: whoever is admitted meanwhile keeps the slot
             with suppress(NoTicket):
-                pool.reset(patience, holder.ticket)
+                ledger.holds_ended(pool, settings, pool.reset(patience, holder.ticket), "evicted")
             say(_("ipclock: {label} (PID: {pid}) was ended").format(label=holder.label, pid=pid_of(holder)))
     else:
         # as the reset itself found them: somebody may have been admitted since we looked
-        for label, pid in map(snapshot.named, pool.reset(patience, args.ticket)):
+        evicted = pool.reset(patience, args.ticket)
+        for label, pid in (snapshot.named(record) for _entry, record in evicted):
             say(_("ipclock: {label} (PID: {pid}) lost its slot; it goes on running").format(label=label, pid=pid))
+        ledger.holds_ended(pool, settings, evicted, "evicted")
     pool.close()
     if args.ticket is None:
         say(_("✓ all locks have been released."))

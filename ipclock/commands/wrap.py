@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ipclock import commands, config, meter, snapshot, supervise, waiting
+from ipclock import commands, config, ledger, meter, snapshot, supervise, waiting
 from ipclock.errors import N_
 from ipclock.messages import _
 from ipclock.progress import say
@@ -96,10 +96,7 @@ def run(args: Namespace, settings: Settings) -> int:
     pool.release(claim)
     if starved:
         _blame_memory(used.pid, beside)
-    outcome = "oom" if starved else "evicted" if claim.evicted else waiting.outcome_of(status)
-    waiting.remember(
-        pool, label, claim.entry, claim.times, settings, outcome, abs(status), memory=used.memory(), cpu_s=used.cpu_s()
-    )
+    ledger.build_ended(pool, claim, settings, status, starved=starved, memory=used.memory(), cpu_s=used.cpu_s())
     return _end(status)
 
 

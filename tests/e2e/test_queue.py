@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -335,59 +333,6 @@ def test_build_tools_are_told_their_share_of_the_processors_unless_they_were_tol
     assert told == (makeflags or "-j1", "1", 0)
 
 
-# The history
-
-
-def rows(path: Path) -> list[tuple[object, ...]]:
-    """Return what the history says of each wait or hold, without times."""
-    with closing(sqlite3.connect(path)) as connection:
-        query = "SELECT label, outcome, code, slots, capacity, slot FROM finished ORDER BY id"
-        return connection.execute(query).fetchall()
-
-
-def test_each_end_of_a_wait_or_a_hold_is_kept(world: World, tmp_path: Path) -> None:
-    path = tmp_path / "history.db"
-    world.env["HISTORY"] = str(path)
-    world.run("wrap", "good", "--", "true")
-    world.run("wrap", "bad", "--", "false")
-    world.run("wrap", "killed", "--", "sh", "-c", "kill -TERM $$")
-    holder = world.wrap("holder").started()
-    world.run("wrap", "-w", "0.1", "late", "--", "true")
-    world.run("wrap", "-n", "busy", "--", "true")
-    leaving = in_line(world, "leaving")
-    leaving.signal(signal.SIGINT)
-    leaving.wait()
-    older = in_line(world, "older")
-    newer = world.wrap("older", "--supersede")
-    older.wait()
-    holder.end()
-    newer.started().end()
-
-    assert rows(path) == [
-        ("good", "done", 0, 1, 1, 1),
-        ("bad", "failed", 1, 1, 1, 1),
-        ("killed", "signal", 15, 1, 1, 1),
-        ("late", "timeout", None, 1, 1, None),
-        ("busy", "busy", None, 1, 1, None),
-        ("leaving", "interrupted", None, 1, 1, None),
-        ("older", "superseded", None, 1, 1, None),
-        ("holder", "done", 0, 1, 1, 1),
-        ("older", "done", 0, 1, 1, 1),
-    ]
-
-
-def test_a_history_that_cannot_be_written_costs_one_warning_and_never_the_build(world: World, tmp_path: Path) -> None:
-    world.env["HISTORY"] = str(tmp_path)
-
-    done = world.run("wrap", "-q", "a", "--", "sh", "-c", "exit 7")
-
-    assert (done.returncode, len(done.stderr.splitlines()), done.stderr.startswith("ipclock: warning: ")) == (
-        7,
-        1,
-        True,
-    )
-
-
 def test_the_memory_of_past_builds_of_a_label_is_what_the_next_one_waits_for(world: World, tmp_path: Path) -> None:
     world.env |= {"HISTORY": str(tmp_path / "history.db"), "MEMORY": "auto"}
     world.run("init", "--max-parallel-builds", "2")
@@ -404,43 +349,3 @@ def test_the_memory_of_past_builds_of_a_label_is_what_the_next_one_waits_for(wor
 
     expected = int(record.partition("memory=")[2].partition("\n")[0])
     assert (learned, build.wait(), 50 << 20 < expected < 150 << 20) == (0, 0, True)
-
-
-def test_a_build_that_the_kernel_ended_for_want_of_memory_is_told_with_what_ran_beside_it(
-    world: World, tmp_path: Path
-) -> None:
-    group = memory_group(f"ipclock-test-{os.getpid()}", 100 << 20)
-    path = tmp_path / "history.db"
-    world.env["HISTORY"] = str(path)
-    world.run("init", "--max-parallel-builds", "2")
-    beside = world.wrap("beside").started()
-    enter = f"echo $$ >{group}/cgroup.procs; exec {world.python} -c 'bytearray(300 << 20)'"
-
-    try:
-        done = world.run("wrap", "-q", "greedy", "--", "sh", "-c", enter)
-    finally:
-        until(lambda: not (group / "cgroup.procs").read_text(), "the group empty")
-        group.rmdir()
-
-    told = "because memory ran out. Beside it ran: beside\n"
-    assert (done.returncode, done.stderr.endswith(told), rows(path), beside.end()) == (
-        -signal.SIGKILL,
-        True,
-        [("greedy", "oom", 9, 1, 2, 2)],
-        0,
-    )
-
-
-def memory_group(name: str, limit: int) -> Path:
-    """Make a memory cgroup with a limit in bytes, and return its folder; skip the test where that is not possible."""
-    for folder, file in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
-        group = Path(folder, name)
-        try:
-            group.mkdir()
-            (group / file).write_text(str(limit))
-        except OSError:
-            if group.exists():
-                group.rmdir()
-            continue
-        return group
-    pytest.skip("no memory cgroup can be made here")

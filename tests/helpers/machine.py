@@ -1,10 +1,12 @@
-"""`ipclock` on a machine that is not in order: mount namespaces of its own, and other users in them."""
+"""`ipclock` on a machine that is not in order: mount namespaces of its own, other users in them, and little memory."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.helpers.crash_at import unshared
 
@@ -45,3 +47,18 @@ def in_a_world_where(script: str, world: World, *arguments: str, uid: int = 0) -
         env=world.env | {"PYTHONPATH": str(ROOT)},
     )
     return status, output.splitlines()
+
+
+def memory_group(name: str, limit: int) -> Path:
+    """Make a memory cgroup with a limit in bytes, and return its folder; skip the test where that is not possible."""
+    for folder, file in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        group = Path(folder, name)
+        try:
+            group.mkdir()
+            (group / file).write_text(str(limit))
+        except OSError:
+            if group.exists():
+                group.rmdir()
+            continue
+        return group
+    pytest.skip("no memory cgroup can be made here")

@@ -1,0 +1,98 @@
+"""What becomes of waits and holds, written into the history: after the slot was given back, and never at its expense.
+
+Whoever clears a dead holder away, or releases or evicts one that has no supervisor, writes for it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from ipclock import history, liveness, process, snapshot
+from ipclock.errors import HistoryFailed, Interrupted, SlotBusy, SlotTimeout, Superseded
+from ipclock.messages import _, told
+from ipclock.progress import say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from ipclock.claim import Claim
+    from ipclock.config import Settings
+    from ipclock.entry import Entry
+    from ipclock.errors import IpclockError
+    from ipclock.history import Row
+    from ipclock.pool import Pool
+    from ipclock.records import Record
+
+# how a wait ends without a slot
+ENDINGS = {SlotTimeout: "timeout", SlotBusy: "busy", Interrupted: "interrupted", Superseded: "superseded"}
+
+
+def build_ended(
+    pool: Pool, claim: Claim, settings: Settings, status: int, *, starved: bool, memory: int, cpu_s: float
+) -> None:
+    """Keep a build that came to this exit status, -n for signal n. *starved*: for want of memory."""
+    outcome = "signal" if status < 0 else "failed" if status else "done"
+    outcome = "oom" if starved else "evicted" if claim.evicted else outcome
+    row = _row(pool, claim.label, claim.entry, claim.times, os.getuid(), outcome)
+    _write(pool, settings, [row and row._replace(code=abs(status), memory=memory, cpu_s=cpu_s)])
+
+
+def wait_ended(pool: Pool, claim: Claim, settings: Settings, error: IpclockError) -> None:
+    """Keep a wait that ended without a slot."""
+    _write(pool, settings, [_row(pool, claim.label, claim.entry, claim.times, os.getuid(), ENDINGS[type(error)])])
+
+
+def holds_ended(
+    pool: Pool, settings: Settings, holders: Iterable[tuple[Entry, Record]] = (), outcome: str = "done"
+) -> None:
+    """Keep the holds of those that have no supervisor who would; with none, only what the pool has found dead."""
+    _write(pool, settings, [_of_record(pool, *one, outcome) for one in holders if not liveness.supervisor(one[1])])
+
+
+def _of_record(pool: Pool, entry: Entry, record: Record, outcome: str) -> Row | None:
+    label = record.fields.get("label", "?")
+    try:
+        return _row(pool, label, entry, record.fields, snapshot.uid_of(record), outcome)
+    except ValueError:  # somebody else has written in it
+        return None
+
+
+def _row(pool: Pool, label: str, entry: Entry, times: Mapping[str, str], uid: int, outcome: str) -> Row | None:
+    """Return the row of one that ends now; *times* are the stamps of a claim, or of a record."""
+    if "arrived" not in times:
+        return None
+    ended, now = time.time(), time.monotonic()
+    admitted = float(times["admitted"]) if "admitted" in times else None
+    begun = now if admitted is None else float(times["admitted_mono"])
+    return history.Row(
+        label=label,
+        uid=uid,
+        user=process.user_name(uid),
+        ticket=entry.ticket,
+        pool=pool.name,
+        arrived=float(times["arrived"]),
+        waited_s=round(max(0.0, begun - float(times["arrived_mono"])), 3),
+        admitted=admitted,
+        held_s=None if admitted is None else round(max(0.0, now - begun), 3),
+        ended=ended,
+        outcome=outcome,
+        code=None,
+        slots=entry.units,
+        capacity=pool.capacity,
+        slot=entry.slot or None,
+    )
+
+
+def _write(pool: Pool, settings: Settings, rows: Iterable[Row | None]) -> None:
+    """Write the rows, and those of the dead; if that fails it is said, and nothing else is wrong."""
+    if settings.history is None:
+        return
+    dead = [_of_record(pool, *one, "orphaned") for one in pool.dead]
+    pool.dead.clear()
+    try:
+        for row in filter(None, [*rows, *dead]):
+            history.record(settings.history, row, settings.history_days)
+    except HistoryFailed as error:
+        say(_("ipclock: warning: {problem}").format(problem=told(error)), at_once=True)
