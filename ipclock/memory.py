@@ -156,7 +156,6 @@ class Peak:
         self.bytes = 0
         self._pid = pid
         self._next = 0.0
-        self._warm = False
 
     def sample(self) -> None:
         """Look at the processes now, unless the last look was so expensive that it is too early."""
@@ -164,10 +163,7 @@ class Peak:
             return
         begun = time.thread_time()
         self.bytes = max(self.bytes, of_tree(self._pid))
-        # the first look loads a library too, once; counted, that would blind us for the seconds of a short build
-        cost = time.thread_time() - begun if self._warm else 0.0
-        self._warm = True
-        self._next = time.monotonic() + SHARE * cost
+        self._next = time.monotonic() + SHARE * (time.thread_time() - begun)
 
 
 class OomWatch:

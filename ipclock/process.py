@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MAX_LIST = 1 << 20  # bytes that are read of a list of children
 _DELETED = " (deleted)"
 
 
@@ -61,11 +62,11 @@ class Usage(NamedTuple):
     age_s: float
 
 
-def _read(path: str) -> str:
+def _read(path: str, limit: int = 4096) -> str:
     # os.open: the io module's text layer costs four more system calls, and this runs several times a second
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(fd, 4096).decode(errors="replace")
+        return os.read(fd, limit).decode(errors="replace")
     finally:
         os.close(fd)
 
@@ -207,7 +208,31 @@ def keepers_of(device: int, inode: int) -> list[int]:
 
 
 def descendants_of(pid: int) -> list[int]:
-    """Return the PIDs of the children of a process, their children, and so on."""
+    """Return the PIDs of the children of a process, their children, and so on.
+
+    Costs a few system calls for each of them, not for each process of the machine (`children` of proc_pid_task(5),
+    which may miss one while its siblings are ending).
+    """
+    if not _lists_children():
+        return _descendants_by_psutil(pid)
+    found: list[int] = []
+    left = [pid]
+    while left:
+        parent = left.pop()
+        with suppress(OSError):  # gone meanwhile
+            for task in os.listdir(f"/proc/{parent}/task"):
+                left += map(int, _read(f"/proc/{parent}/task/{task}/children", MAX_LIST).split())
+        found.append(parent)
+    return found[1:]
+
+
+@cache
+def _lists_children() -> bool:
+    # a kernel without CONFIG_PROC_CHILDREN
+    return os.path.exists("/proc/thread-self/children")
+
+
+def _descendants_by_psutil(pid: int) -> list[int]:
     import psutil
 
     try:
@@ -219,25 +244,18 @@ def descendants_of(pid: int) -> list[int]:
 def use_of(pids: list[int]) -> Use | None:
     """Return what the processes and all their descendants use; None where nothing is left of them.
 
-    To look at, several times a minute: reads only the files of those processes (`children` of proc_pid_task(5), which
-    may miss one that is just being born). Memory is what statm calls resident without what is shared.
+    Memory is what statm calls resident, without what is shared: cheap, and told of other users' processes too.
     """
-    seen: set[int] = set()
-    left = list(pids)
     ticks = pages = 0
-    while left:
-        pid = left.pop()
-        if pid in seen:
-            continue
-        with suppress(OSError, ValueError):  # gone meanwhile; a kernel without `children`
+    found = False
+    for pid in {*pids, *(child for root in pids for child in descendants_of(root))}:
+        with suppress(OSError):  # gone meanwhile
             fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
             resident, shared = _read(f"/proc/{pid}/statm").split()[1:3]
-            seen.add(pid)
-            ticks += sum(map(int, fields[11:15]))
+            ticks += sum(map(int, fields[11:15]))  # those of its ended children too
             pages += int(resident) - int(shared)
-            for task in os.listdir(f"/proc/{pid}/task"):
-                left += map(int, _read(f"/proc/{pid}/task/{task}/children").split())
-    return Use(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE")) if seen else None
+            found = True
+    return Use(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE")) if found else None
 
 
 def command_of(pid: int) -> str:

@@ -162,7 +162,8 @@ def end(find: Callable[[], list[int]], supervisor: int | None = None) -> list[in
     still there GRACE_S seconds later get SIGKILL. Returns the PIDs of those that could not be ended: not permitted,
     or in an uninterruptible sleep.
     """
-    known: set[process.Identity] = set()
+    # in order, parents first: a shell whose child ends before it is asked goes on to its next command
+    known: dict[process.Identity, None] = {}
     asked: set[process.Identity] = set()
     refused: set[process.Identity] = set()
     begun = time.monotonic()
@@ -170,11 +171,11 @@ def end(find: Callable[[], list[int]], supervisor: int | None = None) -> list[in
         for pid in find():
             for member in (pid, *process.descendants_of(pid)):
                 with suppress(OSError):  # gone meanwhile
-                    known.add(process.identify(member))
-        alive = {identity for identity in known if process.exists(identity)} - refused
+                    known.setdefault(process.identify(member))
+        alive = [identity for identity in known if identity not in refused and process.exists(identity)]
         passed = time.monotonic() - begun
         if not alive or passed > 2 * GRACE_S:
-            return sorted(identity.pid for identity in alive | refused)
+            return sorted(identity.pid for identity in {*alive, *refused})
         passes_on = supervisor if supervisor in {identity.pid for identity in alive} else None
         for identity in alive:
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -231,7 +232,11 @@ def test_a_process_is_shown_with_its_command_and_age() -> None:
     ]
 
 
-def test_children_of_children_are_descendants() -> None:
+@pytest.mark.parametrize("listed", [True, False])
+def test_children_of_children_are_descendants_on_any_kernel(listed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # one without CONFIG_PROC_CHILDREN lists no children
+    monkeypatch.setattr(process, "_lists_children", lambda: listed)
+
     def parent() -> None:
         os.fork()
         signal.pause()
@@ -244,6 +249,35 @@ def test_children_of_children_are_descendants() -> None:
         assert (set(found) >= {pid, *grandchildren}, len(grandchildren)) == (True, 1)
         os.kill(grandchildren[0], signal.SIGKILL)
     assert process.descendants_of(gone().pid) == []
+
+
+def test_the_use_of_a_tree_counts_each_process_once_and_ended_children_too() -> None:
+    def burn() -> None:
+        while time.process_time() < 0.1:
+            pass
+
+    def parent() -> None:
+        if os.fork() == 0:
+            burn()
+            os._exit(0)
+        os.wait()
+        memory = bytearray(30 << 20)
+        if os.fork():
+            signal.pause()
+        while memory:
+            signal.pause()
+
+    with child(parent) as pid:
+        until(lambda: (use := process.use_of([pid])) and use.memory > 30 << 20, "the memory, after a child's end")
+        until(lambda: process.descendants_of(pid), "the child that stays")
+        alone, doubled = process.use_of([pid]), process.use_of([pid, *process.descendants_of(pid)])
+
+        assert alone
+        assert doubled
+        assert (alone.cpu_s >= 0.09, doubled.cpu_s < 2 * alone.cpu_s) == (True, True)
+        for one in process.descendants_of(pid):
+            os.kill(one, signal.SIGKILL)
+    assert process.use_of([gone().pid]) is None
 
 
 def test_a_signal_reaches_the_very_process_and_no_other() -> None:
