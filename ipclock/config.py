@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-import re
-import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ipclock.errors import N_, BadConfig, BadValue
@@ -21,24 +20,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_CAPACITY = 1000
-MAX_FILE_BYTES = 65536
 MAX_LABEL_BYTES = 255
 # room for "sem." before it and ".<ticket>" behind it within the 255 bytes of a file name
 MAX_NAME_BYTES = 200
 LEFTOVERS = ("release", "wait", "kill")
 
-_SPAN = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)([smhd]?)", re.ASCII)
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DIGITS, _FLOAT = set("0123456789."), set("0123456789.eE+-")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([kKmMgGtT]?)(?:i?[bB])?", re.ASCII)
-_SIZES = ("", "K", "M", "G", "T")
-
-# one shell word that means the same to any shell and to shlex: nothing in it is expanded, nothing ends it early
-_WORD = r"""(?:[^\s'"\\$`;&|<>()~]|\\[^\n]|'[^']*'|"(?:[^"\\$`]|\\[^$`])*")*"""
-_ASSIGNMENT = re.compile(rf"([A-Za-z_][A-Za-z0-9_]*)=({_WORD})(?=\s|$)")
-_LINE = re.compile(rf"\s*(?:export\s+)?((?:{_ASSIGNMENT.pattern}\s*)*)(?:(?<!\S)#.*)?")
-_NAME = re.compile(r"(?<![A-Za-z0-9_])([A-Za-z_][A-Za-z0-9_]*)=")  # whole: DEPLOY_HISTORY= is none of ours
-_FOREIGN = re.compile(r"\s*(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=")
+_SIZES = ("", "k", "m", "g", "t")
 
 JOB_VARIABLES = ("CARGO_BUILD_JOBS", "CMAKE_BUILD_PARALLEL_LEVEL")
 SYSTEM_HISTORY = "/var/lib/ipclock/history.db"
@@ -70,10 +60,12 @@ def _whole(text: str, lowest: int, highest: int, expected: str) -> int:
 
 def memory(text: str) -> int:
     """An amount of memory in bytes: `3G`, `512M`, `1.5GiB`, in powers of 1024."""
-    matched = _SIZE.fullmatch(text)
-    if not matched:
+    bare = text.lower().removesuffix("b").removesuffix("i")
+    number, unit = (bare[:-1], bare[-1]) if bare[-1:] in _SIZES[1:] else (bare, "")
+    whole, dot, part = number.partition(".")
+    if not all(digits.isascii() and digits.isdigit() and len(digits) < 10 for digits in [whole] + [part] * bool(dot)):
         raise ValueError(N_("an amount of memory, as in 3G or 512M"))
-    return int(float(matched[1]) * 1024 ** _SIZES.index(matched[2].upper()))
+    return int(float(number) * 1024 ** _SIZES.index(unit))
 
 
 def memory_or_auto(text: str) -> int | str:
@@ -83,8 +75,12 @@ def memory_or_auto(text: str) -> int | str:
 
 def seconds(text: str) -> float:
     """A span of time in seconds; `30`, `0.5`, `90s`, `10m`, `2h`, `1d` as timeout(1) takes them."""
-    matched = _SPAN.fullmatch(text)
-    span = float(matched[1]) * _UNITS[matched[2]] if matched else math.inf
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
+    span = math.inf
+    # float() takes more: signs, blanks, underscores, "nan", the digits of other scripts
+    if number[:1] in _DIGITS and set(number) <= _FLOAT:
+        with suppress(ValueError):
+            span = float(number) * _UNITS[unit]
     if not math.isfinite(span):
         raise ValueError(N_("seconds, as in 600, 0.5, 90s, 10m or 2h"))
     return span
@@ -303,7 +299,7 @@ def survey(options: Mapping[str, str | None] = {}) -> Survey:
     path = next((path for path in places if asked_for or os.path.lexists(path)), None)
     problem = None
     try:
-        from_file = {} if path is None else read_file(path)
+        from_file = {} if path is None else settings_file(path)
     except BadConfig as error:
         from_file, problem = {}, error
     return Survey(places, path, problem, [_source(setting, options, path, from_file) for setting in SETTINGS])
@@ -362,50 +358,11 @@ def _places(option: str | None) -> tuple[list[str], bool]:
     return [pattern.format(XDG_CONFIG_HOME=home) for pattern in DEFAULT_FILES], False
 
 
-def read_file(path: str) -> dict[str, str]:
-    """Read the assignments to keys of ours from a shell settings file.
+def settings_file(path: str) -> dict[str, str]:
+    """Return what a settings file assigns to keys of ours. Raises BadConfig (78) with the line's number."""
+    from ipclock import shellfile  # few commands have one to read
 
-    Nothing is expanded or executed: a value that a shell would expand or end earlier is refused rather than taken
-    to the letter. Assignments to other keys may be anything. Raises BadConfig (78) with the line's number.
-    """
-    import shlex
-
-    keys = {setting.key for setting in SETTINGS}
-    found: dict[str, str] = {}
-    for number, text in enumerate(_read_text(path).splitlines(), 1):
-        ours = keys & set(_NAME.findall(text))
-        if matched := _LINE.fullmatch(text):
-            for key, word in _ASSIGNMENT.findall(matched[1]):
-                found[key] = "".join(shlex.split(word))
-        elif ours or not _FOREIGN.match(text):
-            raise BadConfig(path, _problem(text), number)
-    return {key: value for key, value in found.items() if key in keys}
-
-
-def _problem(text: str) -> str:
-    if "$" in text or "`" in text:
-        return N_("a value with $ or ` is not expanded; write it out")
-    if text.count("'") % 2 or text.count('"') % 2:
-        return N_("a quote is not closed")
-    return N_("not an assignment")
-
-
-def _read_text(path: str) -> str:
-    try:
-        # O_NONBLOCK: a FIFO at this path must not hang every build
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise BadConfig(path, N_("not a regular file"))
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise BadConfig(path, error.strerror or str(error)) from None
-    if len(data) > MAX_FILE_BYTES:
-        raise BadConfig(path, N_("larger than 64 KiB"))
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise BadConfig(path, N_("not UTF-8 text")) from None
+    return shellfile.assignments(path, {setting.key for setting in SETTINGS})
 
 
 class CapacityFile:
@@ -432,7 +389,7 @@ class CapacityFile:
             return None
         self._seen = stamp
         try:
-            text = read_file(self._path).get("MAX_PARALLEL_BUILDS")
+            text = settings_file(self._path).get("MAX_PARALLEL_BUILDS")
             given = capacity(text) if text else None
         except (BadConfig, ValueError):
             return None

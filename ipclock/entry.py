@@ -5,11 +5,9 @@ So the queue is read by one listing of a folder, and whatever changes of it chan
 
 from __future__ import annotations
 
-import re
 from binascii import crc32
 from typing import Any, NamedTuple
 
-_NAME = re.compile(r"([0-9]{1,39})(?:\.([0-9]{1,9}))?((?:,[a-z][^,]*)*)")
 # letter in the name, field, default; what a later version adds comes behind these
 _ATTRIBUTES = (("u", "units", 1), ("p", "priority", 0), ("l", "limit", 0), ("r", "reserved", 0), ("b", "by", 0))
 _FIELDS = {letter: (field, default) for letter, field, default in _ATTRIBUTES}
@@ -45,18 +43,24 @@ class Entry(NamedTuple):
 
 def parse(name: str) -> Entry | None:
     """Return the entry that a file name stands for; None for a name that is no record's."""
-    if name.isascii() and name.isdigit() and len(name) < 40:
-        entry = Entry(int(name))
-    elif matched := _NAME.fullmatch(name):
-        entry = _with_attributes(Entry(int(matched[1]), int(matched[2] or 0)), matched[3])
-    else:
+    numbers, *pieces = name.split(",")
+    ticket, dot, slot = numbers.partition(".")
+    if not _is_number(ticket, 40) or (dot and not _is_number(slot, 10)):
         return None
+    if not all(piece and "a" <= piece[0] <= "z" for piece in pieces):
+        return None
+    entry = Entry(int(ticket), int(slot or 0))
+    if pieces:
+        entry = _with_attributes(entry, pieces)
     return entry if entry.file == name else None
 
 
-def _with_attributes(entry: Entry, text: str) -> Entry:
+def _is_number(text: str, limit: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < limit
+
+
+def _with_attributes(entry: Entry, pieces: list[str]) -> Entry:
     known: dict[str, Any] = {}
-    pieces = text.split(",")[1:]
     for place, piece in enumerate(pieces):
         letter, value = piece[0], piece[1:]
         number = value.removeprefix("-") if letter == "p" else value

@@ -8,7 +8,6 @@ Guarantees: a record's state is the folder that it lies in, and changes by one r
 from __future__ import annotations
 
 import os
-import re
 import stat
 import time
 from contextlib import contextmanager, suppress
@@ -31,7 +30,10 @@ DRAFT_GRACE_S = 60.0
 # the rename into holding/ is what makes the other one count
 WAITER_BYTE, HOLDER_BYTE = 0, 1
 _HIGHEST_NICE = -20  # the file counts from there: its numbers have no sign
-_SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+
+
+def _is_span(text: str) -> bool:
+    return text.isascii() and text.replace(".", "", 1).isdigit() and len(text) < 23
 
 
 class Record(NamedTuple):
@@ -196,7 +198,7 @@ class Store(Folder):
         found = Drain(
             reason=fields.get("reason", ""),
             uid=int(uid) if uid.isascii() and uid.isdigit() and len(uid) < 10 else status.st_uid,
-            until=float(until) if _SECONDS.fullmatch(until) else None,
+            until=float(until) if _is_span(until) else None,
         )
         return None if found.until is not None and found.until <= time.monotonic() else found
 

@@ -9,7 +9,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ipclock"
 LAYERS = (
-    "errors messages config locks folder entry clockwait stats forecast",
+    "errors messages",
+    "shellfile",
+    "config locks folder entry clockwait stats forecast",
     "records semaphore process policy host database",
     "liveness patience claim line memory",
     "pool snapshot",

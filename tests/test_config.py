@@ -512,7 +512,7 @@ def test_what_shlex_quote_writes_is_read_back(file: Path, text: str) -> None:
 @given(some.text(alphabet="ab \"'\\#=/.-;&~배", max_size=12))
 def test_whatever_is_accepted_the_shell_understands_in_the_same_way(file: Path, text: str) -> None:
     file.write_text(f"STATUS_HINT={text}\n")
-    read = outcome(lambda: config.read_file(str(file)).get("STATUS_HINT"))
+    read = outcome(lambda: config.settings_file(str(file)).get("STATUS_HINT"))
     shell = subprocess.run(
         ["/bin/sh", "-c", '. "$1"; printf %s "$STATUS_HINT"', "sh", file],
         stdout=subprocess.PIPE,
