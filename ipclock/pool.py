@@ -494,8 +494,8 @@ class Pool:
         self.store.remove(state, entry)
 
     def _drop_turn(self, claim: Claim) -> None:
-        if claim.turn:
-            self.turns.remove(claim.ticket)
+        # one that could not be removed is tried again when the claim leaves
+        if claim.turn and self.turns.remove(claim.ticket):
             claim.turn.close()
             claim.turn = None
 

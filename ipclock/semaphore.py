@@ -228,11 +228,15 @@ def give(name: str, mode: int, group: int | None) -> None:
         raise from_os(error, path) from None
 
 
-def unlink(name: str) -> None:
-    """Remove the name (sem_unlink(3)); one that is gone, or that only its owner may remove, is left alone."""
+def unlink(name: str) -> bool:
+    """Remove the name (sem_unlink(3)); return whether it is gone. One that only its owner may remove is left alone."""
     sys.audit("ipclock.sem_unlink", name)
-    with suppress(posix_ipc.Error, OSError):
-        posix_ipc.unlink_semaphore(name)
+    with suppress(posix_ipc.ExistentialError):
+        try:
+            posix_ipc.unlink_semaphore(name)
+        except (posix_ipc.PermissionsError, OSError):
+            return False
+    return True
 
 
 class Turns:
@@ -251,10 +255,14 @@ class Turns:
         Raises NotPermitted (77) where a stranger has planted something there, CannotCreate (73).
         """
         with self._folder.creating():
-            made = create(self._name(ticket), self._folder.mode, self._folder.group)
-            if made is None:
-                self.remove(ticket)
+            try:
                 made = create(self._name(ticket), self._folder.mode, self._folder.group)
+                if made is None:
+                    self.remove(ticket)
+                    made = create(self._name(ticket), self._folder.mode, self._folder.group)
+            except IpclockError:
+                self.remove(ticket)  # it may have been made, but not to be opened
+                raise
         if made is None:
             raise foreign(path_of(self._name(ticket)))
         return made
@@ -269,6 +277,6 @@ class Turns:
             turn.post()
             turn.close()
 
-    def remove(self, ticket: int) -> None:
-        """Unlink the turn if it is there."""
-        unlink(self._name(ticket))
+    def remove(self, ticket: int) -> bool:
+        """Unlink the turn if it is there; return whether it is gone."""
+        return unlink(self._name(ticket))

@@ -5,6 +5,7 @@ What glibc makes of a damaged file ends the interpreter, so everything here runs
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -15,7 +16,7 @@ import posix_ipc
 import pytest
 
 from ipclock import semaphore
-from ipclock.errors import IpclockError, NotPermitted
+from ipclock.errors import CannotCreate, IpclockError, NotPermitted
 from ipclock.folder import Folder
 from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root
 
@@ -332,3 +333,16 @@ def test_what_glibc_makes_is_what_is_expected_of_a_semaphore(name: str, path: Pa
     in_child(lambda: bool(posix_ipc.Semaphore(name, posix_ipc.O_CREX, 0o600, 5)))
 
     assert (len(path.read_bytes()), path.read_bytes()[8:12]) == (semaphore.SIZE, semaphore.SHARED_MARK)
+
+
+def test_a_turn_that_was_made_but_cannot_be_opened_is_not_left_behind(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_descriptor_left(_name: str) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(posix_ipc, "Semaphore", no_descriptor_left)
+    with pytest.raises(CannotCreate):
+        turns_of(name).create(17)
+
+    assert os.path.lexists(semaphore.path_of(f"{name}.17")) is False

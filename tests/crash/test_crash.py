@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crash.sweep import SCENES, faults, play, problem
+from tests.crash.sweep import SCENES, Point, faults, in_line, play, problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,3 +36,9 @@ def test_hit_at_any_call_a_command_breaks_no_promise(
     wrong = {str(point): outcome.wrong for point in sample if (outcome := play(scene, point)[0]).wrong}
 
     assert (undisturbed.wrong, len(sample) >= SAMPLE, wrong) == ([], True, {})
+
+
+def test_a_turn_that_could_not_be_removed_is_removed_later() -> None:
+    outcome, points = play(in_line, Point("unlink", 1, "EIO"))
+
+    assert (outcome.wrong, Point("unlink", 2) in points) == ([], True)

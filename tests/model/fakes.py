@@ -386,10 +386,11 @@ class FakeTurns:
             self._run.effect(f"post turn {ticket}")
             self._turns[ticket] += 1
 
-    def remove(self, ticket: int) -> None:
+    def remove(self, ticket: int) -> bool:
         if ticket in self._turns:
             self._run.effect(f"unlink turn {ticket}")
             del self._turns[ticket]
+        return True
 
 
 class FakeProcesses:
