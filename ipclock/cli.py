@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, cast
 
 from ipclock import __version__, config, messages
 from ipclock.errors import N_, CannotCreate, Interrupted, IpclockError, SlotTimeout, SlotUnavailable, UsageError
 from ipclock.messages import _
 from ipclock.progress import say
+from ipclock.quick import Reader
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
     from collections.abc import Sequence
     from types import ModuleType
 
@@ -24,23 +25,14 @@ NO_COMMAND = N_("no command: put it behind ' -- '")
 COMMANDS = ("wrap", "acquire", "release", "status", "stats", "drain", "resume", "reset", "init", "doctor")
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, with errors as ours: one line, exit status 2. Options are never abbreviated: scripts outlive them."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:
-        """Raise UsageError (2)."""
-        raise UsageError(message, self.prog)
-
-
 def _module(command: str) -> ModuleType:
     return import_module(f"ipclock.commands.{command}")
 
 
-def get_parser(only: str | None = None) -> argparse.ArgumentParser:
+def get_parser(only: str | None = None) -> ArgumentParser:
     """Return the parser of all commands; with *only* that one command's, whose start then pays for no other."""
+    from ipclock.parser import Parser
+
     parser = Parser(
         prog="ipclock",
         description=_("Let N builds run at once on this machine; the others wait their turn."),
@@ -110,9 +102,30 @@ def _flush() -> None:
         sys.stdout.flush()
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
+def _parse(arguments: list[str]) -> Namespace:
     # the command to wrap is what follows the first `--`, to the letter: argparse never sees it
     end = arguments.index("--") if "--" in arguments else len(arguments)
+    args = _read(arguments[:end]) or _parse_all(arguments, end)
+    args.command_line = arguments[end + 1 :]
+    if args.command == "wrap" and not args.command_line:
+        raise UsageError(_(NO_COMMAND), "ipclock wrap")
+    if args.command_line and args.command != "wrap":
+        raise UsageError(_("unrecognized arguments: {arguments}").format(arguments=" ".join(arguments[end:])))
+    return args
+
+
+def _read(words: list[str]) -> Namespace | None:
+    if not words or words[0] not in COMMANDS:
+        return None
+    reader = Reader()
+    _module(words[0]).add_arguments(reader)
+    args = reader.read(words[1:])
+    if args:
+        args.command = words[0]
+    return cast("Namespace | None", args)
+
+
+def _parse_all(arguments: list[str], end: int) -> Namespace:
     named = next((word for word in arguments[:end] if not word.startswith("-")), None)
     parser = get_parser(named if named in COMMANDS else None)
     args, unknown = parser.parse_known_args(arguments[:end])
@@ -122,11 +135,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         raise UsageError(
             _("unrecognized arguments: {arguments}").format(arguments=" ".join(unknown)), f"ipclock {named}"
         )
-    args.command_line = arguments[end + 1 :]
-    if args.command == "wrap" and not args.command_line:
-        raise UsageError(_(NO_COMMAND), "ipclock wrap")
-    if args.command_line and args.command != "wrap":
-        raise UsageError(_("unrecognized arguments: {arguments}").format(arguments=" ".join(arguments[end:])))
     return args
 
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ipclock import database
 from ipclock.errors import HistoryFailed
-from ipclock.stats import Part, Past, quantile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ipclock.database import Connection
+    from ipclock.stats import Part, Past
 
 OUTCOMES = ("done", "failed", "signal", "timeout", "busy", "interrupted", "superseded", "evicted", "orphaned", "oom")
 HELD = ("done", "failed", "signal", "evicted", "orphaned", "oom")  # those of a build that had a slot
@@ -123,6 +123,8 @@ def _expected(connection: Connection, label: str) -> Expected | None:
         "SELECT ended, held_s, memory FROM finished WHERE label = ? AND outcome = ? AND held_s NOT NULL"
         " ORDER BY ended DESC LIMIT ?"
     )
+    from ipclock.stats import quantile  # not for those who only write
+
     rows = {outcome: connection.execute(question, (label, outcome, RECENT)).fetchall() for outcome in HELD}
     latest = sorted(row for found in rows.values() for row in found)[-RECENT:]
     if not latest:
@@ -142,6 +144,8 @@ def read(path: str, pool: str, begin: float, end: float, label: str | None = Non
 
     The past begins later where nothing is known of its beginning. Raises HistoryFailed (73).
     """
+    from ipclock.stats import Past
+
     try:
         with database.opened(path, SCHEMA, write=False) as connection:
             connection.execute("PRAGMA cache_size = -16000")  # KiB: what is summed up is read again at once
@@ -177,6 +181,8 @@ def _labels(connection: Connection) -> list[str]:
 
 
 def _part(connection: Connection, pool: str, begin: float, label: str, outcome: str) -> Part:
+    from ipclock import stats
+
     sums = """
         SELECT count(*), total(waited_s), total(held_s), total(slots * min(held_s, ended - ?))
         FROM finished WHERE label = ? AND outcome = ? AND ended >= ? AND pool = ?
@@ -192,7 +198,7 @@ def _part(connection: Connection, pool: str, begin: float, label: str, outcome: 
     builds, waited_s, held_s, slot_s = connection.execute(sums, (begin, *which)).fetchone()
     stride = 1 << max(0, (builds // SAMPLE).bit_length() - 1)
     rows = connection.execute(some, (*which, (1 << 32) // stride)).fetchall() if builds else []
-    return Part(
+    return stats.Part(
         label=label,
         outcome=outcome,
         builds=builds,

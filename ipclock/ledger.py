@@ -9,7 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from ipclock import history, liveness, process, snapshot
+from ipclock import history, liveness, process
 from ipclock.errors import HistoryFailed, Interrupted, SlotBusy, SlotTimeout, Superseded
 from ipclock.messages import _, told
 from ipclock.progress import say
@@ -52,9 +52,11 @@ def holds_ended(
 
 
 def _of_record(pool: Pool, entry: Entry, record: Record, outcome: str) -> Row | None:
+    from ipclock.snapshot import uid_of  # for others than ourselves only
+
     label = record.fields.get("label", "?")
     try:
-        return _row(pool, label, entry, record.fields, snapshot.uid_of(record), outcome)
+        return _row(pool, label, entry, record.fields, uid_of(record), outcome)
     except ValueError:  # somebody else has written in it
         return None
 

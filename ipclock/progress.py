@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, TextIO
 
 from ipclock import config
 from ipclock.messages import _
-from ipclock.phrases import cut
 
 if TYPE_CHECKING:
     from ipclock.prospect import View
@@ -136,6 +135,8 @@ class Progress:
             width, height = os.get_terminal_size(sys.stderr.fileno())
         except (OSError, ValueError):
             width, height = 80, 24
+        from ipclock.phrases import cut  # few have to wait
+
         filled = round(BAR * (1 - max(0.0, left)))
         bar = "   " + "█" * filled + "░" * (BAR - filled) + "  " + estimated
         rows = [(first, ""), (bar, YELLOW if left > 0.1 else RED)] + [("   " + holders, DIM)] * bool(holders)

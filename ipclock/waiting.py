@@ -8,24 +8,22 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from ipclock import config, history, ledger, snapshot
+from ipclock import config, history, ledger
 from ipclock.claim import Claim
 from ipclock.errors import Interrupted, SlotBusy, SlotTimeout, Superseded
-from ipclock.headroom import Headroom
 from ipclock.messages import _
-from ipclock.outlook import Outlook
 from ipclock.patience import Patience
-from ipclock.phrases import gigabytes
 from ipclock.progress import Progress, say
-from ipclock.prospect import Prospect
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
     from ipclock.config import Settings
+    from ipclock.headroom import Headroom
     from ipclock.pool import Pool
     from ipclock.process import Identity
+    from ipclock.prospect import Prospect
 
 DUE_PATIENCE_S = 10.0  # how long -n goes through the gate for a slot that is due to it
 
@@ -35,6 +33,8 @@ def is_nested(pool: Pool) -> bool:
     held = config.held_slot()
     if held is None:
         return False
+    from ipclock import snapshot  # few builds are nested
+
     if held[0] not in ("", pool.name):
         # the innermost build is of another pool, but one around that may be of ours
         return snapshot.encloses_us(pool.store, snapshot.NESTED)
@@ -87,15 +87,19 @@ def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, che
     file = config.CapacityFile(settings)
     headroom = None
     if settings.memory is not None or settings.min_free_memory is not None:
+        from ipclock.headroom import Headroom
+
         headroom = Headroom(lambda: pool.store, claim.memory)
         claim.ready = headroom.ready
 
-    prospect = Prospect(pool, claim, headroom, Outlook(settings.history))
+    prospect = None
 
     def on_wait(ticket: int) -> None:
         if (capacity := file.changed()) is not None:
             pool.resize(capacity, patience)
+        nonlocal prospect
         if block and progress.due():
+            prospect = prospect or _prospect(pool, claim, headroom, settings)
             progress.waiting(prospect.view(ticket))
 
     patience = Patience(limit if block else DUE_PATIENCE_S, check, on_wait, progress.stuck)
@@ -111,5 +115,18 @@ def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, che
         progress.details(claim.ticket, claim.slot)
     progress.acquired(claim.label, claim.held, pool.capacity)
     if headroom and headroom.alone and not args.quiet:
-        text = _("ipclock: warning: only {left} of {need} GB are free; the build starts because no other one runs")
-        say(text.format(left=gigabytes(headroom.left), need=gigabytes(headroom.need)), at_once=True)
+        _warn_of_memory(headroom)
+
+
+def _prospect(pool: Pool, claim: Claim, headroom: Headroom | None, settings: Settings) -> Prospect:
+    from ipclock.outlook import Outlook  # few have to wait
+    from ipclock.prospect import Prospect
+
+    return Prospect(pool, claim, headroom, Outlook(settings.history))
+
+
+def _warn_of_memory(headroom: Headroom) -> None:
+    from ipclock.phrases import gigabytes
+
+    text = _("ipclock: warning: only {left} of {need} GB are free; the build starts because no other one runs")
+    say(text.format(left=gigabytes(headroom.left), need=gigabytes(headroom.need)), at_once=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
 from ipclock.messages import _
@@ -75,16 +74,23 @@ def add_queue_options(parser: ArgumentParser) -> None:
     )
 
 
+def unfit(text: str) -> Exception:
+    """Return what the type of an argument raises, for argparse to tell."""
+    from argparse import ArgumentTypeError
+
+    return ArgumentTypeError(text)
+
+
 def ticket(text: str) -> int:
     """Return the ticket that an argument says."""
     if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise ArgumentTypeError(_("a ticket is a number"))
+        raise unfit(_("a ticket is a number"))
     return int(text)
 
 
 def _exit_status(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 3 and int(text) <= 255):
-        raise ArgumentTypeError(_("expected a number from 0 to 255"))
+        raise unfit(_("expected a number from 0 to 255"))
     return int(text)
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
 from ipclock import commands, config, ledger, process, supervise, waiting
 from ipclock.errors import N_, BadValue
 from ipclock.messages import _
-from ipclock.snapshot import NESTED
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -38,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise ArgumentTypeError(_("not a number"))
+        raise commands.unfit(_("not a number"))
     return int(text)
 
 
@@ -53,6 +51,8 @@ def run(args: Namespace, settings: Settings) -> int:
     notices = supervise.Notices()
     pool = commands.open_pool(settings)
     if waiting.is_nested(pool):
+        from ipclock.snapshot import NESTED
+
         print(NESTED)
         return 0
     claim = waiting.claim_for(label, settings, holder, args.fd, supersede=args.supersede)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from argparse import ArgumentTypeError
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +38,7 @@ def _span(text: str) -> float:
     try:
         return config.seconds(text)
     except ValueError as error:
-        raise ArgumentTypeError(_(str(error))) from None
+        raise commands.unfit(_(str(error))) from None
 
 
 def run(args: Namespace, settings: Settings) -> int:

@@ -1,0 +1,89 @@
+"""The quick reader: it reads what is usual, and never anything else than argparse would."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from ipclock import cli
+from ipclock.errors import UsageError
+from ipclock.quick import Reader
+
+OPTIONS = ["-w", "--wait", "--timeout", "-n", "--nb", "-E", "-q", "-v", "--quiet", "--slots", "--name", "--supersede"]
+OPTIONS += ["--export-jobs", "--leftovers", "--pid", "--fd", "--json", "--watch", "--reason", "--for", "--kill"]
+VALUES = [
+    "staging",
+    "10",
+    "0.5",
+    "-1",
+    "-w5",
+    "--wait=5",
+    "--wai",
+    "",
+    "-",
+    "스테이징 배포",
+    "300",
+    "-x",
+    "-h",
+    "--",
+    "a b",
+]
+COMMANDS = some.sampled_from(cli.COMMANDS)
+WORDS = some.lists(some.sampled_from(OPTIONS + VALUES * 2), max_size=6)
+
+
+def by_argparse(command: str, words: list[str]) -> dict[str, Any] | None:
+    """Return what argparse makes of a command line; None if it refuses or only helps."""
+    try:
+        args, unknown = cli.get_parser(command).parse_known_args([command, *words])
+    except (UsageError, SystemExit):
+        return None
+    return None if unknown else vars(args)
+
+
+@settings(deadline=None, derandomize=True, max_examples=1500)
+@given(COMMANDS, WORDS)
+def test_what_it_reads_is_what_argparse_reads(command: str, words: list[str]) -> None:
+    reader = Reader()
+    cli._module(command).add_arguments(reader)
+
+    found = reader.read(words)
+
+    assert found is None or by_argparse(command, words) == {"command": command, **vars(found)}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "wrap staging",
+        "wrap -q -w 600 staging",
+        "wrap --slots 2 --per-label 1 a",
+        "acquire --fd 9 a",
+        "status --json",
+        "init",
+    ],
+)
+def test_the_usual_needs_no_argparse(line: str) -> None:
+    command, *words = line.split()
+    reader = Reader()
+    cli._module(command).add_arguments(reader)
+
+    found = reader.read(words)
+
+    assert found is not None
+    assert by_argparse(command, words) == {"command": command, **vars(found)}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["wrap", "wrap a b", "wrap -q -v a", "wrap -w -1 a", "wrap -w=5 a", "wrap -h", "wrap -w", "acquire --fd x a"],
+)
+def test_the_rest_is_left_to_argparse(line: str) -> None:
+    command, *words = line.split()
+    reader = Reader()
+    cli._module(command).add_arguments(reader)
+
+    assert reader.read(words) is None
