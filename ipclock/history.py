@@ -16,12 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ipclock.database import Connection
-    from ipclock.stats import Part, Past
 
 OUTCOMES = ("done", "failed", "signal", "timeout", "busy", "interrupted", "superseded", "evicted", "orphaned", "oom")
 HELD = ("done", "failed", "signal", "evicted", "orphaned", "oom")  # those of a build that had a slot
 RECENT = 50  # a label's last builds, from which its next one is foretold
-SAMPLE = 2000  # of more than twice as many builds of a kind only so many, spaced evenly, are read one by one
 PRUNED_AT_ONCE = 20  # more than one new row makes old; bounds what a single build pays
 
 SCHEMA = database.Schema(
@@ -137,91 +135,3 @@ def _expected(connection: Connection, label: str) -> Expected | None:
         usual_s=quantile(done, 0.5) if done else None,
         memory=round(quantile(memories, 0.9)) if memories and done else None,
     )
-
-
-def read(path: str, pool: str, begin: float, end: float, label: str | None = None) -> Past:
-    """Return what ended in the pool from *begin* to *end*, of all labels or one.
-
-    The past begins later where nothing is known of its beginning. Raises HistoryFailed (73).
-    """
-    from ipclock.stats import Past
-
-    try:
-        with database.opened(path, SCHEMA, write=False) as connection:
-            connection.execute("PRAGMA cache_size = -16000")  # KiB: what is summed up is read again at once
-            connection.execute("BEGIN")  # one picture, whoever writes meanwhile
-            begin = _known_since(connection, pool, begin)
-            labels = _labels(connection) if label is None else [label]
-            parts = [_part(connection, pool, begin, label, outcome) for label in labels for outcome in OUTCOMES]
-            return Past(begin, end, _capacities(connection, pool, begin), [part for part in parts if part.builds])
-    except FileNotFoundError:
-        return Past(begin, end, [], [])
-
-
-def _known_since(connection: Connection, pool: str, begin: float) -> float:
-    before = "SELECT 1 FROM finished WHERE ended < ? AND pool = ? LIMIT 1"
-    first = "SELECT arrived FROM finished WHERE ended >= ? AND pool = ? ORDER BY ended LIMIT 1"
-    if connection.execute(before, (begin, pool)).fetchone():
-        return begin
-    found = connection.execute(first, (begin, pool)).fetchone()
-    return max(begin, found[0]) if found else begin
-
-
-def _labels(connection: Connection) -> list[str]:
-    # from each label straight to the next one in the index; DISTINCT would read all of it
-    question = """
-        WITH RECURSIVE found (label) AS (
-            SELECT min(label) FROM finished
-            UNION ALL
-            SELECT (SELECT min(label) FROM finished WHERE label > found.label) FROM found WHERE label NOT NULL
-        )
-        SELECT label FROM found WHERE label NOT NULL
-    """
-    return [label for (label,) in connection.execute(question)]
-
-
-def _part(connection: Connection, pool: str, begin: float, label: str, outcome: str) -> Part:
-    from ipclock import stats
-
-    sums = """
-        SELECT count(*), total(waited_s), total(held_s), total(slots * min(held_s, ended - ?))
-        FROM finished WHERE label = ? AND outcome = ? AND ended >= ? AND pool = ?
-    """
-    # the factor scatters the numbers evenly over 32 bits (2^32 divided by the golden ratio): every n-th row itself
-    # would miss a label that is built every n-th time
-    some = """
-        SELECT waited_s, held_s, memory
-        FROM finished WHERE label = ? AND outcome = ? AND ended >= ? AND pool = ?
-        AND (id * 2654435769) & 4294967295 < ?
-    """
-    which = (label, outcome, begin, pool)
-    builds, waited_s, held_s, slot_s = connection.execute(sums, (begin, *which)).fetchone()
-    stride = 1 << max(0, (builds // SAMPLE).bit_length() - 1)
-    rows = connection.execute(some, (*which, (1 << 32) // stride)).fetchall() if builds else []
-    return stats.Part(
-        label=label,
-        outcome=outcome,
-        builds=builds,
-        waited_s=waited_s,
-        held_s=held_s,
-        slot_s=slot_s,
-        stride=stride,
-        waits=[row[0] for row in rows],
-        holds=[row[1] for row in rows if row[1] is not None],
-        memories=[row[2] for row in rows if row[2] is not None],
-    )
-
-
-def _capacities(connection: Connection, pool: str, begin: float) -> list[tuple[float, int]]:
-    """Return (from when, N): a change counts from the first end that tells of it."""
-    first = "SELECT ended, capacity FROM finished WHERE ended >= ? AND pool = ? ORDER BY ended LIMIT 1"
-    other = """
-        SELECT ended, capacity FROM finished WHERE ended >= ? AND pool = ? AND capacity <> ?
-        ORDER BY ended LIMIT 1
-    """
-    found: list[tuple[float, int]] = []
-    step = connection.execute(first, (begin, pool)).fetchone()
-    while step:
-        found.append((step[0] if found else begin, step[1]))
-        step = connection.execute(other, (step[0], pool, step[1])).fetchone()
-    return found

@@ -42,6 +42,36 @@ class Past(NamedTuple):
     parts: list[Part]
 
 
+class Bin(NamedTuple):
+    """The waits that were over within a span of time: how many, how long together, and the longest of them."""
+
+    builds: int
+    waited_s: float
+    longest_s: float
+
+    def and_also(self, other: Bin) -> Bin:
+        """Return both together."""
+        return Bin(self.builds + other.builds, self.waited_s + other.waited_s, max(self.longest_s, other.longest_s))
+
+
+class Grid(NamedTuple):
+    """So many `spans` of `step_s` each, one after the other, the first from `begin`."""
+
+    begin: float
+    step_s: float
+    spans: int
+
+
+class Box(NamedTuple):
+    """What 5, 25, 50, 75 and 95 of 100 values stay below."""
+
+    p5: float
+    p25: float
+    p50: float
+    p75: float
+    p95: float
+
+
 class Spread(NamedTuple):
     """The mean of some values, and what a half, 90 and 99 of 100 of them stay below."""
 
@@ -110,6 +140,13 @@ def report(past: Past, total_memory: int | None) -> Report:
         total_memory=total_memory,
         fits=int(total_memory / whole.memory.p90) if total_memory and whole.memory and whole.memory.p90 else None,
     )
+
+
+def boxes(past: Past) -> dict[str, Box]:
+    """Return how the time that builds took is spread, by label, over those that ended well."""
+    found = {part.label: sorted(part.holds) for part in past.parts if part.outcome == "done" and part.holds}
+    shares = (0.05, 0.25, 0.5, 0.75, 0.95)
+    return {label: Box(*(quantile(holds, share) for share in shares)) for label, holds in found.items()}
 
 
 def _available(past: Past) -> float:

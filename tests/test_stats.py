@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import database, history, stats
-from ipclock.history import Row, read, record
+from ipclock import archive, database, history, stats
+from ipclock.archive import read
+from ipclock.history import Row, record
 from ipclock.stats import Part, Past, Spread, report
 
 if TYPE_CHECKING:
@@ -203,9 +204,9 @@ def test_an_index_answers_for_each_label_without_the_table(path: Path) -> None:
 
     with closing(sqlite3.connect(path)) as connection:
         connection.set_trace_callback(asked.append)
-        history._known_since(connection, POOL, NOW)
-        history._part(connection, POOL, NOW, "a", "done")
-        history._capacities(connection, POOL, NOW)
+        archive._known_since(connection, POOL, NOW)
+        archive._part(connection, POOL, NOW, "a", "done")
+        archive._capacities(connection, POOL, NOW)
         connection.set_trace_callback(None)
         plans = [row[3] for text in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from ipclock import commands, config, history, memory, stats
-from ipclock.errors import N_, UsageError
+from ipclock import archive, commands, config, memory, stats
+from ipclock.errors import N_, CannotCreate, UsageError
 from ipclock.messages import _
 from ipclock.phrases import columns, cut, size, span
 from ipclock.progress import encodable
@@ -30,7 +32,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     help_text = _("what ended so long ago at most: seconds, or 90s, 10m, 2h, 7d (7d)")
     parser.add_argument("--since", metavar="SPAN", type=_span, default="7d", help=help_text)
     parser.add_argument("--label", metavar="LABEL", help=_("only the builds with this label"))
-    parser.add_argument("--json", action="store_true", help=_("print JSON"))
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help=_("print JSON"))
+    form.add_argument("--html", metavar="FILE", help=_("write a page with drawings to FILE, - for stdout"))
     commands.add_pool_options(parser)
 
 
@@ -48,9 +52,11 @@ def run(args: Namespace, settings: Settings) -> int:
     now = time.time()
     label = None if args.label is None else config.checked(config.label, args.label, "--label")
     begin = max(0.0, now - args.since)
-    past = history.read(settings.history, settings.semaphore_name, begin, now, label)
+    past = archive.read(settings.history, settings.semaphore_name, begin, now, label)
     report = stats.report(past, _total_memory())
-    if args.json:
+    if args.html is not None:
+        _write(args.html, _page(settings.history, settings.semaphore_name, label, past, report))
+    elif args.json:
         import json
 
         print(json.dumps(as_json(past, report, settings.semaphore_name), indent=2))
@@ -58,6 +64,36 @@ def run(args: Namespace, settings: Settings) -> int:
         for line in text_lines(past, report):
             print(encodable(line, sys.stdout) if sys.stdout else line)
     return 0
+
+
+def _page(path: str, pool: str, label: str | None, past: Past, report: Report) -> str:
+    from ipclock import chart, page
+
+    recent = archive.recent(path, pool, past.begin, label, page.MOST_ROWS, chart.grid(past.begin, past.end))
+    return page.render(page.View(pool, label, config.language()), past, report, recent)
+
+
+def _write(path: str, text: str) -> None:
+    """Write a file whole or not at all, "-" is stdout. Raises CannotCreate (73)."""
+    if path == "-":
+        if sys.stdout:
+            sys.stdout.buffer.write(text.encode())
+        return
+    draft = os.path.join(os.path.dirname(path), f".ipclock-{os.urandom(8).hex()}")
+    try:
+        # rename(2) would put a file in the place of a device, or of a link to one: as root, of /dev/stdout
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            raise CannotCreate(path, _("not a regular file"))
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            with open(fd, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.rename(draft, path)
+        except BaseException:  # Ctrl-C too: nothing half done stays
+            os.unlink(draft)
+            raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise CannotCreate(path, getattr(error, "strerror", None) or str(error)) from None
 
 
 def _total_memory() -> int | None:
