@@ -1,0 +1,93 @@
+"""ipclock beside its peers: what they cost, how fast they hand on a slot, and whether they keep to their limit.
+
+    .venv/bin/python -m contrib.bench
+
+Runs every part with whichever peers are installed and writes RESULTS.md and its plots. See contrib/bench/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import signal
+import sys
+import time
+from pathlib import Path
+
+from contrib.bench import parts, report
+from contrib.bench.ground import Ground
+from contrib.bench.peers import HERE, PEERS, Peer
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser."""
+    made = argparse.ArgumentParser(prog="python -m contrib.bench", description=__doc__.split("\n")[0])
+    made.add_argument("--part", action="append", choices=parts.PARTS, help="only this part; may be repeated")
+    made.add_argument("--peers", help="only these, separated by commas: " + ",".join(peer.name for peer in PEERS))
+    made.add_argument("--rounds", type=int, default=0, help="so many rounds, instead of each part's own number")
+    made.add_argument("--quick", action="store_true", help="little of everything: to see that it works")
+    made.add_argument("--seed", type=int, default=1, help="of the order of runs within a round")
+    made.add_argument(
+        "--python",
+        help="the Python in whose environment ipclock and the peers of PyPI are installed"
+        " (without it a new environment is made, and removed)",
+    )
+    made.add_argument("--out", type=Path, default=HERE, help="the folder of RESULTS.md")
+    return made
+
+
+def chosen(names: str | None, places: dict[str, str]) -> tuple[list[Peer], list[str]]:
+    """Return the peers that are here, and what to do about those that are not."""
+    wanted = names.split(",") if names else [peer.name for peer in PEERS]
+    if unknown := set(wanted) - {peer.name for peer in PEERS}:
+        raise SystemExit(f"no such peer: {', '.join(sorted(unknown))}")
+    peers = [peer for peer in PEERS if peer.name in wanted]
+    missing = {peer: peer.missing(places) for peer in peers}
+    return [peer for peer in peers if not missing[peer]], [f"{p.name}: {how}" for p, how in missing.items() if how]
+
+
+def head(bench: parts.Bench, begun: float, loads: list[float]) -> str:
+    """Return what one must know to read the figures."""
+    load = ", ".join(f"{load:.2f}" for load in loads)
+    versions = ", ".join(f"{peer.name} {peer.version(bench.ground.places)}" for peer in bench.peers)
+    return (
+        "# Results\n\n"
+        f"{os.cpu_count()} processors, Linux {platform.release()}, Python {platform.python_version()};"
+        f" {(time.monotonic() - begun) / 60:.0f} minutes; load at the start and after each part: {load}.\n\n"
+        f"{versions}.\n\n"
+        "Each cell is the **median**, (p95) where there is more than one round, and × the median of the ratios to the"
+        " floor in the same round. How it is measured: [README.md](README.md)."
+    )
+
+
+def run(arguments: argparse.Namespace, ground: Ground) -> Path:
+    """Run the parts and write what came of it."""
+    begun, loads = time.monotonic(), [os.getloadavg()[0]]
+    peers, missing = chosen(arguments.peers, ground.places)
+    sizes = parts.QUICK if arguments.quick else parts.FULL
+    bench = parts.Bench(ground, peers, sizes, arguments.rounds, arguments.seed)
+    bench.notes += [f"not installed: {line}" for line in missing]
+    for name in arguments.part or parts.PARTS:
+        started = time.monotonic()
+        parts.PARTS[name](bench)
+        loads.append(os.getloadavg()[0])
+        print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    known = [peer.name for peer in PEERS]
+    return report.write(arguments.out, head(bench, begun, loads), bench.samples, bench.seen, bench.notes, known)
+
+
+def main() -> None:
+    """Measure, and remove all traces of it."""
+    arguments = parser().parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: tidy up
+    ground = Ground(arguments.python)
+    try:
+        print(run(arguments, ground))
+    finally:
+        ground.close()
+
+
+if __name__ == "__main__":
+    main()
