@@ -97,4 +97,4 @@ def _write(pool: Pool, settings: Settings, rows: Iterable[Row | None]) -> None:
         for row in filter(None, [*rows, *dead]):
             history.record(settings.history, row, settings.history_days)
     except HistoryFailed as error:
-        say(_("ipclock: warning: {problem}").format(problem=told(error)), at_once=True)
+        say(_("ipclock: warning: {problem}").format(problem=". ".join(told(error))), at_once=True)
