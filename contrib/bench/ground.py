@@ -68,7 +68,7 @@ class Client:
             raise Hang(f"a command did not end within {HANG_S:g} s")
 
     def kill(self) -> None:
-        """Kill it."""
+        """Kill it. It is to be waited for: some peers take a zombie for a living process."""
         if not self.ended():
             os.kill(self.pid, signal.SIGKILL)
 
@@ -180,14 +180,9 @@ class Lock:
         for fd in self.fifos.values():
             os.close(fd)
         self._run(self.peer.finish)
-        for pid in proc.marked(self.name):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
         for client in self.clients:
             client.wait()
-        until(lambda: not proc.marked(self.name), f"the end of what {self.peer.name} has started")
-        for path in (SHM / f"sem.{self.name}", *SHM.glob(f"sem.{self.name}.*")):
-            path.unlink(missing_ok=True)
+        sweep(self.name)
         shutil.rmtree(self.folder)
         shutil.rmtree(self.home)
 
@@ -227,12 +222,27 @@ def gather(start: Callable[[], Client], number: int) -> list[Client]:
     return crowd
 
 
+def sweep(mark: str) -> None:
+    """Kill the processes and remove the semaphores whose mark begins so: what no lock knows of any more."""
+    until(lambda: not _kill_marked(mark), f"the end of what carries the mark {mark}")
+    for path in SHM.glob(f"sem.{mark}*"):
+        path.unlink(missing_ok=True)
+
+
+def _kill_marked(mark: str) -> list[int]:
+    pids = proc.marked(mark)
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return [pid for pid in pids if pid in proc.marked(mark)]
+
+
 class Ground:
     """The folders and programs of one benchmark."""
 
     def __init__(self, python: str | None) -> None:
         self.stack = ExitStack()
-        self.name = f"ipclock-bench-{os.getpid()}"
+        self.name = f"ipclock-bench-{os.getpid()}-"
         self._numbers = itertools.count(1)
         self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix=self.name)))
         self.shm = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix=self.name, dir=SHM)))
@@ -264,7 +274,7 @@ class Ground:
     @contextmanager
     def lock(self, peer: Peer, n: int) -> Iterator[Lock]:
         """A lock that nobody else uses, for as long as the block lasts."""
-        lock = Lock(self, peer, n, f"{self.name}-{next(self._numbers)}")
+        lock = Lock(self, peer, n, f"{self.name}{next(self._numbers):05}")
         try:
             lock.open()
             yield lock
@@ -272,5 +282,8 @@ class Ground:
             lock.close()
 
     def close(self) -> None:
-        """Remove the folders."""
+        """Remove the folders, and whatever is left of a lock that was not closed to its end."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        sweep(self.name)
         self.stack.close()

@@ -38,7 +38,7 @@ THROUGHPUT = {0: "throughput: jobs of `true` each second", 10: "throughput: jobs
 RECOVERY = "recovery after SIGKILL, ms until the next build starts"
 STATUS = "`ipclock status`, ms"
 NEVER = math.inf
-PATIENCE_S = 5.0  # a slot that has not come back by then is lost
+PATIENCE_S = 4.0  # a slot that has not come back by then is lost
 IN_FLIGHT = 64  # so many jobs at a time ask for a slot
 TOO_LONG_S = 60.0
 PAUSE_S = 0.3
@@ -60,7 +60,7 @@ class Sizes(NamedTuple):
     status_calls: int
 
 
-FULL = Sizes(60, 15, 10.0, 6, (1, 100, 1000), 6.0, (200, 2000), (1, 2, 8), 40, 5, 20)
+FULL = Sizes(60, 15, 10.0, 6, (1, 100, 1000), 6.0, (200, 2000), (1, 2, 8), 40, 4, 20)
 QUICK = Sizes(3, 1, 1.0, 1, (1, 20), 1.0, (20,), (1, 2), 8, 1, 3)
 
 
@@ -327,7 +327,8 @@ def recovery(bench: Bench) -> None:
             holder = _held(lock)
             if lock.spans()["holder"].pid == holder.pid:
                 continue  # it has become the build
-            os.kill(holder.pid, signal.SIGKILL)
+            holder.kill()
+            holder.wait()
             with suppress(Hang):
                 lock.until_begun("waiter", 1.5)
             lock.let_go("holder")
@@ -346,11 +347,13 @@ def _held(lock: Lock) -> Client:
 
 def _kill_all(lock: Lock, holder: Client) -> int:
     """Kill the wrapper and what it has started; return when."""
-    pids = proc.Look().tree(holder.pid)
+    started = proc.Look().tree(holder.pid)[1:]
     at = time.monotonic_ns()
-    for pid in pids:
+    holder.kill()
+    for pid in started:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    holder.wait()
     lock.killed("holder", at)
     return at
 

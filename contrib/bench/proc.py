@@ -75,12 +75,12 @@ def available_kb() -> int:
 
 
 def marked(mark: str) -> list[int]:
-    """Return the processes that were started with `BENCH_MARK=mark` in their environment, or inherited it."""
-    wanted = f"BENCH_MARK={mark}".encode()
+    """Return the processes that have `BENCH_MARK=mark...` in their environment: started with it, or heirs to it."""
+    wanted = f"\0BENCH_MARK={mark}".encode()
     found = []
     for name in os.listdir("/proc"):
         with suppress(OSError):  # gone, or somebody else's
-            if name.isdecimal() and wanted in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
+            if name.isdecimal() and wanted in b"\0" + Path(f"/proc/{name}/environ").read_bytes():
                 found.append(int(name))
     return found
 
