@@ -1,9 +1,10 @@
-"""The build backend (PEP 517): setuptools, after the message catalogues and the man page have been made.
+"""The build backend (PEP 517): setuptools, after the message catalogues and the manual pages have been made.
 
-Babel compiles `ipclock/locale/*/LC_MESSAGES/ipclock.po`, argparse-manpage writes the pages that `setup.cfg` lists.
-Both results are derived, so they are not kept in the repository.
+Babel compiles `ipclock/locale/*/LC_MESSAGES/ipclock.po`, argparse-manpage writes the pages that `setup.cfg` lists, and
+`manual` the other ones. All of it is derived, so it is not kept in the repository.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -27,9 +28,10 @@ def compile_catalogues() -> None:
 
 
 def build_man_pages() -> None:
-    """Write the man pages of `setup.cfg` from the parser, always in English."""
+    """Write the manual pages in English and Korean. Needs the compiled catalogues."""
     from build_manpages import build_manpages
 
+    os.environ["COLUMNS"] = "80"  # or a usage would be as wide as the terminal of whoever builds
     sys.path.insert(0, str(ROOT))
     try:
         distribution = Distribution({"cmdclass": {"build_manpages": build_manpages}})
@@ -38,6 +40,11 @@ def build_man_pages() -> None:
         command = distribution.get_command_obj("build_manpages")
         command.ensure_finalized()
         command.run()
+        import manual
+
+        for language in manual.FOLDERS:
+            manual.finish(ROOT, language)
+            manual.write_settings(ROOT, language)
     finally:
         sys.path.remove(str(ROOT))
 
