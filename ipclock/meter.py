@@ -10,16 +10,17 @@ from ipclock.memory import KIB, OomWatch, Peak
 
 
 class Meter:
-    """Follows one build, from before its start until all of its processes that we wait for have ended."""
+    """Follows one build, from its start until all of its processes that we wait for have ended."""
 
     def __init__(self) -> None:
         self.pid = 0
-        self._watch = OomWatch()
+        self._watch: OomWatch | None = None
         self._peak: Peak | None = None
 
     def begin(self, pid: int) -> None:
-        """Note the build's process."""
+        """Note the build's process, which has just been started."""
         self.pid = pid
+        self._watch = OomWatch()
         self._peak = Peak(pid)
 
     def tick(self) -> None:
@@ -29,7 +30,7 @@ class Meter:
 
     def ran_out_of_memory(self, status: int) -> bool:
         """Return whether the kernel's OOM killer ended the build, which has come to this *status* (-n for a signal)."""
-        return status == -signal.SIGKILL and self._watch.killed([self.pid])
+        return status == -signal.SIGKILL and self._watch is not None and self._watch.killed([self.pid])
 
     def memory(self) -> int:
         """Return the peak in bytes, of all processes together as sampled, or of the largest one as the kernel says."""

@@ -112,7 +112,8 @@ class Pool:
         claim.times = stamp("arrived")
         ready = block or claim.ready()
         with self._mutex(patience):
-            self.recover(sweep=not block)
+            self._clear_away(sweep=not block)
+            self._level()
             self._refuse(claim, block=block, ready=ready)
             this = process.identify(os.getpid())
             fields = {
@@ -196,7 +197,6 @@ class Pool:
             if self.store.has(GATE, claim.entry):
                 self._decide(claim, ready)
             self.recover()
-            self.call_next()
 
     def _decide(self, claim: Claim, ready: bool) -> None:
         holders = self.store.entries(HOLDING)
@@ -245,15 +245,20 @@ class Pool:
                     if entry.ticket == claim.ticket:
                         self.store.remove(state, entry, claim.record)
             self.recover()
-            self.call_next()
         claim.record.close()
         claim.record = None
 
     def recover(self, *, sweep: bool = False) -> None:
-        """Clear away the dead, send a stopped one back from the gate, and level the value (INV-4). In the mutex.
+        """Clear away the dead, send a stopped one back from the gate, call the next one, level the value (INV-4).
 
-        With *sweep* the dead in the whole queue go too; without, those at its head go when they would be called.
+        In the mutex. With *sweep* the dead in the whole queue go too; without, those at its head go when they would be
+        called. The value comes last: whoever a post wakes wants the mutex next.
         """
+        self._clear_away(sweep=sweep)
+        self.call_next()
+        self._level()
+
+    def _clear_away(self, *, sweep: bool) -> None:
         holders = []
         for entry in self.store.entries(HOLDING):
             if self._is_dead(HOLDING, entry):
@@ -263,20 +268,19 @@ class Pool:
                 self._clear(HOLDING, entry)
             else:
                 holders.append(entry)
-        taken = policy.units(holders)
         for entry in self.store.entries(GATE):
             if self._is_dead(GATE, entry):
                 self._clear(GATE, entry)
             elif liveness.is_stopped(self.store, GATE, entry) or not self._eligible(GATE, entry, holders):
                 self.store.move(entry, GATE, QUEUED)
-            else:
-                taken += entry.reserved
         if sweep:
             for entry in self.store.entries(QUEUED):
                 if self._is_dead(QUEUED, entry):
                     self._clear(QUEUED, entry)
             self.store.sweep_drafts()
-        lacking = policy.units_to_post(taken, self._allowed(), self.gate.value)
+
+    def _level(self) -> None:
+        lacking = policy.units_to_post(self._taken(), self._allowed(), self.gate.value)
         for _ in range(lacking):
             self.gate.post()
         for _ in range(-lacking):
@@ -318,7 +322,6 @@ class Pool:
         """Recover and call the next one, for a pool that nobody's step has looked after lately."""
         with self._mutex(patience):
             self.recover(sweep=True)
-            self.call_next()
 
     def watch(self, claim: Claim) -> None:
         """Look after the pool from time to time while *claim* holds its slot; whatever is wrong, the build goes on."""
@@ -382,7 +385,6 @@ class Pool:
         self.store.skip_tickets(claim.ticket)
         old.close()
         self.recover()
-        self.call_next()
 
     def _pid_of(self, ticket: int) -> int:
         for state in (QUEUED, GATE, HOLDING):
@@ -407,7 +409,6 @@ class Pool:
         with self._mutex(patience):
             self.store.drain = drain
             self.recover(sweep=True)
-            self.call_next()
 
     def allow_priority(self, lowest: int, patience: Patience) -> None:
         """Let everybody in the pool ask for a priority from *lowest* on. Raises Foreign (77): its owner says that."""
@@ -440,7 +441,6 @@ class Pool:
             for entry in entries:
                 self._clear(HOLDING, entry)
             self.recover(sweep=True)
-            self.call_next()
         return evicted
 
     @property
@@ -479,11 +479,13 @@ class Pool:
 
     def _amiss(self) -> bool:
         """Look without the mutex whether a recover has anything to do; a wrong yes costs one for nothing."""
-        holding = self.store.entries(HOLDING)
-        taken = policy.units(holding) + sum(entry.reserved for entry in self.store.entries(GATE))
-        return policy.units_to_post(taken, self._allowed(), self.gate.value) != 0 or any(
-            self._is_dead(HOLDING, entry) for entry in holding
+        return policy.units_to_post(self._taken(), self._allowed(), self.gate.value) != 0 or any(
+            self._is_dead(HOLDING, entry) for entry in self.store.entries(HOLDING)
         )
+
+    def _taken(self) -> int:
+        """Return how many units are given, or kept for the one at the gate."""
+        return policy.units(self.store.entries(HOLDING)) + sum(entry.reserved for entry in self.store.entries(GATE))
 
     def _is_dead(self, state: str, entry: Entry) -> bool:
         return liveness.verdict(self.store, state, entry) == policy.DEAD

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from bisect import insort
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -90,6 +91,9 @@ def _lines(fields: dict[str, object]) -> bytes:
 class Store(Folder):
     """The records and numbers of an opened pool folder."""
 
+    # what the state folders hold, as far as it was read in the section that we are in: nobody else changes it then
+    _seen: dict[str, list[Entry]] | None = None
+
     @contextmanager
     def mutex(self, busy: Callable[[float, int], None]) -> Iterator[None]:
         """Hold the pool's mutex. While somebody else has it, `busy(seconds so far, their PID)` is called often.
@@ -99,12 +103,14 @@ class Store(Folder):
         """
         fd = self._fds["mutex"]
         self._lock_mutex(fd, busy)
+        self._seen = {}
         try:
             os.pwrite(fd, b"%-20d\n" % os.getpid(), 0)
             yield
         except OSError as error:
             raise from_os(error, self.path) from None
         finally:
+            self._seen = None
             unlock(fd)
 
     def _lock_mutex(self, fd: int, busy: Callable[[float, int], None]) -> None:
@@ -239,11 +245,24 @@ class Store(Folder):
 
     def entries(self, state: str) -> list[Entry]:
         """Return the records in a state folder in order of their tickets; other names there are nobody's."""
+        if self._seen is not None and state in self._seen:
+            return list(self._seen[state])
         try:
-            found = map(parse, os.listdir(self._fds[state]))
+            names = map(parse, os.listdir(self._fds[state]))
         except OSError as error:
             raise from_os(error, self.path) from None
-        return sorted(entry for entry in found if entry and bool(entry.slot) == (state == HOLDING))
+        found = sorted(entry for entry in names if entry and bool(entry.slot) == (state == HOLDING))
+        if self._seen is not None:
+            self._seen[state] = list(found)
+        return found
+
+    def _came(self, state: str, entry: Entry) -> None:
+        if self._seen and state in self._seen:
+            insort(self._seen[state], entry)
+
+    def _left(self, state: str, entry: Entry) -> None:
+        if self._seen and entry in self._seen.get(state, ()):
+            self._seen[state].remove(entry)
 
     def has(self, state: str, entry: Entry) -> bool:
         """Return whether the record lies in the folder."""
@@ -298,11 +317,14 @@ class Store(Folder):
     def publish(self, record: OwnRecord, state: str, entry: Entry) -> None:
         """Rename a draft into a state folder."""
         self._rename(record.draft, NEW, entry.file, state)
+        self._came(state, entry)
 
     def move(self, entry: Entry, state: str, to: str, *, slot: int = 0, reserved: int = 0, by: int = 0) -> Entry:
         """Rename a record, into another state folder or for a change of what its name says; return its entry there."""
         moved = entry._replace(slot=slot, reserved=reserved, by=by)
         self._rename(entry.file, state, moved.file, to)
+        self._left(state, entry)
+        self._came(to, moved)
         return moved
 
     def _rename(self, name: str, state: str, new_name: str, to: str) -> None:
@@ -315,7 +337,9 @@ class Store(Folder):
                 return False
             os.unlink(entry.file, dir_fd=self._fds[state])
         except FileNotFoundError:
+            self._left(state, entry)
             return False
+        self._left(state, entry)
         return True
 
     def _identity(self, state: str, entry: Entry) -> tuple[int, int]:

@@ -64,7 +64,7 @@ class NoRecover(Pool):
     """Nobody clears the dead away or levels; a release posts its unit, as with a bare semaphore."""
 
     def recover(self, *, sweep: bool = False) -> None:
-        pass
+        self.call_next()
 
     def release(self, claim: Claim) -> None:
         super().release(claim)
@@ -106,9 +106,9 @@ class LastComeFirstServed(Pool):
 class StoppedKeepsTheGate(Pool):
     """A stopped waiter at the gate is left there."""
 
-    def recover(self, *, sweep: bool = False) -> None:
+    def _clear_away(self, *, sweep: bool) -> None:
         at_gate = self.store.entries(GATE)
-        super().recover(sweep=sweep)
+        super()._clear_away(sweep=sweep)
         for entry in at_gate:
             if self.store.has(QUEUED, entry):
                 self.store.move(entry, QUEUED, GATE)
@@ -141,8 +141,8 @@ class TurnsAreForgotten(Pool):
 class NeverSweeps(Pool):
     """The dead in the line count when -n asks."""
 
-    def recover(self, *, sweep: bool = False) -> None:
-        super().recover()
+    def _clear_away(self, *, sweep: bool) -> None:
+        super()._clear_away(sweep=False)
 
 
 class LearnsTheEpochTooSoon(Pool):
