@@ -90,7 +90,8 @@ def strips(rows: Sequence[Row]) -> list[Strip]:
     for row in rows:
         last = number(row.ended)
         busy.update(range(max(number(wait_of(row)[0]), last - MOST_STRIPS), last + 1))
-    return [_strip(rows, start(one), start(one + 1), step) for one in sorted(busy)[-MOST_STRIPS:]]
+    found = [_strip(rows, start(one), start(one + 1), step) for one in sorted(busy)[-MOST_STRIPS:]]
+    return [strip for strip in found if strip.lanes]
 
 
 def _strip(rows: Sequence[Row], begin: float, end: float, step: int) -> Strip:
@@ -113,8 +114,8 @@ def _packed(spans: list[tuple[Row, float, float]], begin: float, end: float) -> 
     pieces: list[Piece] = []
     free: list[float] = []  # from when, by level
     for row, first, last in sorted(spans, key=lambda span: span[1:]):
-        if last < begin or first >= end:
-            continue
+        if first >= end or first < begin >= last:
+            continue  # before or after; what ends as the strip begins has left nothing to see in it
         level = next((level for level, since in enumerate(free) if since <= first + SAME_S), len(free))
         free[level : level + 1] = [last]
         pieces.append(Piece(row, max(first, begin), min(last, end), level, last <= end))

@@ -87,6 +87,11 @@ def moment(when: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(when))
 
 
+def brief(seconds: float) -> str:
+    """Return a round span, as an axis has it."""
+    return _("{hours} h").format(hours=f"{seconds / 3600:g}") if seconds >= 3600 else span(seconds)
+
+
 def legend(parent: Element, rows: Sequence[Row]) -> None:
     """Draw what the shapes mean, those that occur."""
     names = {
@@ -197,7 +202,7 @@ def waits(parent: Element, recent: Recent) -> None:
     gutter, plot = _plot(parent, WAITS + 6 + AXIS, _("How long builds waited"))
     for share in (0, 0.5, 1):
         y = 6 + WAITS * (1 - share)
-        add(gutter, "text", _brief(top * share), x=GUTTER, y=y + 4, text_anchor="end")
+        add(gutter, "text", brief(top * share), x=GUTTER, y=y + 4, text_anchor="end")
         add(plot, "line", class_="grid", x1=0, x2="100%", y1=y, y2=y)
     end = grid.begin + grid.step_s * grid.spans
     across = _scale(grid.begin, end)
@@ -238,7 +243,7 @@ def spreads(parent: Element, boxes: Sequence[tuple[str, Box]]) -> None:
     cell = add(grid, "div", class_="plot axis")
     svg = add(cell, "svg", width="100%", height=AXIS, aria_hidden="true")
     for share, anchor in ((0, "start"), (50, "middle"), (100, "end")):
-        add(svg, "text", _brief(top * share / 100), x=f"{share}%", y=13, text_anchor=anchor)
+        add(svg, "text", brief(top * share / 100), x=f"{share}%", y=13, text_anchor=anchor)
 
 
 def _title(element: Element, words: Sequence[tuple[str, str]]) -> None:
@@ -263,11 +268,6 @@ def _share(across: Callable[[float], str], begin: float, end: float) -> float:
 
 def _percent(share: float) -> str:
     return f"{share:.3f}%"
-
-
-def _brief(seconds: float) -> str:
-    """Return a span on an axis, where it is round."""
-    return _("{hours} h").format(hours=f"{seconds / 3600:g}") if seconds >= 3600 else span(seconds)
 
 
 def _hour(when: float) -> str:

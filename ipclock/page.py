@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from xml.etree.ElementTree import Element, tostring
 
 from ipclock import __version__, chart, drawing, stats
-from ipclock.drawing import add, facts, moment
+from ipclock.drawing import add, brief, facts, moment
 from ipclock.messages import _
 from ipclock.phrases import size, span
 from ipclock.snapshot import printable
@@ -112,7 +112,7 @@ def _timeline(body: Element, report: Report, rows: Sequence[Row]) -> None:
 
 def _waits(body: Element, recent: Recent) -> None:
     note = _("Each bar is {span}: mean (strong) and longest (faint) of the waits that ended in it.")
-    section = _section(body, _("How long builds waited"), note.format(span=span(recent.grid.step_s)))
+    section = _section(body, _("How long builds waited"), note.format(span=brief(recent.grid.step_s)))
     if max(one.longest_s for one in recent.bins) < 1:
         add(section, "p", _("Nobody waited for as long as a second."))
     else:

@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 import time
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,8 @@ def _write(path: str, text: str) -> None:
                 file.write(text)
             os.rename(draft, path)
         except BaseException:  # Ctrl-C too: nothing half done stays
-            os.unlink(draft)
+            with suppress(FileNotFoundError):
+                os.unlink(draft)
             raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise CannotCreate(path, getattr(error, "strerror", None) or str(error)) from None

@@ -30,12 +30,12 @@ class Browser:
     def __init__(self, profile: Path) -> None:
         to_browser, self._commands = os.pipe()
         self._answers, from_browser = os.pipe()
-        # 3 and 4 are where it looks; sh puts them there, since a new descriptor may already bear such a number
+        # 3 and 4 are where it looks; dash cannot name a descriptor above 9
         script = f'exec 3<&{to_browser} 4>&{from_browser}; exec "$@"'
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
         options += ["--no-first-run", "--disable-background-networking", "--remote-debugging-pipe"]
         self._process = subprocess.Popen(
-            ["sh", "-c", script, "sh", str(CHROMIUM), *options, f"--user-data-dir={profile}", "about:blank"],
+            ["bash", "-c", script, "bash", str(CHROMIUM), *options, f"--user-data-dir={profile}", "about:blank"],
             pass_fds=(to_browser, from_browser),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

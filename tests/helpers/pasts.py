@@ -25,6 +25,20 @@ KINDS = (
 USERS = ("deploy", "mira", "jun", "root")
 
 
+def build(label: str, admitted: float, held_s: float, *, waited_s: float = 0.0, **more: object) -> Row:
+    """Return a good build in slot 1 of two."""
+    times = {"arrived": admitted - waited_s, "waited_s": waited_s, "admitted": admitted, "held_s": held_s}
+    fields = {"uid": 0, "user": "root", "ticket": 1, "pool": "/oracle-build", "outcome": "done", "code": 0, "slots": 1}
+    ended = {"ended": admitted + held_s, "capacity": 2, "memory": 2 * GB, "slot": 1}
+    return Row(label=label, **(fields | times | ended | more))  # type: ignore[arg-type]
+
+
+def wait(label: str, arrived: float, waited_s: float, outcome: str = "timeout", **more: object) -> Row:
+    """Return a wait that ended without a slot."""
+    waited = build(label, arrived + waited_s, 0.0, waited_s=waited_s, outcome=outcome, code=None, **more)
+    return waited._replace(admitted=None, held_s=None, slot=None, memory=None)
+
+
 def storm(
     seed: int, builds: int, end: float, *, pool: str = "/oracle-build", slots: int = 2, gap_s: float = 420
 ) -> list[Row]:
@@ -36,41 +50,27 @@ def storm(
     for ticket in range(1, builds + 1):
         now += chance.expovariate(1 / gap_s) if chance.random() < 0.7 else chance.random() * 5
         label, usual_s, memory, _ = chance.choices(KINDS, [kind[3] for kind in KINDS])[0]
-        whose = {"label": label, "uid": 1000, "user": chance.choice(USERS), "ticket": ticket, "pool": pool}
+        whose = {"uid": 1000, "user": chance.choice(USERS), "ticket": ticket, "pool": pool}
         since, slot = free[0]
         waits = max(0.0, since - now)
         patience = 600 if chance.random() < 0.3 else 7200
         if waits > patience:
-            rows.append(_left(whose, now, patience, chance.choice(("timeout", "timeout", "interrupted")), slots))
+            outcome = chance.choice(("timeout", "timeout", "interrupted"))
+            rows.append(wait(label, now, patience, outcome, **whose, capacity=slots))
             continue
         if chance.random() < 0.02:
-            rows.append(_left(whose, now, min(waits, 20.0), "superseded" if waits else "busy", slots))
+            outcome = "superseded" if waits else "busy"
+            rows.append(wait(label, now, min(waits, 20.0), outcome, **whose, capacity=slots))
             continue
         held_s = usual_s * chance.lognormvariate(0, 0.3)
         outcome = chance.choices(("done", "failed", "signal", "oom", "evicted"), (85, 9, 2, 2, 1))[0]
         held_s *= 1.0 if outcome == "done" else chance.random()
         heapq.heapreplace(free, (now + waits + held_s, slot))
-        times = {"arrived": now, "waited_s": waits, "admitted": now + waits, "held_s": held_s}
-        rows.append(
-            Row(
-                **whose,
-                **times,
-                ended=now + waits + held_s,
-                outcome=outcome,
-                code={"failed": 2, "signal": 15}.get(outcome, 0),
-                slots=1,
-                capacity=slots,
-                memory=round(memory * GB * chance.lognormvariate(0, 0.15)),
-                slot=slot,
-            )
-        )
+        more = {"outcome": outcome, "code": {"failed": 2, "signal": 15}.get(outcome, 0), "slot": slot}
+        more |= {"capacity": slots, "memory": round(memory * GB * chance.lognormvariate(0, 0.15))}
+        rows.append(build(label, now + waits, held_s, waited_s=waits, **whose, **more))
     late = end - max(row.ended for row in rows)
     return [moved(row, late) for row in rows]
-
-
-def _left(whose: dict[str, object], arrived: float, waited_s: float, outcome: str, slots: int) -> Row:
-    times = {"arrived": arrived, "waited_s": waited_s, "admitted": None, "held_s": None, "ended": arrived + waited_s}
-    return Row(**whose, **times, outcome=outcome, code=None, slots=1, capacity=slots)  # type: ignore[arg-type]
 
 
 def moved(row: Row, seconds: float) -> Row:

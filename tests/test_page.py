@@ -1,0 +1,349 @@
+"""The page of a pool's past: what is drawn of known builds, what it is made of, and that labels stay text."""
+
+from __future__ import annotations
+
+import re
+import time
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+import pytest
+
+from ipclock import archive, chart, drawing, history, messages, page, stats
+from tests.helpers import pasts
+from tests.helpers.pasts import GB, build, wait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from xml.etree.ElementTree import Element
+
+    from ipclock.history import Row
+
+HOUR = 3600.0
+NOON = 1_790_078_400.0  # 2026-09-22, UTC
+POOL = "/oracle-build"
+HOSTILE = """<script>alert(1)</script>"'&amp;<b> ]]> <!-- $body"""
+VOID = {"meta", "br", "link", "img", "input", "hr", "base"}
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    messages.use("en")
+    monkeypatch.undo()
+    time.tzset()
+
+
+class Outline(HTMLParser):
+    """What an HTML parser makes of a page: each element's tag and attributes, all text, and whether it is balanced."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.astray: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self._open or self._open.pop() != tag:
+            self.astray.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def page_of(path: Path, *rows: Row, label: str | None = None, language: str = "en", until: float = HOUR) -> str:
+    """Return the page of a history with these rows."""
+    messages.use(language)
+    if rows:
+        pasts.keep(str(path / "history.db"), rows)
+    past = archive.read(str(path / "history.db"), POOL, NOON - 24 * HOUR, NOON + until, label)
+    grid = chart.grid(past.begin, past.end)
+    recent = archive.recent(str(path / "history.db"), POOL, past.begin, label, page.MOST_ROWS, grid)
+    return page.render(page.View(POOL, label, language), past, stats.report(past, 16 * GB), recent)
+
+
+def body_of(text: str) -> Element:
+    """Return the page's body as a tree: what we write is XML too."""
+    return ElementTree.fromstring(re.search(r"<body>.*</body>", text, re.DOTALL)[0])  # type: ignore[index]
+
+
+def of_class(tree: Element, name: str) -> list[Element]:
+    """Return the elements of a class, in order."""
+    return [element for element in tree.iter() if name in element.get("class", "").split()]
+
+
+def strip_of(*rows: Row) -> Element:
+    """Return the drawing of builds that fit in one strip."""
+    (strip,) = chart.strips(rows)
+    tree = ElementTree.Element("div")
+    drawing.strip(tree, strip, chart.before(rows))
+    return tree
+
+
+def across(element: Element, *names: str) -> list[float]:
+    return [float(element.get(name, "").rstrip("%")) for name in names]
+
+
+def facts_of(element: Element) -> dict[str, str]:
+    """Return what is told while the pointer is over it."""
+    return dict(line.split(": ", 1) for line in (element.findtext("title") or "").splitlines())
+
+
+def test_a_bar_is_as_long_as_its_hold_and_a_line_ends_where_its_hold_begins() -> None:
+    # a strip of five minutes: 1 % is 3 seconds
+    tree = strip_of(build("a", NOON, 150), build("b", NOON + 150, 60, waited_s=120, outcome="failed"))
+
+    bars = [(*across(group.find("rect"), "x", "width"),) for group in of_class(tree, "hold")]  # type: ignore[arg-type]
+    (wait,) = of_class(tree, "wait")
+    line, up = wait.findall("line")
+    assert bars == [(0, 50), (50, 20)]
+    assert (across(line, "x1", "x2"), across(up, "x1", "x2")) == ([10, 50], [50, 50])
+
+
+def test_each_lane_has_its_name_and_its_bars_beside_it() -> None:
+    tree = strip_of(build("a", NOON, 60, slot=1), build("b", NOON, 60, slot=2), wait("c", NOON, 60))
+
+    gutter, plot = tree.findall(".//svg[@aria-hidden]") + tree.findall(".//svg[@role='img']")
+    bands = [(float(band.get("y", "")), float(band.get("height", ""))) for band in of_class(plot, "band")]
+
+    def lanes(element: str, key: str, where: Element) -> list[int]:
+        heights = [float(one.get(key, "")) for one in where.iter(element) if one.get("class") not in ("band", "mark")]
+        return [at for y in heights for at, (top, height) in enumerate(bands) if top <= y < top + height]
+
+    names = [text.text for text in gutter.iter("text")]
+    assert (names, lanes("text", "y", gutter), lanes("rect", "y", plot), lanes("circle", "cy", plot)) == (
+        ["slot 1", "slot 2", "no slot"],
+        [0, 1, 2],
+        [0, 1],
+        [2],
+    )
+
+
+def test_an_outcome_is_told_by_a_shape_too() -> None:
+    rows = [build(outcome, NOON + 10 * at, 10, outcome=outcome) for at, outcome in enumerate(history.HELD)]
+    rows += [wait(outcome, NOON, 9, outcome) for outcome in history.OUTCOMES if outcome not in history.HELD]
+
+    tree = strip_of(*rows)
+
+    holds = {facts_of(group)["label"]: group for group in of_class(tree, "hold")}
+    heights = {label: float(group.find("rect").get("height", "")) for label, group in holds.items()}  # type: ignore[union-attr]
+    kinds = {facts_of(group)["label"]: group.get("class", "").split()[1] for group in of_class(tree, "wait")}
+    tall, usual = drawing.BAR + drawing.ABOVE, drawing.BAR
+    assert heights == {"done": usual, "evicted": usual, "orphaned": usual, "failed": tall, "signal": tall, "oom": tall}
+    assert {label for label, group in holds.items() if "lost" in group.get("class", "")} == {"evicted", "orphaned"}
+    assert kinds == {"timeout": "late", "busy": "left", "interrupted": "left", "superseded": "left"}
+
+
+def test_every_outcome_of_the_history_has_its_shape_and_its_word() -> None:
+    assert set(drawing.OUTCOMES) == set(history.OUTCOMES)
+
+
+def test_the_pointer_finds_all_of_a_row() -> None:
+    first = build("first", NOON, 60)
+    row = build("web", NOON + 60, 125, waited_s=45, user="mira", ticket=7, outcome="signal", code=15, slots=2)
+
+    tree = strip_of(first, row)
+
+    bar, line = of_class(tree, "hold")[1], of_class(tree, "wait")[0]
+    expected = {
+        "label": "web",
+        "user": "mira",
+        "ticket": "7",
+        "arrived": "2026-09-22 12:00:15 +0000",
+        "waited": "45 s",
+        "waited for": "first (ticket 1)",
+        "held": "2 min",
+        "slots": "2",
+        "outcome": "ended by a signal (15)",
+        "memory": "2.0 GB",
+    }
+    assert (facts_of(bar), facts_of(line)) == (expected, expected)
+
+
+def test_a_hold_too_short_to_see_is_drawn_all_the_same() -> None:
+    tree = strip_of(build("a", NOON, 0.0), build("b", NOON + 250, 1))
+
+    assert [across(group.find("rect"), "width")[0] > 0.1 for group in of_class(tree, "hold")] == [True, True]  # type: ignore[arg-type]
+
+
+def test_a_label_is_written_where_it_fits_and_cut_where_its_head_does() -> None:
+    label = "스테이징 배포"  # 13 columns
+    tree = strip_of(*[build(label, NOON + at, held_s) for at, held_s in ((0, 150), (150, 20), (170, 9))])
+
+    assert [text.text for text in of_class(tree, "name")] == [label, "스테이…"]
+
+
+def test_a_span_of_waits_has_its_mean_and_its_longest_as_high_as_they_are(tmp_path: Path) -> None:
+    rows = [build("a", NOON + 5, 1, waited_s=waited_s) for waited_s in (10, 20, 60)]
+
+    tree = body_of(page_of(tmp_path, *rows, until=60))
+
+    (column,) = of_class(tree, "bin")
+    heights = {rect.get("class"): float(rect.get("height", "")) for rect in column.findall("rect")}
+    assert heights == {"touch": drawing.WAITS, "longest": drawing.WAITS, "mean": drawing.WAITS / 2}
+    told = facts_of(column)
+    assert (told["builds"], told["mean"], told["longest"]) == ("3", "30 s", "1 min")
+
+
+def test_a_box_spans_the_middle_half_of_the_good_builds(tmp_path: Path) -> None:
+    rows = [build("a", NOON - 100 * at, float(at)) for at in range(101)]
+    rows.append(build("a", NOON, 3000, outcome="failed"))
+
+    (box,) = of_class(body_of(page_of(tmp_path, *rows)), "box")
+
+    whisker, median = box.findall("line")
+    # the axis ends at 120 s
+    found = [*across(whisker, "x1", "x2"), *across(median, "x1"), *across(box.find("rect"), "x", "width")]  # type: ignore[arg-type]
+    assert found == pytest.approx([5 / 1.2, 95 / 1.2, 50 / 1.2, 25 / 1.2, 50 / 1.2], abs=0.01)
+
+
+def test_the_figures_are_those_that_stats_prints(tmp_path: Path) -> None:
+    rows = [build("web", NOON + 100 * at, 60, waited_s=30, ticket=at) for at in range(1, 4)]
+    rows += [wait("web", NOON, 600), build("app", NOON + 900, 120, outcome="failed", memory=4 * GB, ticket=9)]
+
+    tree = body_of(page_of(tmp_path, *rows))
+
+    cells = [["".join(cell.itertext()) for cell in row] for row in tree.findall(".//tbody/tr")]
+    assert cells == [
+        ["web", "4", "0", "1 (25 %)", "2 min", "30 s", "7 min", "9 min", *["1 min"] * 4, "2.0 GB", "2.0 GB"],
+        ["app", "1", "1 (100 %)", "0", *["0 s"] * 4, *["–"] * 4, "4.0 GB", "4.0 GB"],
+        ["all", "5", "1 (20 %)", "1 (20 %)", "2 min", "30 s", "6 min", "9 min", *["1 min"] * 4, "2.0 GB", "3.4 GB"],
+    ]
+
+
+@pytest.mark.parametrize("language", messages.LANGUAGES)
+@pytest.mark.parametrize("count", [0, 1, 30])
+def test_a_page_is_well_formed_and_says_its_language(tmp_path: Path, count: int, language: str) -> None:
+    rows = pasts.storm(1, count, NOON) if count else []
+
+    found = Outline(page_of(tmp_path, *rows, language=language))
+
+    attributes = [dict(attrs) for tag, attrs in found.elements if tag == "html"]
+    tags = [tag for tag, _attributes in found.elements]
+    assert (found.astray, attributes, tags.count("h1"), tags.count("title") >= 1) == ([], [{"lang": language}], 1, True)
+
+
+def test_a_page_loads_nothing_runs_nothing_and_may_not(tmp_path: Path) -> None:
+    text = page_of(tmp_path, *pasts.storm(1, 50, NOON))
+
+    found = Outline(text)
+
+    tags = {tag for tag, _attributes in found.elements}
+    names = {name for _tag, attributes in found.elements for name in attributes}
+    policy = next(attrs["content"] for _tag, attrs in found.elements if "http-equiv" in attrs)
+    assert tags & {"script", "link", "img", "iframe", "object", "embed", "base", "a", "image", "use", "form"} == set()
+    assert {name for name in names if name in ("src", "href", "style") or name.startswith("on")} == set()
+    assert (policy, re.findall(r"url\(|@import|https?:", text)) == (
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+        [],
+    )
+
+
+def test_whatever_a_label_or_a_user_is_called_stays_text(tmp_path: Path) -> None:
+    rows = [
+        build(HOSTILE, NOON, 240, user=HOSTILE, waited_s=60),
+        wait(HOSTILE, NOON, 60, user=HOSTILE),
+        build("a\x1b[31m\u202e\n", NOON, 240, slot=2),
+    ]
+    harmless = [row._replace(label="a" * 48, user="b" * 48) for row in rows]
+
+    found = Outline(page_of(tmp_path, *rows))
+    (tmp_path / "other").mkdir()
+    same = Outline(page_of(tmp_path / "other", *harmless))
+
+    def tags(outline: Outline) -> list[str]:
+        return sorted({tag for tag, _attributes in outline.elements})
+
+    assert (tags(found), found.astray) == (tags(same), [])
+    # as a bar's name, in each hover, as a name of a box, in the figures and in words
+    whole = "".join(found.texts)
+    assert (whole.count(f"label: {HOSTILE}"), whole.count(HOSTILE) >= 9, "\x1b" in whole, "\u202e" in whole) == (
+        4,
+        True,
+        False,
+        False,
+    )
+
+
+def test_the_pools_name_and_the_label_asked_for_stay_text(tmp_path: Path) -> None:
+    past = stats.Past(NOON, NOON + 1, [], [])
+    recent = archive.Recent([], chart.grid(NOON, NOON + 1), [])
+
+    found = Outline(page.render(page.View(f"/{HOSTILE}", HOSTILE, "en"), past, stats.report(past, None), recent))
+
+    assert [text for text in found.texts if HOSTILE in text] == [f"Build slots /{HOSTILE}", f"/{HOSTILE}", HOSTILE]
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [("en", "no build has ended since 2026-09-21 12:00"), ("ko", "2026-09-21 12:00 이후로 끝난 빌드가 없습니다")],
+)
+def test_where_nothing_ended_that_is_all_it_says(tmp_path: Path, language: str, text: str) -> None:
+    found = Outline(page_of(tmp_path, language=language))
+
+    assert (text in found.texts, [tag for tag, _attributes in found.elements if tag in ("svg", "section")]) == (
+        True,
+        [],
+    )
+
+
+def test_one_build_that_nobody_waited_for_makes_a_whole_page(tmp_path: Path) -> None:
+    tree = body_of(page_of(tmp_path, build("web", NOON, 60)))
+
+    counts = [len(of_class(tree, name)) for name in ("strip", "hold", "wait", "bin", "box")]
+    assert (counts, "Nobody waited" in "".join(tree.itertext())) == ([1, 2, 0, 0, 1], True)  # one in the legend
+
+
+def test_a_page_is_bounded_and_says_what_it_leaves_out(tmp_path: Path) -> None:
+    rows = [build(f"label {at % 100:03}", NOON - 60 * at, 50, ticket=at) for at in range(1400)]
+
+    text = page_of(tmp_path, *rows)
+
+    tree = body_of(text)
+    words = "".join(tree.itertext())
+    tickets = {int(facts_of(group)["ticket"]) for group in of_class(tree, "hold") if group.find("title") is not None}
+    assert (tickets, len(of_class(tree, "box")), len(tree.findall(".//tbody/tr"))) == (
+        set(range(page.MOST_ROWS)),
+        page.MOST_LABELS,
+        page.MOST_LABELS + 1,
+    )
+    assert ("The last 400 of 1,400." in words, words.count("40 of 100 labels"), len(text) < 500_000) == (True, 2, True)
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance as WCAG 2 has it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one: str, other: str) -> float:
+    bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+def test_colours_have_the_contrast_that_reading_needs(tmp_path: Path, mode: int) -> None:
+    # https://www.w3.org/TR/WCAG22: 4.5 for text, 3 for what a drawing is understood by
+    blocks = re.findall(r":root \{([^}]*--good[^}]*)\}", page_of(tmp_path))
+    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", blocks[mode]))
+
+    def low(pairs: Sequence[tuple[str, str]], least: float) -> list[tuple[str, str]]:
+        return [pair for pair in pairs if contrast(colours[pair[0]], colours[pair[1]]) < least]
+
+    texts = [(ink, ground) for ink in ("ink", "quiet") for ground in ("ground", "band")]
+    texts += [("on-good", "good"), ("on-bad", "bad")]
+    shapes = [(shape, ground) for shape in ("good", "bad", "lost", "wait") for ground in ("ground", "band")]
+    assert (len(blocks), low(texts, 4.5), low(shapes, 3)) == (2, [], [])
