@@ -187,7 +187,7 @@ def _hold(plot: Element, piece: Piece, top: int, across: Callable[[float], str],
     label = printable(piece.row.label) + (f" ×{piece.row.slots}" if piece.row.slots > 1 else "")
     room = int((share * WIDE - 12) / LETTER)
     if columns(label) > room >= SHORTEST:
-        label = cut(label, room - 1) + "…"
+        label = cut(label, room - 1).rstrip() + "…"
     if columns(label) <= room:
         fits = columns(label) * LETTER + 12 <= share * NARROW
         # an svg of its own cuts off what is longer than the bar after all

@@ -126,7 +126,11 @@ def test_a_build_waited_for_the_one_that_held_its_slot_until_then() -> None:
     waiter = build("waiter", NOON + 100.01, 10, waited_s=50, slot=1)
     at_once = build("at once", NOON + 200, 10, slot=1)
 
-    assert chart.before([at_once, waiter, other, first]) == {waiter: first}
+    # its slot was taken away and given on, and it built on
+    evicted = build("evicted", NOON + 300, 900, slot=1, outcome="evicted")
+    heir = build("heir", NOON + 400, 10, waited_s=50, slot=1)
+
+    assert chart.before([heir, evicted, at_once, waiter, other, first]) == {waiter: first}
 
 
 @pytest.mark.parametrize(

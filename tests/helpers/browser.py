@@ -86,8 +86,8 @@ class Browser:
             self.events.append(self._message())
 
     def value(self, expression: str) -> Any:
-        """Return the value of a script's expression in the page."""
-        answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        """Return the value of a script's expression in the page, of a promise once it is kept."""
+        answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
