@@ -120,7 +120,8 @@ class Bench:
                 yield lock
             except Hang as hang:
                 self.notes.append(f"{peer.name}, N={n}: {hang}")
-            self.seen.append(Seen(peer.name, n, observe.overlap(lock.spans().values()), killed))
+            if spans := lock.spans():
+                self.seen.append(Seen(peer.name, n, observe.overlap(spans.values()), killed))
 
 
 def start_up(bench: Bench) -> None:

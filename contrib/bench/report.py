@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from html import escape
 from statistics import median
 from typing import TYPE_CHECKING
+
+from contrib.bench.plot import Plot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from contrib.bench.parts import Sample, Seen
 
 FLOOR = "floor"
-COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8f5db7", "#c98a1b", "#555555", "#00a6a6", "#b5446e")
 
 
 class Measure:
@@ -125,47 +125,9 @@ def write(
     return path
 
 
-# The plots: a row each peer, in it a dot each case at the median and a line to the p95, over a logarithmic scale.
-
-LEFT, WIDTH, ROW, TOP = 190, 560, 26, 34
-
-
 def plot(measure: Measure, known: Sequence[str]) -> str:
-    """Return the measure as an SVG picture."""
-    peers = measure.peers(known)
-    finite = [value for by_round in measure.values.values() for value in by_round.values() if 0 < value < math.inf]
-    low = math.floor(math.log10(min(finite, default=1)))
-    high = max(math.ceil(math.log10(max(finite, default=10))), low + 1)
-    bottom = TOP + ROW * len(peers)
-
-    def x(value: float) -> float:
-        exponent = math.log10(value) if value > 0 else low
-        return LEFT + WIDTH * (min(max(exponent, low), high) - low) / (high - low)
-
-    parts = [_text(8, 18, measure.name, "font-weight='bold'")]
-    for exponent in range(low, high + 1):
-        at = x(10.0**exponent)
-        parts.append(f"<line x1='{at:.1f}' y1='{TOP}' x2='{at:.1f}' y2='{bottom}' stroke='#ccc'/>")
-        parts.append(_text(at, bottom + 16, f"{10.0**exponent:g}", "text-anchor='middle'"))
-    for row, peer in enumerate(peers):
-        parts.append(_text(LEFT - 10, TOP + ROW * row + 17, peer, "text-anchor='end'"))
-        for place, case in enumerate(measure.cases):
-            if values := [value for value in measure.values.get((peer, case), {}).values() if value < math.inf]:
-                y = TOP + ROW * row + ROW * (place + 1) / (len(measure.cases) + 1)
-                colour = COLOURS[place % len(COLOURS)]
-                at, to = x(median(values)), x(p95(values))
-                parts.append(f"<line x1='{at:.1f}' y1='{y:.1f}' x2='{to:.1f}' y2='{y:.1f}' stroke='{colour}'/>")
-                parts.append(f"<circle cx='{at:.1f}' cy='{y:.1f}' r='3' fill='{colour}'/>")
-    for place, case in enumerate(measure.cases if len(measure.cases) > 1 else []):
-        parts.append(_text(LEFT, bottom + 36 + 16 * place, f"● {case}", f"fill='{COLOURS[place % len(COLOURS)]}'"))
-    height = bottom + 30 + 16 * len(measure.cases)
-    head = f"<svg xmlns='http://www.w3.org/2000/svg' width='{LEFT + WIDTH + 40}' height='{height}'"
-    return (
-        f"{head} font-family='sans-serif' font-size='12'>\n<rect width='100%' height='100%' fill='white'/>\n"
-        + "\n".join(parts)
-        + "\n</svg>\n"
-    )
-
-
-def _text(x: float, y: float, text: str, more: str = "") -> str:
-    return f"<text x='{x:.1f}' y='{y:.1f}' {more}>{escape(text)}</text>"
+    """Return the measure as a picture: a row each peer, a colour each case, from the median to the p95."""
+    picture = Plot(measure.name, measure.peers(known), measure.cases)
+    for (peer, case), values in measure.values.items():
+        picture.add(peer, case, median(values.values()), p95(values.values()))
+    return picture.svg()
