@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser."""
     made = argparse.ArgumentParser(prog="python -m contrib.bench", description=__doc__.split("\n")[0])
     made.add_argument("--part", action="append", choices=parts.PARTS, help="only this part; may be repeated")
-    made.add_argument("--peers", help="only these, separated by commas: " + ",".join(peer.name for peer in PEERS))
+    made.add_argument("--peer", action="append", choices=[peer.name for peer in PEERS], help="only this peer; likewise")
     made.add_argument("--rounds", type=int, default=0, help="so many rounds, instead of each part's own number")
     made.add_argument("--quick", action="store_true", help="little of everything: to see that it works")
     made.add_argument("--seed", type=int, default=1, help="of the order of runs within a round")
@@ -37,14 +37,11 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def chosen(names: str | None, places: dict[str, str]) -> tuple[list[Peer], list[str]]:
+def chosen(names: list[str] | None, places: dict[str, str]) -> tuple[list[Peer], list[str]]:
     """Return the peers that are here, and what to do about those that are not."""
-    wanted = names.split(",") if names else [peer.name for peer in PEERS]
-    if unknown := set(wanted) - {peer.name for peer in PEERS}:
-        raise SystemExit(f"no such peer: {', '.join(sorted(unknown))}")
-    peers = [peer for peer in PEERS if peer.name in wanted]
-    missing = {peer: peer.missing(places) for peer in peers}
-    return [peer for peer in peers if not missing[peer]], [f"{p.name}: {how}" for p, how in missing.items() if how]
+    missing = {peer: peer.missing(places) for peer in PEERS if names is None or peer.name in names}
+    absent = [f"not installed: {peer.name} ({how})" for peer, how in missing.items() if how]
+    return [peer for peer, how in missing.items() if not how], absent
 
 
 def head(bench: parts.Bench, begun: float, loads: list[float]) -> str:
@@ -64,10 +61,10 @@ def head(bench: parts.Bench, begun: float, loads: list[float]) -> str:
 def run(arguments: argparse.Namespace, ground: Ground) -> Path:
     """Run the parts and write what came of it."""
     begun, loads = time.monotonic(), [os.getloadavg()[0]]
-    peers, missing = chosen(arguments.peers, ground.places)
+    peers, missing = chosen(arguments.peer, ground.places)
     sizes = parts.QUICK if arguments.quick else parts.FULL
     bench = parts.Bench(ground, peers, sizes, arguments.rounds, arguments.seed)
-    bench.notes += [f"not installed: {line}" for line in missing]
+    bench.notes += missing
     for name in arguments.part or parts.PARTS:
         started = time.monotonic()
         parts.PARTS[name](bench)

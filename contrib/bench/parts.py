@@ -39,13 +39,13 @@ RECOVERY = "recovery after SIGKILL, ms until the next build starts"
 STATUS = "`ipclock status`, ms"
 NEVER = math.inf
 PATIENCE_S = 4.0  # a slot that has not come back by then is lost
-IN_FLIGHT = 64  # so many jobs at a time ask for a slot
+IN_FLIGHT = 32  # so many jobs at a time ask for a slot
 TOO_LONG_S = 60.0
 PAUSE_S = 0.3
 
 
 class Sizes(NamedTuple):
-    """How much of everything. `rounds` of 0 means each part's own."""
+    """How much of everything. Each number of jobs has beside it how many seconds they may take, by a smaller run."""
 
     startups: int
     hand_offs: int
@@ -53,15 +53,15 @@ class Sizes(NamedTuple):
     long_hand_offs: int
     crowds: tuple[int, ...]
     watch_s: float
-    jobs: tuple[int, ...]
+    jobs: tuple[tuple[int, float], ...]
     slots: tuple[int, ...]
     arrivals: int
     recoveries: int
     status_calls: int
 
 
-FULL = Sizes(60, 15, 10.0, 6, (1, 100, 1000), 6.0, (200, 2000), (1, 2, 8), 40, 4, 20)
-QUICK = Sizes(3, 1, 1.0, 1, (1, 20), 1.0, (20,), (1, 2), 8, 1, 3)
+FULL = Sizes(60, 15, 10.0, 5, (1, 100, 1000), 6.0, ((20, math.inf), (200, 15.0), (2000, 60.0)), (1, 2, 8), 40, 4, 20)
+QUICK = Sizes(3, 1, 1.0, 1, (1, 20), 1.0, ((20, math.inf),), (1, 2), 8, 1, 3)
 
 
 class Sample(NamedTuple):
@@ -206,20 +206,39 @@ def _hand_over(bench: Bench, lock: Lock, number: int, case: str) -> None:
     lock.let_all_go()
 
 
+class Cost(NamedTuple):
+    """What one waiter costs: seconds to start it, kB of memory, processors while it waits."""
+
+    start_s: float = 0.0
+    pss_kb: float = 0.0
+    cores: float = 0.0
+
+    def forbids(self, size: int) -> str:
+        """Return why there is no crowd of this size here, empty if there may be one."""
+        seconds, cores = self.start_s * size, self.cores * size
+        if seconds > TOO_LONG_S:
+            return f"it would take {seconds:.0f} s to start them"
+        if cores > (os.cpu_count() or 1) / 2:
+            return f"they would keep {cores:.1f} processors busy"
+        if self.pss_kb * size > proc.available_kb() / 2:
+            return f"they would take {self.pss_kb * size / 1e6:.1f} GB"
+        return ""
+
+
 def waiters(bench: Bench) -> None:
     """What 1, 100, 1000 waiters cost while nothing happens."""
     for peer in bench.shuffled(bench.peers):
-        took_s, pss_kb = 0.0, 0.0
+        cost = Cost()
         for size in bench.sizes.crowds:
-            if took_s * size > TOO_LONG_S or pss_kb * size > proc.available_kb() / 2:
-                cost = f"{took_s * size:.0f} s to start them, and {pss_kb * size / 1e6:.1f} GB"
-                bench.notes.append(f"{peer.name}: no {size} waiters, it would take {cost}")
+            if why := cost.forbids(size):
+                bench.notes.append(f"{peer.name}: no {size} waiters, {why}")
                 continue
             with bench.lock(peer) as lock:
                 begun = time.monotonic()
                 crowd = _crowd(lock, size)
-                took_s = (time.monotonic() - begun) / size
-                pss_kb = _watch(bench, lock, crowd)
+                start_s = (time.monotonic() - begun) / size
+                used, seconds = _watch(bench, lock, crowd)
+                cost = Cost(start_s, used.pss_kb / size, used.cpu_ns / 1e9 / seconds / size)
 
 
 def _crowd(lock: Lock, size: int) -> list[Client]:
@@ -234,48 +253,36 @@ def _crowd(lock: Lock, size: int) -> list[Client]:
     return gather(start, 1) + gather(start, size - 1)
 
 
-def _watch(bench: Bench, lock: Lock, crowd: list[Client]) -> float:
-    """Add what the waiters use in a while, with the peer's daemons, and return the memory of each in kB."""
-    pids = [client.pid for client in crowd] + lock.daemons
-    first_look, begun = proc.Look(), time.monotonic()
-    before = {pid: first_look.usage(pid) for pid in pids}
+def _watch(bench: Bench, lock: Lock, crowd: list[Client]) -> tuple[proc.Usage, float]:
+    """Add what the waiters and the peer's daemons use in a while; return what all of them did, in how many seconds."""
+    waiting = [client.pid for client in crowd]
+    pids = waiting + lock.daemons
+    look, begun = proc.Look(), time.monotonic()
+    before = {pid: look.usage(pid) for pid in pids}
     time.sleep(bench.sizes.watch_s)
-    last_look = proc.Look()
-    used = {pid: last_look.usage(pid).since(before[pid]) for pid in pids}
-    seconds = time.monotonic() - begun
-    groups = {"all": pids, "the first in line": pids[:1], "each of the others": pids[1 : len(crowd)]}
-    for group, members in groups.items():
-        if members:
-            share = 1 if group == "all" else len(members)
-            total = sum_of(used[pid] for pid in members)
-            case = f"{len(crowd)} waiting, {group}" if len(crowd) > 1 else "1 waiting"
-            if len(crowd) > 1 or group == "all":
-                _add_usage(bench, lock.peer, case, total, share, seconds)
-    return used[pids[-1]].pss_kb
-
-
-def sum_of(usages: Iterable[proc.Usage]) -> proc.Usage:
-    """Return what all use together."""
-    total = proc.Usage()
-    for usage in usages:
-        total = total.plus(usage)
-    return total
-
-
-def _add_usage(bench: Bench, peer: Peer, case: str, total: proc.Usage, share: int, seconds: float) -> None:
-    bench.add(CPU, case, peer.name, 0, total.cpu_ns / 1e6 / share / seconds)
-    bench.add(WAKE_UPS, case, peer.name, 0, total.wakeups / share / seconds)
-    bench.add(MEMORY, case, peer.name, 0, total.pss_kb / 1e3 / share)
+    look, seconds = proc.Look(), time.monotonic() - begun
+    used = {pid: look.usage(pid).since(before[pid]) for pid in pids}
+    everybody = proc.total(used.values())
+    groups = {"all": (everybody, 1)}
+    if len(crowd) > 1:
+        groups["the first in line"] = (used[waiting[0]], 1)
+        groups["each of the others"] = (proc.total(used[pid] for pid in waiting[1:]), len(crowd) - 1)
+    for group, (usage, share) in groups.items():
+        case = f"{len(crowd)} waiting, {group}"
+        bench.add(CPU, case, lock.peer.name, 0, usage.cpu_ns / 1e6 / seconds / share)
+        bench.add(WAKE_UPS, case, lock.peer.name, 0, usage.wakeups / seconds / share)
+        bench.add(MEMORY, case, lock.peer.name, 0, usage.pss_kb / 1e3 / share)
+    return everybody, seconds
 
 
 def throughput(bench: Bench) -> None:
-    """Jobs in each second, with IN_FLIGHT of them asking at a time."""
+    """Jobs in each second, with so many of them asking at a time."""
     pairs = [(peer, n, ms) for peer, n in bench.pairs(*bench.sizes.slots) for ms in THROUGHPUT]
     rates: dict[tuple[str, int, int], float] = {}
-    for jobs in bench.sizes.jobs:
+    for jobs, limit_s in bench.sizes.jobs:
         for number, (peer, n, ms) in bench.turns(1, pairs):
             expected = jobs / rates.get((peer.name, n, ms), math.inf)
-            if expected > TOO_LONG_S:
+            if expected > limit_s:
                 bench.notes.append(f"{peer.name}, N={n}: no {jobs} jobs of {ms} ms, they would take {expected:.0f} s")
                 continue
             with bench.lock(peer, n) as lock:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 GONE = (FileNotFoundError, ProcessLookupError)
@@ -17,10 +20,6 @@ class Usage(NamedTuple):
     cpu_ns: int = 0
     wakeups: int = 0
     pss_kb: int = 0
-
-    def plus(self, other: Usage) -> Usage:
-        """Return what both use together."""
-        return Usage(self.cpu_ns + other.cpu_ns, self.wakeups + other.wakeups, self.pss_kb + other.pss_kb)
 
     def since(self, before: Usage) -> Usage:
         """Return what was used between the two, and the memory of now."""
@@ -53,11 +52,17 @@ class Look:
 
     def usage(self, pid: int) -> Usage:
         """Return what the process and its descendants have used so far, with children that they have reaped."""
-        total = Usage()
+        found = []
         for member in self.tree(pid):
             with suppress(*GONE):
-                total = total.plus(_usage(member, self.stats[member]))
-        return total
+                found.append(_usage(member, self.stats[member]))
+        return total(found)
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """Return what all use together."""
+    columns = zip(*usages, strict=True)
+    return Usage(*map(sum, columns))
 
 
 def _usage(pid: int, stat: list[str]) -> Usage:

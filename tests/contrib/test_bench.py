@@ -8,25 +8,44 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from contrib.bench import observe, report
 from contrib.bench.observe import Span
 from contrib.bench.parts import Sample, Seen
-from tests.helpers.world import HANG_S, SHM, until
+from tests.helpers.world import SHM, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Start = Callable[..., subprocess.Popen[str]]
 
 ROOT = Path(__file__).parent.parent.parent
 PEERS = ("floor", "ipclock", "flock")
+pytestmark = pytest.mark.timeout(180)  # a hang bound: it starts a hundred processes one after the other
 
 
-def bench(out: Path, *parts: str) -> subprocess.Popen[str]:
-    """Start the benchmark of the three peers with what is installed here."""
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Start]:
+    """Start the benchmark of the three peers with what is installed here; it leaves at the end of the test."""
     if shutil.which("cc") is None:
         pytest.skip("there is no C compiler, by which the benchmark compiles its jobs")
-    named = [word for part in parts for word in ("--part", part)]
-    command = [sys.executable, "-m", "contrib.bench", "--quick", "--python", sys.executable, "--peers", ",".join(PEERS)]
-    return subprocess.Popen([*command, *named, "--out", str(out)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*parts: str) -> subprocess.Popen[str]:
+        words = [f"--part={part}" for part in parts] + [f"--peer={peer}" for peer in PEERS]
+        words += ["--quick", f"--python={sys.executable}", f"--out={tmp_path}"]
+        command = [sys.executable, "-m", "contrib.bench", *words]
+        started.append(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate()
 
 
 def traces(pid: int) -> list[str]:
@@ -49,9 +68,9 @@ def rows(results: str, title: str) -> list[str]:
     return [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][2:]
 
 
-def test_two_parts_tell_a_row_of_each_peer_and_that_the_limit_held(tmp_path: Path) -> None:
-    process = bench(tmp_path, "start-up", "order")
-    _, errors = process.communicate(timeout=HANG_S)
+def test_two_parts_tell_a_row_of_each_peer_and_that_the_limit_held(bench: Start, tmp_path: Path) -> None:
+    process = bench("start-up", "order")
+    _, errors = process.communicate()
     results = (tmp_path / "RESULTS.md").read_text() if process.returncode == 0 else errors
     plots = re.findall(r"!\[\]\((plots/[a-z0-9-]+\.svg)\)", results)
 
@@ -65,12 +84,12 @@ def test_two_parts_tell_a_row_of_each_peer_and_that_the_limit_held(tmp_path: Pat
     ) == (0, [True] * 3, list(PEERS), [(peer, "1/1", "0") for peer in PEERS], [True] * 3, [])
 
 
-def test_a_benchmark_that_is_told_to_leave_leaves_nothing_behind(tmp_path: Path) -> None:
-    process = bench(tmp_path, "waiters")
+def test_a_benchmark_that_is_told_to_leave_leaves_nothing_behind(bench: Start) -> None:
+    process = bench("waiters")
     until(lambda: len([trace for trace in traces(process.pid) if trace.isdecimal()]) > 2, "waiters at work")
     before = traces(process.pid)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=HANG_S)
+    process.communicate()
 
     assert (process.returncode != 0, before != [], traces(process.pid)) == (True, True, [])
 
