@@ -249,7 +249,8 @@ class Ground:
         self.places = {"tools": str(self.folder), "scripts": str(HERE / "scripts"), "home": str(self.folder)}
         try:
             self._compile()
-            self.places["bin"] = str(Path(python).parent if python else self._install())
+            self.places["python"] = python or self._install()
+            self.places["bin"] = str(Path(self.places["python"]).parent)
         except BaseException:
             self.close()
             raise
@@ -259,8 +260,8 @@ class Ground:
             target, source = str(self.folder / name), str(HERE / f"{name}.c")
             subprocess.run(["cc", "-O2", "-Wall", "-o", target, source, "-pthread"], check=True)
 
-    def _install(self) -> Path:
-        """Install this checkout, as a user would, and the peers that PyPI has; return the folder of the programs."""
+    def _install(self) -> str:
+        """Install this checkout, as a user would, and the peers that PyPI has; return the Python there."""
         source, venv = self.folder / "source", self.folder / "venv"
         shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*OURS))
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
@@ -269,7 +270,7 @@ class Ground:
         for peer in PEERS:
             if peer.pypi and peer.pypi != "ipclock":
                 subprocess.run([*pip, peer.pypi], check=False)
-        return venv / "bin"
+        return pip[0]
 
     @contextmanager
     def lock(self, peer: Peer, n: int) -> Iterator[Lock]:

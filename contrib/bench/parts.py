@@ -148,18 +148,15 @@ def start_up(bench: Bench) -> None:
 def _add_interpreters(
     bench: Bench, stack: ExitStack, runs: dict[str, Callable[[], Client]], bare: dict[str, str]
 ) -> None:
-    lock = stack.enter_context(bench.lock(next(peer for peer in PEERS if peer.name == "floor")))
-    python = f"{bench.ground.places['bin']}/python"
+    known = {peer.name: peer for peer in PEERS}
+    lock = stack.enter_context(bench.lock(known["floor"]))
+    python = bench.ground.places["python"]
     runs["python -c pass"] = lambda: lock.start_bare(python, "-c", "pass")
-    if Path(sys.executable).parent == Path(python).parent:
-        return
-    # the environment of this benchmark: an editable install pays for its finder at every start
-    runs["python -c pass, editable"] = lambda: lock.start_bare(sys.executable, "-c", "pass")
     ours = Path(sys.executable).with_name("ipclock")
-    if ours.exists():
-        peer = next(peer for peer in PEERS if peer.name == "ipclock")._replace(
-            command=f"{ours} wrap -q -w 600 bench --"
-        )
+    if ours.exists() and not ours.parent.samefile(bench.ground.places["bin"]):
+        # where this benchmark runs: an editable install pays for its finder at every start
+        runs["python -c pass, editable"] = lambda: lock.start_bare(sys.executable, "-c", "pass")
+        peer = known["ipclock"]._replace(command=f"{ours} wrap -q -w 600 bench --")
         editable = stack.enter_context(bench.lock(peer))
         runs["ipclock, editable"] = lambda: editable.start("true")
         bare["ipclock, editable"] = "python -c pass, editable"

@@ -15,7 +15,8 @@ class Peer(NamedTuple):
     """A row of the table. `command`, `settings` (the environment), `prepare` and `finish` are lines of words.
 
     In them stand {n} for the slots, {folder} and {name} for a folder and a name that nobody else uses, {home} for a
-    folder on a disk, {tools} for what was compiled, {bin} for the programs of the Python environment under test.
+    folder on a disk, {tools} for what was compiled, {python} for the Python under test and {bin} for the folder of
+    its programs.
     `debian` and `pypi` name the package. `counts` says whether it can count to more than one.
     """
 
@@ -39,7 +40,7 @@ class Peer(NamedTuple):
         """Return the version of the package, empty if it is not installed; `-` for what comes with the benchmark."""
         if self.pypi:
             code = f"import importlib.metadata as m; print(m.version({self.pypi!r}))"
-            command = [f"{places['bin']}/python", "-c", code]
+            command = [places["python"], "-c", code]
         elif self.debian:
             command = ["dpkg-query", "-W", "-f=${Version}", self.debian]
         else:
@@ -60,7 +61,7 @@ PEERS = (
         prepare="touch {folder}/config",
         pypi="ipclock",
     ),
-    Peer("posix_ipc", "{bin}/python {scripts}/with_posix_ipc.py /{name} {n}", pypi="posix_ipc"),
+    Peer("posix_ipc", "{python} {scripts}/with_posix_ipc.py /{name} {n}", pypi="posix_ipc"),
     Peer("flock", "flock {folder}/lock", debian="util-linux", counts=False),
     Peer("s6-setlock", "s6-setlock {folder}/lock", debian="s6", counts=False),
     Peer(
@@ -77,8 +78,8 @@ PEERS = (
         finish="tsp -K",
         debian="task-spooler",
     ),
-    Peer("filelock", "{bin}/python {scripts}/with_filelock.py {folder}/lock", pypi="filelock", counts=False),
-    Peer("portalocker", "{bin}/python {scripts}/with_portalocker.py {folder} {n}", pypi="portalocker"),
+    Peer("filelock", "{python} {scripts}/with_filelock.py {folder}/lock", pypi="filelock", counts=False),
+    Peer("portalocker", "{python} {scripts}/with_portalocker.py {folder} {n}", pypi="portalocker"),
     Peer(
         "reslock",
         "{bin}/reslock run --state {folder}/state --cpu 1 --",
