@@ -5,9 +5,11 @@ Reads in bounded time, however long the past: sums by an index, values of evenly
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipclock import database
+from ipclock.errors import HistoryFailed
 from ipclock.history import OUTCOMES, SCHEMA, Row
 from ipclock.stats import Bin, Grid, Part, Past
 
@@ -23,6 +25,13 @@ class Recent(NamedTuple):
     rows: list[Row]
     grid: Grid
     bins: list[Bin]
+
+
+def known_labels(path: str) -> list[str]:
+    """Return the labels of all builds; none where the past is not known, for whatever reason."""
+    with suppress(HistoryFailed, FileNotFoundError), database.opened(path, SCHEMA, write=False) as connection:
+        return _labels(connection)
+    return []
 
 
 def read(path: str, pool: str, begin: float, end: float, label: str | None = None) -> Past:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NO_COMMAND = N_("no command: put it behind ' -- '")
 COMMANDS = ("wrap", "acquire", "release", "status", "stats", "drain", "resume", "reset", "init", "doctor")
+UNLISTED = ("complete",)  # for the shells' completions alone
 
 
 def _module(command: str) -> ModuleType:
@@ -127,7 +128,7 @@ def _read(words: list[str]) -> Namespace | None:
 
 def _parse_all(arguments: list[str], end: int) -> Namespace:
     named = next((word for word in arguments[:end] if not word.startswith("-")), None)
-    parser = get_parser(named if named in COMMANDS else None)
+    parser = get_parser(named if named in COMMANDS + UNLISTED else None)
     args, unknown = parser.parse_known_args(arguments[:end])
     if unknown and named == "wrap" and end == len(arguments):
         raise UsageError(_(NO_COMMAND), "ipclock wrap")

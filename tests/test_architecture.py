@@ -30,7 +30,7 @@ SIZES = """
     records 410  folder 290  semaphore 290  process 330  policy 200  locks 100  config 500  messages 120
     errors 370  memory 260  commands.__init__ 140  commands.status 140  commands.wrap 130  __main__ 20  host 200
     doctor 370  history 150  database 200  waiting 200  board 190  stats 200  commands.stats 190
-    archive 160  chart 210  drawing 280  page 200
+    archive 170  chart 210  drawing 280  page 200
 """
 LINES = dict(zip(SIZES.split()[::2], map(int, SIZES.split()[1::2]), strict=True))
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

@@ -1,7 +1,8 @@
-"""The build backend (PEP 517): setuptools, after the message catalogues and the manual pages have been made.
+"""The build backend (PEP 517): setuptools, after catalogues, manual pages and completions have been made.
 
-Babel compiles `ipclock/locale/*/LC_MESSAGES/ipclock.po`, argparse-manpage writes the pages that `setup.cfg` lists, and
-`manual` the other ones. All of it is derived, so it is not kept in the repository.
+Babel compiles `ipclock/locale/*/LC_MESSAGES/ipclock.po`, argparse-manpage writes the pages that `setup.cfg` lists,
+`manual` the other ones, and shtab what completes command lines. All of it is derived, so it is not kept in the
+repository.
 """
 
 import os
@@ -49,9 +50,21 @@ def build_man_pages() -> None:
         sys.path.remove(str(ROOT))
 
 
+def build_completions() -> None:
+    """Write what completes command lines in bash, zsh and fish."""
+    sys.path.insert(0, str(ROOT))
+    try:
+        import completions
+
+        completions.write(ROOT)
+    finally:
+        sys.path.remove(str(ROOT))
+
+
 def _prepare() -> None:
     compile_catalogues()
     build_man_pages()
+    build_completions()
 
 
 def build_wheel(*args, **kwargs):

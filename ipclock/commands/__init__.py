@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ipclock import snapshot
+from ipclock.errors import NoPool
 from ipclock.messages import _
 from ipclock.pool import Pool
+from ipclock.records import Store
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from ipclock.config import Settings
+    from ipclock.snapshot import Snapshot
 
 MUTEX_PATIENCE_S = 10.0  # how long a command that does not wait for a slot waits for the pool's mutex
 
@@ -103,3 +107,15 @@ def open_pool(settings: Settings, *, repair: bool = False) -> Pool:
         group=settings.shared_with,
         repair=repair,
     )
+
+
+def look(settings: Settings) -> Snapshot:
+    """Return the pool that the settings name as it stands, without making or changing anything."""
+    try:
+        store = Store.open(settings.lock_dir, settings.semaphore_name[1:], create=False)
+    except NoPool:
+        return snapshot.empty(settings.semaphore_name, settings.max_parallel_builds or 1)
+    try:
+        return snapshot.take(store, settings.semaphore_name)
+    finally:
+        store.close()

@@ -1,0 +1,50 @@
+"""The shells' completions: commands and options from the parser, by shtab, and `contrib/completions/words.*`.
+
+What an argument takes is told by the name that its help gives it.
+"""
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+import manual
+import shtab
+
+from ipclock import cli, config
+
+FOLDER = Path("contrib/completions")
+FILES = {"bash": "ipclock", "zsh": "_ipclock", "fish": "ipclock.fish"}
+
+
+def _words(kind: str) -> dict[str, str]:
+    return {"bash": f"_ipclock_{kind}", "zsh": f"_ipclock_{kind}", "fish": f"(__ipclock_{kind})"}
+
+
+KINDS = {
+    "LABEL": _words("labels"),
+    "TICKET": _words("tickets"),
+    "FILE": shtab.FILE,
+    "DIR": shtab.DIRECTORY,
+    "GROUP": {"bash": "_ipclock_groups", "zsh": "_groups", "fish": "(__fish_complete_groups)"},
+}
+CHOICES = {"HOW": config.LEFTOVERS, "MODE": ("0600", "0660")}
+
+
+def write(root: Path) -> None:
+    """Write the completions of all shells."""
+    for shell, name in FILES.items():
+        text = (root / FOLDER / f"words.{shell}").read_text()
+        # zsh runs the end of the file at each completion, so ours comes before it
+        own = shtab.complete(parser(), shell, preamble=text if shell == "zsh" else "")
+        (root / FOLDER / name).write_text(f"{own}\n" if shell == "zsh" else f"{own}\n\n{text}")
+
+
+def parser() -> ArgumentParser:
+    """Return the parser with what completes each argument, as shtab wants it."""
+    made = cli.get_parser()
+    for command in manual.commands(made).values():
+        for action in command._actions:
+            if action.metavar in KINDS:
+                action.complete = KINDS[action.metavar]
+            elif action.metavar in CHOICES:
+                action.choices = CHOICES[action.metavar]
+    return made
