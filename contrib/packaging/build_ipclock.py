@@ -11,9 +11,12 @@ from pathlib import Path
 
 from setuptools import build_meta
 from setuptools.build_meta import *  # noqa: F403 - the hooks that need nothing beforehand
+from setuptools.command.egg_info import manifest_maker
 from setuptools.dist import Distribution
 
 ROOT = Path(__file__).parents[2]
+# without it an sdist would lack this very file, and could not be built
+manifest_maker.template = "contrib/packaging/MANIFEST.in"
 
 
 def compile_catalogues() -> None:
