@@ -150,6 +150,11 @@ def line(text: str) -> str:
     return text
 
 
+def hook(text: str) -> str | None:
+    """A command line for sh(1), or None for `off`, `none` and no text at all."""
+    return None if text in ("", "off", "none") else line(text)
+
+
 def leftovers(text: str) -> str:
     """What becomes of processes that outlive their build: release, wait or kill."""
     if text not in LEFTOVERS:
@@ -215,6 +220,10 @@ SETTINGS = (
     Setting("HISTORY", history, "auto"),
     Setting("HISTORY_DAYS", days, "90"),
     Setting("PROGRESS_INTERVAL", interval, "5"),
+    Setting("ON_WAIT", hook, None),
+    Setting("ON_ACQUIRE", hook, None),
+    Setting("ON_RELEASE", hook, None),
+    Setting("ON_TIMEOUT", hook, None),
     Setting("STATUS_HINT", line, "ipclock status"),
     Setting("RESET_HINT", line, "sudo ipclock reset"),
 )
@@ -225,7 +234,9 @@ class Settings(NamedTuple):
 
     `max_parallel_builds` is None where nobody set it: an existing pool then keeps its capacity.
     `history` is the file of finished builds, None where none is kept.
-    `capacity_file` names the settings file that gave it, None where it came from elsewhere.
+    `on_wait` and its like are commands for sh(1), None where nothing is to be run.
+    `capacity_file` names the settings file that gave the capacity, `hook_file` the one that gave a hook; None where
+    they came from elsewhere.
     """
 
     max_parallel_builds: int | None
@@ -244,9 +255,14 @@ class Settings(NamedTuple):
     history: str | None
     history_days: int
     progress_interval: float
+    on_wait: str | None
+    on_acquire: str | None
+    on_release: str | None
+    on_timeout: str | None
     status_hint: str
     reset_hint: str
     capacity_file: str | None = None
+    hook_file: str | None = None
 
     @property
     def shared_with(self) -> int | None:
@@ -330,8 +346,16 @@ def load(options: Mapping[str, str | None] = {}, *, lenient: bool = False) -> Se
     values = {
         source.setting.key.lower(): source.lenient_value() if lenient else source.value() for source in found.sources
     }
-    capacity_file = next(source.file for source in found.sources if source.setting.check is capacity)
-    return Settings(**values, capacity_file=capacity_file)
+    said = [source for source in found.sources if values[source.setting.key.lower()] is not None]
+    files = {source.setting.check: source.file for source in said if source.file}
+    return Settings(**values, capacity_file=files.get(capacity), hook_file=files.get(hook))
+
+
+def read_hooks(path: str) -> dict[str, str | None]:
+    """Return the hooks by key, as environment and the settings file at *path* have them now."""
+    found = settings_file(path)
+    sources = [_source(setting, {}, path, found) for setting in SETTINGS if setting.check is hook]
+    return {source.setting.key: source.value() for source in sources}
 
 
 def checked(check: Callable[[str], T], text: str, where: str) -> T:
@@ -444,6 +468,18 @@ def build_environment(name: str, label: str, ticket: int, slot: int, jobs: int |
         "IPCLOCK_TICKET": str(ticket),
         "IPCLOCK_SLOT": str(slot),
     }
+
+
+def hook_environment(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the environment of a hook: ours, and *facts*, each in a variable; without it where the fact is None."""
+    ours = {f"IPCLOCK_{key.upper()}": value for key, value in facts.items()}
+    told = {key: str(value) for key, value in ours.items() if value is not None}
+    return {key: text for key, text in os.environ.items() if key not in ours} | told
+
+
+def in_hook() -> bool:
+    """Whether this process was started by a hook, whose own builds run no hooks: that would go on for ever."""
+    return bool(os.environ.get("IPCLOCK_EVENT"))
 
 
 def inherited_environment() -> dict[str, str]:

@@ -72,6 +72,20 @@ class BadConfig(IpclockError):
         self.problem = problem
 
 
+class UnsafeHook(IpclockError):
+    """A hook that root does not run: others may write to `at`, which decides what the settings file `path` says."""
+
+    status = 78
+    what = N_("{path}: names a hook, which root does not run: {reason}: {at}")
+    remedy = N_("Let root own the settings file and its folders, and nobody else write to them.")
+
+    def __init__(self, path: str, at: str, reason: str = N_("others may write to it")) -> None:
+        super().__init__(path, at, reason)
+        self.path = path
+        self.at = at
+        self.reason = reason
+
+
 class SlotUnavailable(IpclockError):
     """No slot was to be had in the time allowed."""
 

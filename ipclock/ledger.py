@@ -29,19 +29,27 @@ if TYPE_CHECKING:
 ENDINGS = {SlotTimeout: "timeout", SlotBusy: "busy", Interrupted: "interrupted", Superseded: "superseded"}
 
 
+def outcome_of(claim: Claim, status: int, *, starved: bool) -> str:
+    """Return what the history calls a build that came to this status, -n for signal n. *starved*: of memory."""
+    if starved:
+        return "oom"
+    return "evicted" if claim.evicted else "signal" if status < 0 else "failed" if status else "done"
+
+
 def build_ended(
-    pool: Pool, claim: Claim, settings: Settings, status: int, *, starved: bool, memory: int, cpu_s: float
+    pool: Pool, claim: Claim, settings: Settings, outcome: str, code: int, *, memory: int, cpu_s: float
 ) -> None:
-    """Keep a build that came to this exit status, -n for signal n. *starved*: for want of memory."""
-    outcome = "signal" if status < 0 else "failed" if status else "done"
-    outcome = "oom" if starved else "evicted" if claim.evicted else outcome
+    """Keep a build that ended so, with this exit status or signal."""
     row = _row(pool, claim.label, claim.entry, claim.times, os.getuid(), outcome)
-    _write(pool, settings, [row and row._replace(code=abs(status), memory=memory, cpu_s=cpu_s)])
+    _write(pool, settings, [row and row._replace(code=code, memory=memory, cpu_s=cpu_s)])
 
 
-def wait_ended(pool: Pool, claim: Claim, settings: Settings, error: IpclockError) -> None:
-    """Keep a wait that ended without a slot."""
-    _write(pool, settings, [_row(pool, claim.label, claim.entry, claim.times, os.getuid(), ENDINGS[type(error)])])
+def wait_ended(pool: Pool, claim: Claim, settings: Settings, error: IpclockError) -> str | None:
+    """Keep a wait that ended without a slot; return its outcome, None for one that never got into the line."""
+    outcome = ENDINGS.get(type(error))
+    if outcome:
+        _write(pool, settings, [_row(pool, claim.label, claim.entry, claim.times, os.getuid(), outcome)])
+    return outcome
 
 
 def holds_ended(

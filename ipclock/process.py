@@ -171,6 +171,11 @@ def open_descriptors(device: int, inode: int, pid: int | str = "self") -> list[i
     return found
 
 
+def own_descriptors() -> list[int]:
+    """Return the descriptors that this process has open, and the one by which they were listed."""
+    return [int(name) for name in os.listdir("/proc/self/fd")]
+
+
 def locked_and_deleted(prefix: str) -> set[str]:
     """Return the names behind *prefix* of deleted files that a process still has open and locked.
 

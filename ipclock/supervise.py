@@ -13,13 +13,14 @@ import select
 import signal
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ipclock import process
 from ipclock.errors import CommandFailed, Interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from types import FrameType
 
 FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -60,6 +61,7 @@ def run(
     *,
     keep_open: int | None = None,
     leftovers: str = "release",
+    apart: Collection[int] = (),
     on_start: Callable[[int], None] = lambda pid: None,
     on_tick: Callable[[], None] = lambda: None,
     on_leftovers: Callable[[str, list[int]], None] = lambda fate, pids: None,
@@ -69,7 +71,8 @@ def run(
     *keep_open* is a descriptor that the command inherits; *on_start* gets its PID; *on_tick* is called about once a
     second. *leftovers* says what becomes of processes of the command that outlive it, whosever children they are by
     then: "release" leaves them alone, "wait" waits for their end (a signal that asks to leave ends them), "kill" ends
-    them. *on_leftovers* gets "wait" or "kill" and their PIDs before it, "stay" and those of who could not be ended.
+    them. Whoever is in a session of *apart* is none of them. *on_leftovers* gets "wait" or "kill" and their PIDs before
+    it, "stay" and those of who could not be ended.
     Leaves FORWARDED and SIGCHLD blocked, so that the caller can tidy up undisturbed.
     Raises CommandFailed (126, 127), and Interrupted if a signal came before the start.
     """
@@ -92,16 +95,17 @@ def run(
             on_tick()
         elif info.si_signo != signal.SIGCHLD and info.si_code <= 0:  # SI_USER, SI_QUEUE, SI_TKILL: from a process
             os.kill(pid, info.si_signo)
-    if leftovers == "release" or not (found := _leftovers(earlier)):
+    left = partial(_leftovers, earlier, apart)
+    if leftovers == "release" or not (found := left()):
         return status
     on_leftovers(leftovers, found)
-    while leftovers == "wait" and _leftovers(earlier):
+    while leftovers == "wait" and left():
         info = _next(pending, heeded)
         if info is None:
             on_tick()
         elif info.si_signo in ENDING:
             leftovers, status = "kill", -info.si_signo
-    if leftovers == "kill" and (found := end(lambda: _leftovers(earlier))):
+    if leftovers == "kill" and (found := end(left)):
         on_leftovers("stay", found)
     return status
 
@@ -150,9 +154,17 @@ def _has_children() -> bool:
     return True
 
 
-def _leftovers(earlier: set[int]) -> list[int]:
+def _leftovers(earlier: set[int], apart: Collection[int]) -> list[int]:
     _reap(0)
-    return [pid for pid in process.descendants_of(os.getpid()) if pid not in earlier] if _has_children() else []
+    found = process.descendants_of(os.getpid()) if _has_children() else []
+    return [pid for pid in found if pid not in earlier and not (apart and _session(pid) in apart)]
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 def end(find: Callable[[], list[int]], supervisor: int | None = None) -> list[int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ipclock import config, history, ledger
 from ipclock.claim import Claim
-from ipclock.errors import Interrupted, SlotBusy, SlotTimeout, Superseded
+from ipclock.errors import Interrupted, SlotUnavailable, Superseded
 from ipclock.messages import _
 from ipclock.patience import Patience
 from ipclock.progress import Progress, say
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ipclock.config import Settings
     from ipclock.headroom import Headroom
+    from ipclock.hooks import Hooks
     from ipclock.pool import Pool
     from ipclock.process import Identity
     from ipclock.prospect import Prospect
@@ -71,10 +72,13 @@ def _memory_for(label: str, settings: Settings) -> int:
     return (known and known.memory) or settings.min_free_memory or 0
 
 
-def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, check: Callable[[], None]) -> None:
+def take_slot(
+    pool: Pool, claim: Claim, args: Namespace, settings: Settings, check: Callable[[], None], hooks: Hooks | None
+) -> None:
     """Wait for a slot on behalf of a person, with the waiting line, until the claim holds one.
 
-    *check* raises to stop waiting. A change of the capacity in the settings file is taken over meanwhile.
+    *check* raises to stop waiting. A change of the capacity in the settings file is taken over meanwhile. *hooks* are
+    told of the wait and of its end.
     """
     limit = settings.build_timeout
     block = not args.nonblock and limit > 0
@@ -98,6 +102,8 @@ def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, che
         if (capacity := file.changed()) is not None:
             pool.resize(capacity, patience)
         nonlocal prospect
+        if block and hooks:
+            hooks.waiting(claim)
         if block and progress.due():
             prospect = prospect or _prospect(pool, claim, headroom, settings)
             progress.waiting(prospect.view(ticket))
@@ -105,9 +111,11 @@ def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, che
     patience = Patience(limit if block else DUE_PATIENCE_S, check, on_wait, progress.stuck)
     try:
         pool.acquire(claim, patience, block=block)
-    except (SlotTimeout, SlotBusy, Interrupted, Superseded) as error:
+    except (SlotUnavailable, Interrupted, Superseded) as error:
         progress.clear()
-        ledger.wait_ended(pool, claim, settings, error)
+        outcome = ledger.wait_ended(pool, claim, settings, error)
+        if hooks and isinstance(error, SlotUnavailable):
+            hooks.tell_of("timeout", claim, outcome)
         raise
     finally:
         progress.clear()
@@ -116,6 +124,8 @@ def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, che
     progress.acquired(claim.label, claim.held, pool.capacity)
     if headroom and headroom.alone and not args.quiet:
         _warn_of_memory(headroom)
+    if hooks:
+        hooks.tell_of("acquire", claim)
 
 
 def _prospect(pool: Pool, claim: Claim, headroom: Headroom | None, settings: Settings) -> Prospect:

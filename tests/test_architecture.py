@@ -15,7 +15,7 @@ LAYERS = (
     "records semaphore process policy host database",
     "liveness patience claim line memory",
     "pool snapshot",
-    "supervise api doctor headroom meter history screen",
+    "supervise api doctor headroom meter history screen hooks",
     "outlook chart archive",
     "phrases",
     "prospect drawing",
@@ -27,10 +27,10 @@ LAYERS = (
 )
 SIZES = """
     cli 250  supervise 260  progress 230  api 120  pool 530  snapshot 240  liveness 100  patience 100
-    records 410  folder 290  semaphore 290  process 330  policy 200  locks 100  config 500  messages 120
-    errors 370  memory 260  commands.__init__ 140  commands.status 140  commands.wrap 130  __main__ 20  host 200
+    records 410  folder 290  semaphore 290  process 330  policy 200  locks 100  config 530  messages 120
+    errors 380  memory 260  commands.__init__ 140  commands.status 140  commands.wrap 130  __main__ 20  host 200
     doctor 370  history 150  database 200  waiting 200  board 190  stats 200  commands.stats 190
-    archive 170  chart 210  drawing 280  page 200
+    archive 170  hooks 220  chart 210  drawing 280  page 200
 """
 LINES = dict(zip(SIZES.split()[::2], map(int, SIZES.split()[1::2]), strict=True))
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

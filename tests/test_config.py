@@ -41,6 +41,10 @@ SOURCES: dict[str, tuple[tuple[str, Any], tuple[str, Any], tuple[str, Any], Any]
     "HISTORY": (("/o", "/o"), ("off", None), ("none", None), config.history("auto")),
     "HISTORY_DAYS": (("1", 1), ("36500", 36500), ("007", 7), 90),
     "PROGRESS_INTERVAL": (("1", 1.0), ("2", 2.0), ("0.5", 0.5), 5.0),
+    "ON_WAIT": (("o 'o'", "o 'o'"), ("e", "e"), ("off", None), None),
+    "ON_ACQUIRE": (("o", "o"), ("none", None), ("f", "f"), None),
+    "ON_RELEASE": (("", None), ("e", "e"), ("f", "f"), None),
+    "ON_TIMEOUT": (("o", "o"), ("e", "e"), ("''", None), None),
     "STATUS_HINT": (("o", "o"), ("e", "e"), ("f", "f"), "ipclock status"),
     "RESET_HINT": (("o", "o"), ("e", "e"), ("f", "f"), "sudo ipclock reset"),
 }
@@ -111,7 +115,7 @@ def test_leniently_the_default_stands_in_for_what_is_wrong(file: Path, content: 
 def test_every_setting_is_covered_here() -> None:
     assert (list(SOURCES), sorted(key.lower() for key in KEYS)) == (
         KEYS,
-        sorted(set(config.Settings._fields) - {"capacity_file"}),
+        sorted(set(config.Settings._fields) - {"capacity_file", "hook_file"}),
     )
 
 
@@ -203,6 +207,24 @@ def test_only_a_capacity_that_the_file_gave_is_watched(file: Path) -> None:
     given_by_file, given_by_option = config.load(), config.load({"MAX_PARALLEL_BUILDS": "3"})
 
     assert (given_by_file.capacity_file, given_by_option.capacity_file) == (str(file), None)
+
+
+def test_a_drained_pool_is_watched_for_the_file_that_drained_it(file: Path) -> None:
+    file.write_text("MAX_PARALLEL_BUILDS=0\n")
+
+    assert config.load().capacity_file == str(file)
+
+
+def test_the_file_that_gave_a_hook_is_told_unless_the_environment_goes_before_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text("ON_WAIT='notify --to \"the team\"'\nON_RELEASE=off\n")
+
+    by_file = config.load()
+    monkeypatch.setenv("ON_WAIT", "notify")
+
+    assert (by_file.on_wait, by_file.hook_file, by_file.on_release) == ('notify --to "the team"', str(file), None)
+    assert (config.load().on_wait, config.load().hook_file) == ("notify", None)
 
 
 # What a value may be

@@ -29,6 +29,7 @@ FAILURES = [
     (errors.BadValue("$BUILD_TIMEOUT", "\x1b", "seconds"), 78, ["$BUILD_TIMEOUT", "\\x1b", "seconds"]),
     (errors.BadConfig("/etc/x.sh", "not an assignment", 3), 78, ["/etc/x.sh:3", "not an assignment", "KEY=VALUE"]),
     (errors.BadConfig("/etc/x.sh", "not UTF-8 text"), 78, ["/etc/x.sh:", "not UTF-8 text"]),
+    (errors.UnsafeHook("/etc/x.sh", "/etc/link"), 78, ["/etc/x.sh", "/etc/link", "root"]),
     (errors.SlotUnavailable(), 75, []),
     (errors.SlotTimeout(0.5), 75, ["within 0.5 s", "see who builds", "ask the admin"]),
     (errors.SlotBusy(1, 2, 3), 75, ["1 of 2", "3 waiting"]),

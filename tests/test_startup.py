@@ -35,6 +35,17 @@ def test_a_wrapped_build_loads_no_heavy_module(world: World) -> None:
     assert ({"ipclock", "posix_ipc"} <= loaded, loaded & HEAVY) == (True, set())
 
 
+def test_the_hooks_are_loaded_only_where_one_is_set(world: World) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "ipclock", "wrap", "-q", "a", "--", "true"]
+
+    told = [
+        subprocess.run(command, env=world.env | more, capture_output=True, text=True, check=True).stderr
+        for more in ({}, {"ON_RELEASE": "true"})
+    ]
+
+    assert ["ipclock.hooks" in text for text in told] == [False, True]
+
+
 def test_the_history_loads_its_database_when_it_is_first_used() -> None:
     code = "import sys, ipclock.history; print('sqlite3' in sys.modules)"
 

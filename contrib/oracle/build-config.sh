@@ -17,6 +17,12 @@ BUILD_TIMEOUT=600
 STATUS_HINT="./scripts/oracle/check-build-status.sh"
 RESET_HINT="./scripts/oracle/force-unlock.sh"
 
+# Commands that are told when a build waits, starts, ends, or gets no slot in time. Left out: none.
+# ON_WAIT=/etc/ipclock/notify-chat.sh
+# ON_ACQUIRE=/etc/ipclock/notify-chat.sh
+# ON_RELEASE=/etc/ipclock/notify-chat.sh
+# ON_TIMEOUT=/etc/ipclock/notify-chat.sh
+
 # Where releases are put. Left empty: the folder .deploy of the project.
 DEPLOY_ROOT=""
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
-from ipclock import snapshot
+from ipclock import config, snapshot
 from ipclock.errors import NoPool
 from ipclock.messages import _
 from ipclock.pool import Pool
+from ipclock.progress import say
 from ipclock.records import Store
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from ipclock.config import Settings
+    from ipclock.hooks import Hooks
     from ipclock.snapshot import Snapshot
 
 MUTEX_PATIENCE_S = 10.0  # how long a command that does not wait for a slot waits for the pool's mutex
@@ -76,6 +80,15 @@ def add_queue_options(parser: ArgumentParser) -> None:
     group.add_argument(
         "--memory", dest="MEMORY", metavar="SIZE", help=_("wait until SIZE is free, or as much as before (auto)")
     )
+
+
+def hooks_for(settings: Settings, *, verbose: bool = False) -> Hooks | None:
+    """Return the hooks that the settings name, None where there are none. Raises UnsafeHook (78)."""
+    if not any((settings.on_wait, settings.on_acquire, settings.on_release, settings.on_timeout)) or config.in_hook():
+        return None
+    from ipclock.hooks import Hooks
+
+    return Hooks(settings, 2 if verbose and sys.stderr is not None else None, partial(say, at_once=True))
 
 
 def unfit(text: str) -> Exception:

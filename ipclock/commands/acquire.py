@@ -49,6 +49,7 @@ def run(args: Namespace, settings: Settings) -> int:
     except OSError:
         raise BadValue("--pid", str(pid), N_("the PID of a living process"), usage=True) from None
     notices = supervise.Notices()
+    hooks = commands.hooks_for(settings, verbose=args.verbose)
     pool = commands.open_pool(settings)
     if waiting.is_nested(pool):
         from ipclock.snapshot import NESTED
@@ -56,13 +57,15 @@ def run(args: Namespace, settings: Settings) -> int:
         print(NESTED)
         return 0
     claim = waiting.claim_for(label, settings, holder, args.fd, supersede=args.supersede)
-    waiting.take_slot(pool, claim, args, settings, notices.check)
+    waiting.take_slot(pool, claim, args, settings, notices.check, hooks)
     try:
         notices.check()
         print(claim.ticket, flush=True)
     except BaseException:
         # nobody has read the ticket, so nobody would give it back before the script ends
         pool.release(claim)
+        if hooks:
+            hooks.tell_of("release", claim)
         raise
     ledger.holds_ended(pool, settings)
     return 0

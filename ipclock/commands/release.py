@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ipclock import commands, config, ledger, snapshot
+from ipclock import commands, config, ledger, liveness, snapshot
 from ipclock.errors import N_, NoTicket, NotYours, UsageError
+from ipclock.folder import HOLDING
 from ipclock.messages import _
 from ipclock.patience import Patience
 from ipclock.progress import say
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from ipclock.config import Settings
+    from ipclock.entry import Entry
     from ipclock.pool import Pool
 
 SUMMARY = N_("give back a slot taken by acquire")
@@ -30,6 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, settings: Settings) -> int:
     """Give the slot back. One that is gone already is a warning: a trap may run twice."""
+    hooks = commands.hooks_for(settings)
     pool = commands.open_pool(settings)
     ticket = _ticket(pool) if args.ticket is None else args.ticket
     if str(ticket) == snapshot.NESTED:
@@ -37,14 +40,27 @@ def run(args: Namespace, settings: Settings) -> int:
     if ticket is not None and snapshot.holds(pool.store, ticket):
         if not snapshot.encloses_us(pool.store, str(ticket)):
             raise NotYours(ticket)
+        given_back = _holder(pool, ticket)
         with suppress(NoTicket):  # given back by somebody else just now
-            given_back = pool.reset(Patience(commands.MUTEX_PATIENCE_S), ticket)
-            ledger.holds_ended(pool, settings, given_back)
+            ended = pool.reset(Patience(commands.MUTEX_PATIENCE_S), ticket)
+            if hooks and given_back:
+                hooks.tell("release", *given_back)
+            ledger.holds_ended(pool, settings, ended)
         return 0
     if not args.quiet:
         text = _("ipclock: warning: no slot to give back (ticket {ticket})")
         say(text.format(ticket="?" if ticket is None else ticket))
     return 0
+
+
+def _holder(pool: Pool, ticket: int) -> tuple[str, Entry, dict[str, str], int | None] | None:
+    """Return (label, entry, times, PID) of who holds the ticket."""
+    for entry in pool.store.entries(HOLDING):
+        record = pool.store.read(HOLDING, entry) if entry.ticket == ticket else None
+        if record:
+            bound = liveness.identity(record)
+            return snapshot.named(record)[0], entry, record.fields, bound.pid if bound else None
+    return None
 
 
 def _ticket(pool: Pool) -> int | None:

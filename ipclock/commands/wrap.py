@@ -51,6 +51,7 @@ def run(args: Namespace, settings: Settings) -> int:
     """Run the command and return its exit status; die of the signal that ended it."""
     label = config.checked(config.label, args.label, "LABEL")
     notices = supervise.Notices()
+    hooks = commands.hooks_for(settings, verbose=args.verbose)
     pool = commands.open_pool(settings)
     claim = waiting.claim_for(label, settings, supersede=args.supersede)
 
@@ -64,11 +65,16 @@ def run(args: Namespace, settings: Settings) -> int:
             say(_(LEFT_BEHIND[fate]).format(pids=", ".join(map(str, pids))), at_once=True)
 
     execute = partial(
-        supervise.run, args.command_line, notices=notices, leftovers=settings.leftovers, on_leftovers=note_leftovers
+        supervise.run,
+        args.command_line,
+        notices=notices,
+        leftovers=settings.leftovers,
+        apart=hooks.sessions if hooks else (),
+        on_leftovers=note_leftovers,
     )
     if waiting.is_nested(pool):
         return _end(execute(config.inherited_environment()))
-    waiting.take_slot(pool, claim, args, settings, notices.check)
+    waiting.take_slot(pool, claim, args, settings, notices.check, hooks)
     jobs = max(1, meter.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None
     used = meter.Meter()
 
@@ -88,9 +94,12 @@ def run(args: Namespace, settings: Settings) -> int:
             on_start=on_start,
             on_tick=on_tick,
         )
-    except BaseException:
+    except BaseException as error:
         if not used.pid:
             pool.release(claim)
+            if hooks:
+                outcome = ledger.ENDINGS.get(type(error), "failed")
+                hooks.tell_of("release", claim, outcome, getattr(error, "status", None))
         # else the build goes on: it has the beacon, and counts until it ends
         raise
     starved = used.ran_out_of_memory(status)
@@ -98,7 +107,10 @@ def run(args: Namespace, settings: Settings) -> int:
     pool.release(claim)
     if starved:
         _blame_memory(used.pid, beside)
-    ledger.build_ended(pool, claim, settings, status, starved=starved, memory=used.memory(), cpu_s=used.cpu_s())
+    outcome = ledger.outcome_of(claim, status, starved=starved)
+    ledger.build_ended(pool, claim, settings, outcome, abs(status), memory=used.memory(), cpu_s=used.cpu_s())
+    if hooks:
+        hooks.tell_of("release", claim, outcome, abs(status))
     return _end(status)
 
 
