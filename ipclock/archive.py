@@ -9,12 +9,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipclock import database
+from ipclock import totals as counted
 from ipclock.errors import HistoryFailed
 from ipclock.history import OUTCOMES, SCHEMA, Row
 from ipclock.stats import Bin, Grid, Part, Past
 
 if TYPE_CHECKING:
     from ipclock.database import Connection
+    from ipclock.totals import Total
 
 SAMPLE = 2000  # of more than twice as many builds of a kind only so many, spaced evenly, are read one by one
 
@@ -92,6 +94,15 @@ def _waits(connection: Connection, pool: str, begin: float, label: str, grid: Gr
     """
     asked = [(grid.begin, grid.step_s, label, outcome, begin, pool, grid.begin) for outcome in OUTCOMES]
     return [(number, Bin(*sums)) for values in asked for number, *sums in connection.execute(question, values)]
+
+
+def totals(path: str, pool: str) -> list[Total]:
+    """Return how many builds have ended in the pool, whether their rows are kept or not. Raises HistoryFailed (73)."""
+    try:
+        with database.opened(path, SCHEMA, write=False) as connection:
+            return counted.read(connection, pool)
+    except FileNotFoundError:
+        return []
 
 
 def _known_since(connection: Connection, pool: str, begin: float) -> float:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ipclock.config import Settings
 
 NO_COMMAND = N_("no command: put it behind ' -- '")
-COMMANDS = ("wrap", "acquire", "release", "status", "stats", "drain", "resume", "reset", "init", "doctor")
+COMMANDS = ("wrap", "acquire", "release", "status", "stats", "metrics", "drain", "resume", "reset", "init", "doctor")
 UNLISTED = ("complete",)  # for the shells' completions alone
 
 

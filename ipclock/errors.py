@@ -292,6 +292,19 @@ class HistoryFailed(IpclockError):
         self.reason = reason
 
 
+class NoLibrary(IpclockError):
+    """A Python package that this alone needs is not installed; `extra` of ours brings it."""
+
+    status = 69
+    what = N_("the Python package {library} is not installed")
+    remedy = N_("Install it: pip install 'ipclock[{extra}]'")
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(library, extra)
+        self.library = library
+        self.extra = extra
+
+
 class CommandFailed(IpclockError):
     """The command could not be started: 127 not found, 126 found but not executable; as in POSIX `env`."""
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipclock import database
+from ipclock import totals as counted
 from ipclock.errors import HistoryFailed
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from ipclock.database import Connection
 
-OUTCOMES = ("done", "failed", "signal", "timeout", "busy", "interrupted", "superseded", "evicted", "orphaned", "oom")
 HELD = ("done", "failed", "signal", "evicted", "orphaned", "oom")  # those of a build that had a slot
 RECENT = 50  # a label's last builds, from which its next one is foretold
 PRUNED_AT_ONCE = 20  # more than one new row makes old; bounds what a single build pays
@@ -91,13 +91,15 @@ def record(path: str, row: Row, keep_days: int) -> None:
 
     Raises HistoryFailed (73).
     """
+    oldest = row.ended - keep_days * 86400
     with database.opened(path, SCHEMA, write=True) as connection:
         connection.execute("BEGIN IMMEDIATE")  # a reader that becomes a writer later may be refused without a wait
         connection.execute(_INSERT, row)
         connection.execute(
             "DELETE FROM finished WHERE id IN (SELECT id FROM finished WHERE ended < ? ORDER BY ended LIMIT ?)",
-            (row.ended - keep_days * 86400, PRUNED_AT_ONCE),
+            (oldest, PRUNED_AT_ONCE),
         )
+        counted.count(connection, row.pool, row.label, row.outcome, row.waited_s, row.held_s, row.ended, oldest)
         connection.execute("COMMIT")
 
 

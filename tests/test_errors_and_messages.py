@@ -47,6 +47,7 @@ FAILURES = [
     (errors.NotYours(17), 77, ["17", "'ipclock reset 17'"]),
     (errors.StillRunning(17, [40, 41]), 77, ["17", "40, 41", "'sudo ipclock reset 17 --kill'"]),
     (errors.HistoryFailed("/var/h.db", "is locked"), 73, ["/var/h.db", "is locked", "HISTORY=off"]),
+    (errors.NoLibrary("prometheus_client", "metrics"), 69, ["prometheus_client", "pip install 'ipclock[metrics]'"]),
     (errors.CommandFailed("mkae", NOT_THERE), 127, ["mkae", "No such file"]),
     (errors.CommandFailed("./x", NOT_RUNNABLE), 126, ["./x", "Permission denied"]),
     (errors.Interrupted(15), 143, ["15"]),

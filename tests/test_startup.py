@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tests.helpers.world import World
 
 HEAVY = {"argparse", "gettext", "shutil", "psutil", "subprocess", "json", "logging", "dataclasses", "pathlib"}
+HEAVY |= {"prometheus_client", "rich"}
 
 
 def imported(world: World, *arguments: str) -> set[str]:

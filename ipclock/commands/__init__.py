@@ -82,6 +82,17 @@ def add_queue_options(parser: ArgumentParser) -> None:
     )
 
 
+def look(settings: Settings) -> Snapshot:
+    """Return the pool as it stands; one that nobody has made yet is empty."""
+    try:
+        store = Store.open(settings.lock_dir, settings.semaphore_name[1:], create=False)
+    except NoPool:
+        return snapshot.empty(settings.semaphore_name, settings.max_parallel_builds or 1)
+    now = snapshot.take(store, settings.semaphore_name)
+    store.close()
+    return now
+
+
 def hooks_for(settings: Settings, *, verbose: bool = False) -> Hooks | None:
     """Return the hooks that the settings name, None where there are none. Raises UnsafeHook (78)."""
     if not any((settings.on_wait, settings.on_acquire, settings.on_release, settings.on_timeout)) or config.in_hook():
