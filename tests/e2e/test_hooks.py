@@ -163,7 +163,7 @@ def test_a_wait_that_ends_with_75_is_told_of(
 
 @pytest.mark.parametrize(
     ("command", "outcome", "code"),
-    [("kill -9 $$", "signal", 9), ("exit 0", "done", 0), ("exec /nonexistent", "failed", 127)],
+    [("kill -9 $$", "signal", 9), ("exit 0", "done", 0), ("exec /proc/none", "failed", 127)],
 )
 def test_the_end_of_a_build_is_told_as_the_history_has_it(
     command: str, outcome: str, code: int, world: World, notes: Notes
@@ -175,7 +175,7 @@ def test_the_end_of_a_build_is_told_as_the_history_has_it(
 
 
 def test_a_build_that_cannot_be_started_has_given_its_slot_back(world: World, notes: Notes) -> None:
-    result = world.run("wrap", "a", "--", "/nonexistent")
+    result = world.run("wrap", "a", "--", "/proc/none")
 
     said = notes.of("release.1")["said"]
     assert (result.returncode, said["outcome"], said["code"], world.settled()) == (127, "failed", 127, (1, {}))

@@ -200,7 +200,7 @@ def test_another_pool_in_the_same_history_is_none_of_ours(world: World, path: Pa
 
 def test_a_counter_tells_since_when_it_has_counted(world: World, path: Path) -> None:
     ended(path, world.name, days_ago=3)
-    ended(path, world.name)
+    ended(path, world.name, outcome="failed")
 
     found = metrics(world)
 
