@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from ipclock import database
 from ipclock import totals as counted
 from ipclock.errors import HistoryFailed
-from ipclock.history import OUTCOMES, SCHEMA, Row
+from ipclock.history import SCHEMA, Row
 from ipclock.stats import Bin, Grid, Part, Past
+from ipclock.totals import OUTCOMES
 
 if TYPE_CHECKING:
     from ipclock.database import Connection

@@ -27,8 +27,8 @@ LAYERS = (
 )
 SIZES = """
     cli 250  supervise 260  progress 230  api 120  pool 530  snapshot 240  liveness 100  patience 100
-    records 410  folder 290  semaphore 290  process 330  policy 200  locks 100  config 530  messages 120
-    errors 390  memory 260  commands.__init__ 140  commands.status 140  commands.wrap 130  __main__ 20  host 200
+    records 420  folder 290  semaphore 290  process 330  policy 200  locks 100  config 530  messages 120
+    errors 390  memory 260  commands.__init__ 150  commands.status 140  commands.wrap 140  __main__ 20  host 200
     doctor 370  history 150  database 200  waiting 200  board 190  stats 200  commands.stats 190
     archive 180  hooks 220  chart 210  drawing 280  page 200
 """

@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ipclock import config, snapshot
+from ipclock import config
 from ipclock.errors import NoPool
 from ipclock.messages import _
 from ipclock.pool import Pool
@@ -82,17 +82,6 @@ def add_queue_options(parser: ArgumentParser) -> None:
     )
 
 
-def look(settings: Settings) -> Snapshot:
-    """Return the pool as it stands; one that nobody has made yet is empty."""
-    try:
-        store = Store.open(settings.lock_dir, settings.semaphore_name[1:], create=False)
-    except NoPool:
-        return snapshot.empty(settings.semaphore_name, settings.max_parallel_builds or 1)
-    now = snapshot.take(store, settings.semaphore_name)
-    store.close()
-    return now
-
-
 def hooks_for(settings: Settings, *, verbose: bool = False) -> Hooks | None:
     """Return the hooks that the settings name, None where there are none. Raises UnsafeHook (78)."""
     if not any((settings.on_wait, settings.on_acquire, settings.on_release, settings.on_timeout)) or config.in_hook():
@@ -135,6 +124,8 @@ def open_pool(settings: Settings, *, repair: bool = False) -> Pool:
 
 def look(settings: Settings) -> Snapshot:
     """Return the pool that the settings name as it stands, without making or changing anything."""
+    from ipclock import snapshot  # no build is started with it
+
     try:
         store = Store.open(settings.lock_dir, settings.semaphore_name[1:], create=False)
     except NoPool:
