@@ -72,6 +72,7 @@ class Shells:
         self.files = {shell: installed / name for shell, name in FILES.items()}
         path = f"{installed}/bin:{world.env['PATH']}"
         self.env = world.env | {"PATH": path, "HOME": str(home), "ZDOTDIR": str(home), "TERM": "xterm"}
+        self.env["XDG_CONFIG_HOME"] = str(home)  # where fish makes a folder
 
     def offered(self, shell: str, *lines: str, bash_completion: str = BASH_COMPLETION) -> list[set[str]]:
         """Return what the shell offers at the end of each line, unquoted."""
