@@ -87,19 +87,22 @@ def notes(world: World, tmp_path: Path) -> Notes:
 
 
 @pytest.fixture
-def hanging(world: World, tmp_path: Path) -> Callable[[str], int]:
-    """Hooks that sleep for ever; waits for the one of an event and returns its PID."""
+def hanging(world: World, tmp_path: Path) -> Iterator[Callable[[str], int]]:
+    """Hooks that hang until the test has ended; waits for the one of an event and returns its PID."""
 
     def pid_of(event: str) -> int:
         path = tmp_path / event
         until(path.exists, f"the hook of {event}")
-        pid = int(path.read_text())
-        world.extra.append(pid)
-        return pid
+        return int(path.read_text())
 
-    script = f'echo $$ >{tmp_path}/new.$$; mv {tmp_path}/new.$$ {tmp_path}/"$IPCLOCK_EVENT"; exec sleep 1000'
+    pipe = tmp_path / "end"
+    os.mkfifo(pipe)
+    held_open = os.open(pipe, os.O_RDWR)
+    script = f'echo $$ >{tmp_path}/new.$$; mv {tmp_path}/new.$$ {tmp_path}/"$IPCLOCK_EVENT"; exec cat {pipe}'
     world.env |= {f"ON_{event.upper()}": script for event in EVENTS}
-    return pid_of
+    yield pid_of
+    pipe.unlink()  # first: a hook that starts only now would wait for a writer for ever
+    os.close(held_open)
 
 
 def facts(note: dict[str, Any]) -> dict[str, Any]:
@@ -278,17 +281,18 @@ def test_a_hook_that_hangs_does_not_keep_the_slot_of_a_killed_script(
 
 
 def test_a_hook_that_hangs_keeps_no_slot_of_another_pool_around_the_build(
-    world: World, hanging: Callable[[str], int], pool_name: str
+    world: World, hanging: Callable[[str], int], request: pytest.FixtureRequest
 ) -> None:
+    inner = f"{world.name}-inner"
+    request.addfinalizer(lambda: remove_pool(inner[1:]))
     hooks = {key: world.env.pop(f"ON_{key.upper()}") for key in EVENTS}
-    wrap = f"SEMAPHORE_NAME=/{pool_name}-inner {sys.executable} -m ipclock wrap -q inner -- true"
+    wrap = f"SEMAPHORE_NAME={inner} {sys.executable} -m ipclock wrap -q inner -- true"
     build = world.popen("wrap", "-q", "outer", "--", "sh", "-c", f"ON_RELEASE='{hooks['release']}' {wrap}; read -r _")
     hook = hanging("release")
 
     build.signal(signal.SIGKILL)  # its build reads the end of its stdin, and ends
     build.process.communicate()
     after = world.run("wrap", "-w", "20", "next", "--", "true")
-    remove_pool(f"{pool_name}-inner")
 
     assert (after.returncode, psutil.pid_exists(hook), world.settled()) == (0, True, (1, {}))
 
