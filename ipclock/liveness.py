@@ -45,6 +45,16 @@ def keepers(record: Record) -> list[int]:
     return [*found, bound.pid] if bound and process.exists(bound) and bound.pid not in found else found
 
 
+def processes(record: Record) -> list[int]:
+    """Return the PIDs that the record names, the holder's and the build's, as far as they mean something here."""
+    bound = identity(record)
+    if bound is None or bound.namespace != process.namespace():
+        return []
+    command = record.fields.get("command_pid", "")
+    named = command.isascii() and command.isdigit() and len(command) < 10
+    return [bound.pid, int(command)] if named else [bound.pid]
+
+
 def supervisor(record: Record) -> int | None:
     """Return the PID of the living `ipclock wrap` of the build, who passes signals on to it; None if there is none."""
     bound = identity(record)

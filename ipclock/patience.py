@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from ipclock.errors import MutexStuck, SlotTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 MUTEX_GRACE_S = 1.0
 
@@ -17,11 +19,16 @@ def _nothing(*_: object) -> None:
     pass
 
 
+def _blind(_find: Callable[[], list[int]]) -> AbstractContextManager[bool]:
+    return nullcontext(False)
+
+
 class Patience:
     """The time that a client has (`timeout`, in seconds from now on) and what it does between its sleeps.
 
     *check* is called often and may raise to make the client leave; *on_wait(ticket)* at every tick of a waiter, up
-    to three times a second; *on_stuck(seconds, pid)* while another process keeps the pool's mutex.
+    to three times a second; *on_stuck(seconds, pid)* while another process keeps the pool's mutex. *watching(find)*
+    ends a sleep early once one of the processes that *find* returns ends, within its block, and tells whether it can.
     """
 
     def __init__(
@@ -30,7 +37,9 @@ class Patience:
         check: Callable[[], None] = _nothing,
         on_wait: Callable[[int], None] = _nothing,
         on_stuck: Callable[[float, int], None] = _nothing,
+        watching: Callable[[Callable[[], list[int]]], AbstractContextManager[bool]] = _blind,
     ) -> None:
+        self.watching = watching
         self.timeout = timeout
         self._deadline = time.monotonic() + timeout
         self._check = check

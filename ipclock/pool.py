@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from ipclock.records import Drain, Record
 
 TURN_CHUNK_S = 1.0  # bounds how long a lost wake-up or a step of the wall clock can delay anybody
-GATE_CHUNK_S = 0.33  # the one at the gate looks for holders that died; each look costs about 0.3 ms
+GATE_CHUNK_S = 1.0
+BLIND_CHUNK_S = 0.33  # the one at the gate looks for holders that died, where their end does not wake it
 KEEP_DUE_S = 1.0
 RECOVER_DUE_S = 1.0  # one recover a second in the whole pool is enough, whoever does it
 LEAVE_PATIENCE_S = 10.0  # for the mutex on the way out; the beacon is out by then, so nobody depends on it
@@ -177,14 +178,23 @@ class Pool:
 
         One for which all of its units are reserved sleeps until it is `ready`.
         """
-        while self.store.has(GATE, claim.entry):
-            if claim.entry.reserved == claim.entry.units:
-                if claim.ready():
+        if not self.store.has(GATE, claim.entry):
+            return
+        with patience.watching(self._builds) as watched:
+            chunk = GATE_CHUNK_S if watched else BLIND_CHUNK_S
+            while self.store.has(GATE, claim.entry):
+                if claim.entry.reserved == claim.entry.units:
+                    if claim.ready():
+                        return
+                    time.sleep(patience.chunk(chunk))
+                elif self.gate.wait(patience.chunk(chunk)):
                     return
-                time.sleep(patience.chunk(GATE_CHUNK_S))
-            elif self.gate.wait(patience.chunk(GATE_CHUNK_S)):
-                return
-            self.tick(claim, patience, at_gate=True)
+                self.tick(claim, patience, at_gate=True)
+
+    def _builds(self) -> list[int]:
+        """Return the processes whose end may free a slot; nobody else is admitted while we are at the gate."""
+        records = (self.store.read(HOLDING, entry) for entry in self.store.entries(HOLDING))
+        return [pid for record in records if record for pid in liveness.processes(record)]
 
     def admit(self, claim: Claim, patience: Patience) -> None:
         """Make the claim a holder if its record lies in `gate/` and its units are free by the records (INV-2).

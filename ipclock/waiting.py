@@ -6,6 +6,7 @@ What was asked for becomes a claim, a person sees why it waits, and what came of
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from ipclock import config, history, ledger
@@ -18,6 +19,7 @@ from ipclock.progress import Progress, say
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from ipclock.config import Settings
     from ipclock.headroom import Headroom
@@ -108,7 +110,7 @@ def take_slot(
             prospect = prospect or _prospect(pool, claim, headroom, settings)
             progress.waiting(prospect.view(ticket))
 
-    patience = Patience(limit if block else DUE_PATIENCE_S, check, on_wait, progress.stuck)
+    patience = Patience(limit if block else DUE_PATIENCE_S, check, on_wait, progress.stuck, _watching)
     try:
         pool.acquire(claim, patience, block=block)
     except (SlotUnavailable, Interrupted, Superseded) as error:
@@ -126,6 +128,15 @@ def take_slot(
         _warn_of_memory(headroom)
     if hooks:
         hooks.tell_of("acquire", claim)
+
+
+def _watching(find: Callable[[], list[int]]) -> AbstractContextManager[bool]:
+    pids = find()
+    if not pids:
+        return nullcontext(True)
+    from ipclock.deaths import Deaths  # few have to wait
+
+    return Deaths(pids)
 
 
 def _prospect(pool: Pool, claim: Claim, headroom: Headroom | None, settings: Settings) -> Prospect:

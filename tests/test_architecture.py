@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ipclock"
 LAYERS = (
     "errors messages",
-    "shellfile quick parser",
+    "shellfile quick parser deaths",
     "config locks folder entry clockwait stats forecast",
     "records semaphore process policy host database",
     "liveness patience claim line memory totals",
