@@ -60,7 +60,7 @@ class Sizes(NamedTuple):
     status_calls: int
 
 
-FULL = Sizes(60, 15, 10.0, 5, (1, 100, 1000), 6.0, ((20, math.inf), (200, 15.0), (2000, 60.0)), (1, 2, 8), 40, 4, 20)
+FULL = Sizes(60, 15, 10.0, 5, (1, 100, 1000), 5.0, ((20, math.inf), (200, 15.0), (2000, 60.0)), (1, 2, 8), 40, 4, 20)
 QUICK = Sizes(3, 1, 1.0, 1, (1, 20), 1.0, ((20, math.inf),), (1, 2), 8, 1, 3)
 
 
@@ -116,12 +116,18 @@ class Bench:
     def lock(self, peer: Peer, n: int = 1, *, killed: bool = False) -> Iterator[Lock]:
         """A fresh lock, over which the observer watches. What hangs is noted, and given up."""
         with self.ground.lock(peer, n) as lock:
-            try:
+            with self.hangs_noted(lock):
                 yield lock
-            except Hang as hang:
-                self.notes.append(f"{peer.name}, N={n}: {hang}")
             if spans := lock.spans():
                 self.seen.append(Seen(peer.name, n, observe.overlap(spans.values()), killed))
+
+    @contextmanager
+    def hangs_noted(self, lock: Lock) -> Iterator[None]:
+        """Note what hangs, and go on behind the block."""
+        try:
+            yield
+        except Hang as hang:
+            self.notes.append(f"{lock.peer.name}, N={lock.n}: {hang}")
 
 
 def start_up(bench: Bench) -> None:
@@ -181,10 +187,12 @@ def hand_off(bench: Bench) -> None:
         with ExitStack() as stack:
             locks = [stack.enter_context(bench.lock(peer, n)) for peer, n in bench.shuffled(pairs)]
             for lock in locks:
-                _line_up(lock)
+                with bench.hangs_noted(lock):
+                    _line_up(lock)
             time.sleep(long_s)
             for lock in bench.shuffled(locks):
-                _hand_over(bench, lock, number, f"after {long_s:g} s")
+                with bench.hangs_noted(lock):
+                    _hand_over(bench, lock, number, f"after {long_s:g} s")
 
 
 def _line_up(lock: Lock) -> None:
@@ -325,13 +333,16 @@ def order(bench: Bench) -> None:
 def recovery(bench: Bench) -> None:
     """How long a slot is gone whose holder was killed, and whether it is kept for a build whose wrapper was."""
     for number, peer in bench.turns(bench.sizes.recoveries, bench.peers):
+        is_the_build = True
         with bench.lock(peer) as lock:
-            at = _kill_all(lock, _held(lock))
+            holder = _held(lock)
+            is_the_build = lock.spans()["holder"].pid == holder.pid
+            at = _kill_all(lock, holder)
             _add_recovery(bench, lock, number, "wrapper and build killed", at)
+        if is_the_build:
+            continue  # there is no wrapper left to kill
         with bench.lock(peer, killed=True) as lock:
             holder = _held(lock)
-            if lock.spans()["holder"].pid == holder.pid:
-                continue  # it has become the build
             holder.kill()
             holder.wait()
             with suppress(Hang):
