@@ -58,20 +58,20 @@ def head(bench: parts.Bench, begun: float, loads: list[float]) -> str:
     )
 
 
-def run(arguments: argparse.Namespace, ground: Ground) -> Path:
-    """Run the parts and write what came of it."""
+def run(arguments: argparse.Namespace, ground: Ground) -> None:
+    """Run the parts, and write after each what came of them so far: an interrupt costs one part."""
     begun, loads = time.monotonic(), [os.getloadavg()[0]]
     peers, missing = chosen(arguments.peer, ground.places)
     sizes = parts.QUICK if arguments.quick else parts.FULL
     bench = parts.Bench(ground, peers, sizes, arguments.rounds, arguments.seed)
     bench.notes += missing
+    known = [peer.name for peer in PEERS]
     for name in arguments.part or parts.PARTS:
         started = time.monotonic()
         parts.PARTS[name](bench)
         loads.append(os.getloadavg()[0])
         print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    known = [peer.name for peer in PEERS]
-    return report.write(arguments.out, head(bench, begun, loads), bench.samples, bench.seen, bench.notes, known)
+        report.write(arguments.out, head(bench, begun, loads), bench.samples, bench.seen, bench.notes, known)
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler)  # as Ctrl-C: tidy up
     ground = Ground(arguments.python)
     try:
-        print(run(arguments, ground))
+        run(arguments, ground)
     finally:
         ground.close()
 

@@ -107,8 +107,8 @@ def _beyond(seen: list[Seen]) -> str:
 
 def write(
     folder: Path, head: str, samples: Sequence[Sample], seen: Sequence[Seen], notes: Sequence[str], known: Sequence[str]
-) -> Path:
-    """Write RESULTS.md and its plots, and return its path."""
+) -> None:
+    """Write RESULTS.md and its plots."""
     plots = folder / "plots"
     plots.mkdir(parents=True, exist_ok=True)
     sections = [head, "## Did the limit hold?\n\n" + limits(seen, known)]
@@ -120,9 +120,7 @@ def write(
         )
     if notes:
         sections.append("## Left out\n\n" + "\n".join(f"- {note}" for note in notes))
-    path = folder / "RESULTS.md"
-    path.write_text("\n\n".join(sections) + "\n")
-    return path
+    (folder / "RESULTS.md").write_text("\n\n".join(sections) + "\n")
 
 
 def plot(measure: Measure, known: Sequence[str]) -> str:
