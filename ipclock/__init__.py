@@ -8,9 +8,11 @@ Everything here is loaded when it is first used, so that the command line starts
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # as in `values`, without loading anything
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from ipclock.api import Slot, slot
     from ipclock.errors import (
         BadConfig,

@@ -6,13 +6,13 @@ import io
 import os
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
 
 from ipclock import __version__, config, messages
 from ipclock.errors import N_, CannotCreate, Interrupted, IpclockError, SlotTimeout, SlotUnavailable, UsageError
 from ipclock.messages import _
 from ipclock.progress import say
 from ipclock.quick import Reader
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -123,7 +123,7 @@ def _read(words: list[str]) -> Namespace | None:
     args = reader.read(words[1:])
     if args:
         args.command = words[0]
-    return cast("Namespace | None", args)
+    return args  # type: ignore[return-value]  # it has what a Namespace has
 
 
 def _parse_all(arguments: list[str], end: int) -> Namespace:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ipclock.errors import N_, BadConfig, BadValue
+from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any, TypeVar
 
-T = TypeVar("T")
+    T = TypeVar("T")
+
 
 MAX_CAPACITY = 1000
 MAX_LABEL_BYTES = 255

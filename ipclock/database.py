@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
 
 from ipclock.errors import N_, HistoryFailed
 from ipclock.folder import SAFE_FLAGS
+from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

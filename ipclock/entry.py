@@ -6,7 +6,11 @@ So the queue is read by one listing of a folder, and whatever changes of it chan
 from __future__ import annotations
 
 from binascii import crc32
-from typing import Any, NamedTuple
+
+from ipclock.values import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any
 
 # letter in the name, field, default; what a later version adds comes behind these
 _ATTRIBUTES = (("u", "units", 1), ("p", "priority", 0), ("l", "limit", 0), ("r", "reserved", 0), ("b", "by", 0))

@@ -11,12 +11,13 @@ import errno
 import os
 import stat
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Self
 
 from ipclock.errors import N_, Foreign, NoPool, NotPermitted, from_os
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Self
 
 NEW, QUEUED, GATE, HOLDING = STATES = ("new", "queued", "gate", "holding")
 NUMBERS = ("mutex", "ticket", "capacity", "epoch", "priority")

@@ -7,11 +7,11 @@ take is told in milliseconds, however long its past. Does not know who writes wh
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
 
 from ipclock import database
 from ipclock import totals as counted
 from ipclock.errors import HistoryFailed
+from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

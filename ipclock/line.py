@@ -5,11 +5,10 @@ Changes nothing and asks nobody whether he lives: that is `pool`'s, who calls th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ipclock import policy
 from ipclock.entry import key_of
 from ipclock.folder import GATE, HOLDING, QUEUED
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

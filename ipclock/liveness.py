@@ -5,10 +5,9 @@ Takes and changes nothing, so it serves those with the mutex and those without. 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ipclock import policy, process
 from ipclock.folder import HOLDING
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ipclock.entry import Entry

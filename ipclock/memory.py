@@ -10,9 +10,9 @@ import os
 import time
 from contextlib import suppress
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 from ipclock import process
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -7,7 +7,8 @@ loads none. Does not read the environment: `config` finds the language, `use` ta
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ipclock.errors import IpclockError

@@ -6,7 +6,7 @@ A build takes one unit of the pool, or more (`--slots`); what is said of units i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from ipclock import line, liveness, policy, process
 from ipclock.claim import Claim, as_process, stamp
@@ -31,6 +30,7 @@ from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.patience import Patience
 from ipclock.records import Store
 from ipclock.semaphore import Semaphore, Turns, create, give, open_existing, path_of, require_folder, unlink
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,8 @@ import os
 import time
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+
+from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

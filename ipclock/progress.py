@@ -11,12 +11,14 @@ import select
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, TextIO
 
 from ipclock import config
 from ipclock.messages import _
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import TextIO
+
     from ipclock.prospect import View
 
 REWRITE_S = 1.0

@@ -7,10 +7,12 @@ abbreviations to errors, it leaves to argparse: `read` returns None. Whatever it
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 FLAG = "store_true"
 

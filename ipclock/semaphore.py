@@ -13,11 +13,11 @@ import os
 import stat
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import posix_ipc
 
 from ipclock.errors import N_, CannotCreate, DamagedSemaphore, IpclockError, Unavailable, foreign, from_os
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

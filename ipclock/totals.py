@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from typing import TYPE_CHECKING, NamedTuple
+
+from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ipclock.database import Connection

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 from ipclock import config, history, ledger
 from ipclock.claim import Claim
@@ -15,6 +14,7 @@ from ipclock.errors import Interrupted, SlotUnavailable, Superseded
 from ipclock.messages import _
 from ipclock.patience import Patience
 from ipclock.progress import Progress, say
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.helpers.world import World
 
-HEAVY = {"argparse", "gettext", "shutil", "psutil", "subprocess", "json", "logging", "dataclasses", "pathlib"}
-HEAVY |= {"prometheus_client", "rich"}
+HEAVY = {"typing", "re", "argparse", "gettext", "shutil", "subprocess", "json", "logging", "dataclasses", "pathlib"}
+HEAVY |= {"psutil", "prometheus_client", "rich"}
 
 
 def imported(world: World, *arguments: str) -> set[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
 
 from ipclock import config
 from ipclock.errors import NoPool
@@ -12,6 +11,7 @@ from ipclock.messages import _
 from ipclock.pool import Pool
 from ipclock.progress import say
 from ipclock.records import Store
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser

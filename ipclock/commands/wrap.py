@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
 
 from ipclock import commands, config, ledger, meter, supervise, waiting
 from ipclock.errors import N_
 from ipclock.messages import _
 from ipclock.progress import say
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
