@@ -34,6 +34,12 @@ class Schema(NamedTuple):
     statements: tuple[str, ...]
 
 
+def load() -> None:
+    """Load the library now, which takes longer than a write with it; where there is none, `opened` tells."""
+    with suppress(ImportError):
+        import sqlite3  # noqa: F401
+
+
 @contextmanager
 def opened(path: str, schema: Schema, *, write: bool) -> Iterator[Connection]:
     """Open the database for the block; *write* makes what is missing of it.

@@ -103,6 +103,11 @@ def record(path: str, row: Row, keep_days: int) -> None:
         connection.execute("COMMIT")
 
 
+def prepare() -> None:
+    """Load what a `record` needs, so that it is short when it comes."""
+    database.load()
+
+
 def expected(path: str, label: str) -> Expected | None:
     """Return what to expect of the label's next build; None where its past is not known, for whatever reason."""
     return expected_many(path, [label]).get(label)

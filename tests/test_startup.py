@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.helpers.world import until
 
 if TYPE_CHECKING:
     from tests.helpers.world import World
@@ -63,3 +66,11 @@ def test_the_library_is_loaded_when_it_is_first_used() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert result.stdout == "['ipclock'] False\n"
+
+
+def test_a_build_that_lasts_finds_the_database_loaded_at_its_end(world: World, tmp_path: Path) -> None:
+    build = world.wrap("a", env={"HISTORY": str(tmp_path / "history.db")}).started()
+
+    until(lambda: "_sqlite3" in Path(f"/proc/{build.pid}/maps").read_text(), "the library in the supervisor")
+
+    assert build.end() == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 
-from ipclock import commands, config, ledger, meter, supervise, waiting
+from ipclock import commands, config, history, ledger, meter, supervise, waiting
 from ipclock.errors import N_
 from ipclock.messages import _
 from ipclock.progress import say
@@ -86,6 +86,8 @@ def run(args: Namespace, settings: Settings) -> int:
         pool.watch(claim)
         with suppress(OSError):  # it is only for the history
             used.tick()
+        if settings.history:
+            history.prepare()
 
     try:
         status = execute(
