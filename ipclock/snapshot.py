@@ -115,11 +115,6 @@ def ahead(store: Store, ticket: int) -> list[tuple[str, int]]:
 NESTED = "0"  # what `acquire` prints as the ticket where the slot is that of a build around it
 
 
-def holds(store: Store, ticket: int) -> bool:
-    """Return whether the ticket has a slot."""
-    return any(entry.ticket == ticket for entry in store.entries(HOLDING))
-
-
 def tickets_around_us(store: Store) -> list[int]:
     """Return the tickets of the builds that this process runs inside of."""
     return [entry.ticket for entry in store.entries(HOLDING) if encloses_us(store, str(entry.ticket))]

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from ipclock import config, history, ledger, snapshot
 from ipclock.claim import Claim
 from ipclock.errors import Interrupted, SlotBusy, SlotTimeout, Superseded
-from ipclock.headroom import Headroom
 from ipclock.messages import _
 from ipclock.outlook import Outlook
 from ipclock.patience import Patience
@@ -24,21 +23,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ipclock.config import Settings
-    from ipclock.pool import Pool
+    from ipclock.engine import Engine
     from ipclock.process import Identity
 
 DUE_PATIENCE_S = 10.0  # how long -n goes through the gate for a slot that is due to it
 
 
-def is_nested(pool: Pool) -> bool:
+def is_nested(pool: Engine) -> bool:
     """Return whether a build around us holds a slot of this pool: waiting for another could wait for ever."""
     held = config.held_slot()
     if held is None:
         return False
     if held[0] not in ("", pool.name):
         # the innermost build is of another pool, but one around that may be of ours
-        return snapshot.encloses_us(pool.store, snapshot.NESTED)
-    if snapshot.encloses_us(pool.store, held[1]):
+        return pool.encloses_us(snapshot.NESTED)
+    if pool.encloses_us(held[1]):
         return True
     text = _("ipclock: warning: IPCLOCK_TICKET={ticket} holds no slot around this process; ignored")
     say(text.format(ticket=ascii(held[1])))
@@ -71,7 +70,7 @@ def _memory_for(label: str, settings: Settings) -> int:
     return (known and known.memory) or settings.min_free_memory or 0
 
 
-def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, check: Callable[[], None]) -> None:
+def take_slot(pool: Engine, claim: Claim, args: Namespace, settings: Settings, check: Callable[[], None]) -> None:
     """Wait for a slot on behalf of a person, with the waiting line, until the claim holds one.
 
     *check* raises to stop waiting. A change of the capacity in the settings file is taken over meanwhile.
@@ -87,7 +86,7 @@ def take_slot(pool: Pool, claim: Claim, args: Namespace, settings: Settings, che
     file = config.CapacityFile(settings)
     headroom = None
     if settings.memory is not None or settings.min_free_memory is not None:
-        headroom = Headroom(lambda: pool.store, claim.memory)
+        headroom = pool.headroom(claim.memory)
         claim.ready = headroom.ready
 
     prospect = Prospect(pool, claim, headroom, Outlook(settings.history))

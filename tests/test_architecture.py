@@ -16,9 +16,9 @@ LAYERS = (
     "liveness patience claim line memory",
     "pool snapshot",
     "supervise api doctor headroom meter history screen",
-    "outlook",
+    "outlook engine",
     "phrases",
-    "prospect",
+    "prospect local",
     "progress",
     "ledger",
     "waiting board",
@@ -29,7 +29,7 @@ SIZES = """
     cli 250  supervise 260  progress 230  api 120  pool 530  snapshot 240  liveness 100  patience 100
     records 400  folder 290  semaphore 280  process 330  policy 200  locks 100  config 500  messages 120
     errors 370  memory 260  commands.__init__ 140  commands.status 140  __main__ 20  host 200  doctor 370
-    history 260  database 200  waiting 200  board 190  stats 170  commands.stats 150
+    history 260  local 160  database 200  waiting 200  board 190  stats 170  commands.stats 150
 """
 LINES = dict(zip(SIZES.split()[::2], map(int, SIZES.split()[1::2]), strict=True))
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

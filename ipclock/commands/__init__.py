@@ -5,13 +5,14 @@ from __future__ import annotations
 from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
+from ipclock import local
 from ipclock.messages import _
-from ipclock.pool import Pool
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from ipclock.config import Settings
+    from ipclock.engine import Engine
 
 MUTEX_PATIENCE_S = 10.0  # how long a command that does not wait for a slot waits for the pool's mutex
 
@@ -88,12 +89,6 @@ def _exit_status(text: str) -> int:
     return int(text)
 
 
-def open_pool(settings: Settings, *, repair: bool = False) -> Pool:
+def open_pool(settings: Settings, *, repair: bool = False) -> Engine:
     """Open the pool that the settings name, making it if it is not there."""
-    return Pool.open(
-        settings.semaphore_name,
-        settings.lock_dir,
-        settings.max_parallel_builds,
-        group=settings.shared_with,
-        repair=repair,
-    )
+    return local.open_pool(settings, repair=repair)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from ipclock.config import Settings
-    from ipclock.pool import Pool
+    from ipclock.engine import Engine
 
 SUMMARY = N_("give back a slot taken by acquire")
 
@@ -34,11 +34,11 @@ def run(args: Namespace, settings: Settings) -> int:
     ticket = _ticket(pool) if args.ticket is None else args.ticket
     if str(ticket) == snapshot.NESTED:
         return 0  # the slot is that of a build around the script, which gives it back itself
-    if ticket is not None and snapshot.holds(pool.store, ticket):
-        if not snapshot.encloses_us(pool.store, str(ticket)):
+    if ticket is not None and pool.holds(ticket):
+        if not pool.encloses_us(str(ticket)):
             raise NotYours(ticket)
         with suppress(NoTicket):  # given back by somebody else just now
-            given_back = pool.reset(Patience(commands.MUTEX_PATIENCE_S), ticket)
+            given_back = pool.evict(Patience(commands.MUTEX_PATIENCE_S), ticket)
             ledger.holds_ended(pool, settings, given_back)
         return 0
     if not args.quiet:
@@ -47,11 +47,11 @@ def run(args: Namespace, settings: Settings) -> int:
     return 0
 
 
-def _ticket(pool: Pool) -> int | None:
+def _ticket(pool: Engine) -> int | None:
     held = config.held_slot()
     if held and held[0] in ("", pool.name) and held[1].isascii() and held[1].isdigit():
         return int(held[1])
-    around = snapshot.tickets_around_us(pool.store)
+    around = pool.around_us()
     if len(around) > 1:
         text = _("several slots are held here; say which: {tickets}")
         raise UsageError(text.format(tickets=" ".join(map(str, around))), "ipclock release")

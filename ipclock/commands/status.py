@@ -5,18 +5,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from ipclock import board, commands, process, snapshot
-from ipclock.errors import N_, NoPool, UsageError
+from ipclock import board, commands, local, process
+from ipclock.errors import N_, UsageError
 from ipclock.messages import _
 from ipclock.outlook import Outlook
-from ipclock.records import Store
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from ipclock.config import Settings
     from ipclock.outlook import Standing
-    from ipclock.snapshot import Holder, Snapshot, Waiter
+    from ipclock.snapshot import Holder, Waiter
 
 SUMMARY = N_("show who builds and who waits")
 SCHEMA = 1
@@ -36,9 +35,9 @@ def run(args: Namespace, settings: Settings) -> int:
     if args.watch:
         if args.json or not board.is_terminal():
             raise UsageError(_("--watch is for a terminal"), "ipclock status")
-        board.watch(lambda: outlook.on(_take(settings)))
+        board.watch(lambda: outlook.on(local.look(settings)))
         return 0
-    now = outlook.on(_take(settings))
+    now = outlook.on(local.look(settings))
     if args.json:
         import json
 
@@ -46,20 +45,9 @@ def run(args: Namespace, settings: Settings) -> int:
         return 0
     if board.is_terminal() and now.uses:
         time.sleep(LOOK_S)
-        now = outlook.on(_take(settings))
+        now = outlook.on(local.look(settings))
     board.show(now)
     return 0
-
-
-def _take(settings: Settings) -> Snapshot:
-    try:
-        store = Store.open(settings.lock_dir, settings.semaphore_name[1:], create=False)
-    except NoPool:
-        return snapshot.empty(settings.semaphore_name, settings.max_parallel_builds or 1)
-    try:
-        return snapshot.take(store, settings.semaphore_name)
-    finally:
-        store.close()
 
 
 def as_json(now: Standing) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ipclock import commands, config, ledger, meter, snapshot, supervise, waiting
+from ipclock import commands, config, ledger, meter, supervise, waiting
 from ipclock.errors import N_
 from ipclock.messages import _
 from ipclock.progress import say
@@ -14,7 +14,9 @@ from ipclock.progress import say
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from ipclock.claim import Claim
     from ipclock.config import Settings
+    from ipclock.engine import Engine
 
 SUMMARY = N_("run a command in a build slot")
 USAGE = "%(prog)s [-w SEC | -n] [-E CODE] [-q | -v] [OPTION ...] LABEL -- COMMAND [ARG ...]"
@@ -54,7 +56,7 @@ def run(args: Namespace, settings: Settings) -> int:
 
     def note(pid: int) -> None:
         with suppress(OSError):  # it is only for those who look: the build has started
-            claim.write(command_pid=pid)
+            pool.note(claim, pid)
 
     def note_leftovers(fate: str, pids: list[int]) -> None:
         note(pids[0])
@@ -82,7 +84,7 @@ def run(args: Namespace, settings: Settings) -> int:
     try:
         status = execute(
             config.build_environment(pool.name, label, claim.ticket, claim.slot, jobs),
-            keep_open=claim.fileno(),
+            keep_open=pool.beacon(claim),
             on_start=on_start,
             on_tick=on_tick,
         )
@@ -92,12 +94,16 @@ def run(args: Namespace, settings: Settings) -> int:
         # else the build goes on: it has the beacon, and counts until it ends
         raise
     starved = used.ran_out_of_memory(status)
-    beside = [row.label for row in snapshot.holders(pool.store) if row.ticket != claim.ticket] if starved else []
+    beside = _beside(pool, claim) if starved else []
     pool.release(claim)
     if starved:
         _blame_memory(used.pid, beside)
     ledger.build_ended(pool, claim, settings, status, starved=starved, memory=used.memory(), cpu_s=used.cpu_s())
     return _end(status)
+
+
+def _beside(pool: Engine, claim: Claim) -> list[str]:
+    return [holder.label for holder in pool.snapshot(waiters=False).holders if holder.ticket != claim.ticket]
 
 
 def _blame_memory(pid: int, beside: list[str]) -> None:
