@@ -26,8 +26,9 @@ class Claim:
     `entry` is the name of its record. `held` is how many slots were taken when it was admitted, its own included.
     `times` are the stamps of its arrival and admission.
     `evicted` turns true when a reset took the slot away; the build itself goes on. `until` is the moment
-    (time.monotonic) from which on nobody can vouch for the slot, and `token` the fencing token of its admission, "" on
-    an engine whose slots cannot be lost to time.
+    (time.monotonic) from which on nobody can vouch for the slot; `grace` seconds before, its build is to be ended.
+    `doubtful`: nobody does so just now. `token` is the fencing token of its admission. They keep their defaults on an
+    engine whose slots cannot be lost to time.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Claim:
         self.kept_at = 0.0
         self.evicted = False
         self.until = float("inf")
+        self.grace = 0.0
+        self.doubtful = False
         self.token = ""
         self.record: OwnRecord | None = None
         self.turn: Semaphore | None = None

@@ -37,6 +37,10 @@ class Engine(Protocol):
     def keeps_without_us(self) -> bool:
         """Whether a script keeps the slot that `acquire` has taken for it after our process has ended."""
 
+    @property
+    def tick_s(self) -> float:
+        """How often `watch` is to be called, in seconds."""
+
     def close(self) -> None:
         """Close what was opened; takes nobody's slot away."""
 
@@ -55,9 +59,9 @@ class Engine(Protocol):
         """Return the descriptor that keeps the slot held, for the build to inherit; None where there is none."""
 
     def watch(self, claim: Claim) -> None:
-        """Look after the slot about once a second; never blocks for long.
+        """Look after the slot, every `tick_s` seconds; never blocks for long.
 
-        Notices a lost slot: sets `claim.evicted` when a reset took it, `claim.until` when nobody can vouch for it.
+        Notices a lost slot: sets `claim.evicted` when a reset took it; `claim.until` when nobody can vouch for it.
         """
 
     def release(self, claim: Claim) -> None:

@@ -25,6 +25,7 @@ class LocalPool(Pool):
     """The engine (`engine.Engine`) of a machine's own pools."""
 
     keeps_without_us = True
+    tick_s = 1.0
 
     @property
     def where(self) -> str:

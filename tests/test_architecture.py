@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ipclock"
 LAYERS = (
-    "errors messages",
+    "errors messages address",
     "shellfile",
     "config locks folder entry clockwait stats forecast",
     "records semaphore process policy host database",
@@ -18,15 +18,17 @@ LAYERS = (
     "supervise api doctor headroom meter history screen",
     "outlook engine",
     "phrases",
-    "prospect local",
-    "progress",
-    "ledger",
-    "waiting board",
+    "prospect local session",
+    "progress nodes",
+    "ledger zookeeper",
+    "guard",
+    "waiting board keeper",
     "cli commands",
     "__main__",
 )
 SIZES = """
-    cli 250  supervise 260  progress 230  api 120  pool 530  snapshot 240  liveness 100  patience 100
+    cli 250  supervise 260  progress 230  api 120  pool 530  snapshot 250  liveness 100  patience 100
+    session 260  zookeeper 430  nodes 230  engine 130  commands.wrap 130
     records 400  folder 290  semaphore 280  process 330  policy 200  locks 100  config 500  messages 120
     errors 370  memory 260  commands.__init__ 140  commands.status 140  __main__ 20  host 200  doctor 370
     history 260  local 160  database 200  waiting 200  board 190  stats 170  commands.stats 150
@@ -83,6 +85,7 @@ def test_the_front_loads_no_room_before_it_is_asked() -> None:
         ("psutil", {"process"}),
         ("sqlite3", {"database"}),
         ("rich", {"board"}),
+        ("kazoo", {"session"}),
     ],
 )
 def test_a_library_for_the_kernel_has_one_importer(door: str, keepers: set[str]) -> None:

@@ -32,6 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--pid", metavar="PID", type=_number, help=_("hold the slot while process PID lives (the parent)")
     )
+    commands.add_on_lost(parser)
     commands.add_pool_options(parser)
     parser.add_argument("label", metavar="LABEL", help=_("what is built; shown to those who wait"))
 
@@ -52,6 +53,13 @@ def run(args: Namespace, settings: Settings) -> int:
         raise BadValue("--pid", str(pid), N_("the PID of a living process"), usage=True) from None
     notices = supervise.Notices()
     pool = commands.open_pool(settings)
+    keeper = None
+    if not pool.keeps_without_us:
+        from ipclock.keeper import Keeper
+
+        keeper = Keeper(notices)
+        if keeper.status is not None:
+            return keeper.status
     if waiting.is_nested(pool):
         print(NESTED)
         return 0
@@ -64,5 +72,7 @@ def run(args: Namespace, settings: Settings) -> int:
         # nobody has read the ticket, so nobody would give it back before the script ends
         pool.release(claim)
         raise
+    if keeper:
+        return keeper.keep(pool, claim, settings, holder)
     ledger.holds_ended(pool, settings)
     return 0

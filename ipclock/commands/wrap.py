@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ipclock import commands, config, ledger, meter, supervise, waiting
-from ipclock.errors import N_
+from ipclock import commands, config, ledger, meter, process, supervise, waiting
+from ipclock.errors import N_, SlotLost
+from ipclock.guard import Guard
 from ipclock.messages import _
 from ipclock.progress import say
 
@@ -32,6 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.usage = USAGE
     commands.add_wait_options(parser)
     commands.add_queue_options(parser)
+    commands.add_on_lost(parser)
     commands.add_pool_options(parser)
     parser.add_argument(
         "--leftovers",
@@ -71,22 +74,24 @@ def run(args: Namespace, settings: Settings) -> int:
     waiting.take_slot(pool, claim, args, settings, notices.check)
     jobs = max(1, meter.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None
     used = meter.Meter()
+    guard = Guard(pool, claim, settings, lambda: process.descendants_of(os.getpid()))
 
     def on_start(pid: int) -> None:
         used.begin(pid)
         note(pid)
 
     def on_tick() -> None:
-        pool.watch(claim)
+        guard.tick()
         with suppress(OSError):  # it is only for the history
             used.tick()
 
     try:
         status = execute(
-            config.build_environment(pool.name, label, claim.ticket, claim.slot, jobs),
+            config.build_environment(pool.name, label, claim.ticket, claim.slot, jobs, claim.token),
             keep_open=pool.beacon(claim),
             on_start=on_start,
             on_tick=on_tick,
+            tick_s=pool.tick_s,
         )
     except BaseException:
         if not used.pid:
@@ -95,10 +100,13 @@ def run(args: Namespace, settings: Settings) -> int:
         raise
     starved = used.ran_out_of_memory(status)
     beside = _beside(pool, claim) if starved else []
+    claim.evicted = claim.evicted or guard.lost
     pool.release(claim)
     if starved:
         _blame_memory(used.pid, beside)
     ledger.build_ended(pool, claim, settings, status, starved=starved, memory=used.memory(), cpu_s=used.cpu_s())
+    if guard.lost:
+        raise SlotLost(label)
     return _end(status)
 
 

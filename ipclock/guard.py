@@ -1,0 +1,53 @@
+"""Ends a build whose slot nobody can vouch for, before another one can have the slot; or only warns of it.
+
+Asks the engine, at every tick; on a pool of this machine there is never anything to do.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ipclock import supervise
+from ipclock.messages import _
+from ipclock.progress import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipclock.claim import Claim
+    from ipclock.config import Settings
+    from ipclock.engine import Engine
+
+
+class Guard:
+    """Watches over the slot of one build. *find* returns the PIDs of its processes. `lost` once it was ended."""
+
+    def __init__(self, pool: Engine, claim: Claim, settings: Settings, find: Callable[[], list[int]]) -> None:
+        self.lost = False
+        self._pool = pool
+        self._claim = claim
+        self._kills = settings.on_lost == "kill"
+        self._find = find
+        self._doubted = self._warned = False
+
+    def tick(self) -> None:
+        """Look after the slot; end the build if it is time."""
+        claim = self._claim
+        self._pool.watch(claim)
+        left = claim.until - time.monotonic()
+        if claim.doubtful != self._doubted and not claim.evicted:
+            self._doubted = claim.doubtful
+            doubt = _("ipclock: warning: no server answers; the slot of {label} is doubtful")
+            text = doubt if claim.doubtful else _("ipclock: a server answers again")
+            say(text.format(label=claim.label), at_once=True)
+        if left > claim.grace or claim.evicted:
+            return
+        if not self._kills and not self._warned:
+            self._warned = True
+            text = _("ipclock: warning: {label} has lost its slot; it goes on running (--on-lost warn)")
+            say(text.format(label=claim.label), at_once=True)
+        if self._kills and not self.lost:
+            self.lost = True
+            # gone by `until`: from there on the servers may give the slot to somebody else
+            supervise.end(self._find, grace_s=max(0.0, left))
