@@ -56,6 +56,11 @@ def run(args: Namespace, settings: Settings) -> int:
     notices = supervise.Notices()
     pool = commands.open_pool(settings)
     claim = waiting.claim_for(label, settings, supersede=args.supersede)
+    warden = None
+    if not pool.keeps_without_us and settings.on_lost == "kill":
+        from ipclock.warden import Warden
+
+        warden = Warden()
 
     def note(pid: int) -> None:
         with suppress(OSError):  # it is only for those who look: the build has started
@@ -74,10 +79,11 @@ def run(args: Namespace, settings: Settings) -> int:
     waiting.take_slot(pool, claim, args, settings, notices.check)
     jobs = max(1, meter.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None
     used = meter.Meter()
-    guard = Guard(pool, claim, settings, lambda: process.descendants_of(os.getpid()))
+    guard = Guard(pool, claim, settings, lambda: process.descendants_of(os.getpid()), warden)
 
     def on_start(pid: int) -> None:
         used.begin(pid)
+        guard.begin(pid)
         note(pid)
 
     def on_tick() -> None:
@@ -98,6 +104,7 @@ def run(args: Namespace, settings: Settings) -> int:
             pool.release(claim)
         # else the build goes on: it has the beacon, and counts until it ends
         raise
+    guard.end(status)
     starved = used.ran_out_of_memory(status)
     beside = _beside(pool, claim) if starved else []
     claim.evicted = claim.evicted or guard.lost
