@@ -53,7 +53,13 @@ class View(NamedTuple):
 
     def _holder(self, holder: Holder) -> str:
         uses = activity_of(self.uses.get(holder.ticket))
-        facts = [f"PID: {pid_of(holder)}", span(holder.held_s or 0), *state_of(holder), *uses]
+        facts = [
+            f"PID: {pid_of(holder)}",
+            *filter(None, [holder.host]),
+            span(holder.held_s or 0),
+            *state_of(holder),
+            *uses,
+        ]
         return f"{holder.label} ({', '.join(facts)})"
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ipclock.address import Address
 
 ANSWER_S = 3.0  # a request that is not answered by then counts as not heard
-CONNECT_S = 10.0  # how long the first connection may take, to any of the servers
+CONNECT_S = 6.0  # how long the first connection may take, to any of the servers
 DIAL_S = 2.0  # to one server: one that swallows our packets must not cost the time that the others would need
 CLOSE_S = 2.0
 

@@ -135,9 +135,8 @@ class SharedPool:
                 if session.wake.is_set() or time.monotonic() >= due:
                     session.wake.clear()
                     session.limit = patience.chunk(LEAVE_S)
-                    due = time.monotonic() + LOOK_S
                     try:
-                        self._step(claim, block=block)
+                        due = self._step(claim, block=block)
                     except Cut:
                         due = time.monotonic() + AGAIN_S
                 if not claim.slot:
@@ -164,12 +163,16 @@ class SharedPool:
     def _refuse(self, what: str) -> NoReturn:
         raise Unsupported("zookeeper", what)
 
-    def _step(self, claim: Claim, *, block: bool) -> None:
-        """Do what can be done now to come nearer to a slot; a watch wakes us when there is more to do. Raises Cut."""
+    def _step(self, claim: Claim, *, block: bool) -> float:
+        """Do what can be done now to come nearer to a slot. Raises Cut.
+
+        Returns when (time.monotonic) to look again if no watch wakes us before.
+        """
         nodes = self._nodes
         # an admission whose answer did not come may have been done
+        later = time.monotonic() + LOOK_S
         if claim.ticket and self._was_admitted(claim):
-            return
+            return later
         mine, ahead = self._place()
         if not mine:
             session = nodes.session
@@ -183,9 +186,10 @@ class SharedPool:
         if not block:
             self._refuse_to_wait(len(ahead))
         # only the one before: if all watched all, every end would wake everybody
-        if ahead and nodes.session.exists(f"{nodes.line}/{ahead[-1]}", watch=True):
-            return
-        nodes.session.wake.set() if ahead else self._admit(claim, mine)
+        if ahead:
+            there = nodes.session.exists(f"{nodes.line}/{ahead[-1]}", watch=True)
+            return later if there else time.monotonic()
+        return min(later, self._admit(claim, mine))
 
     def _place(self) -> tuple[str, list[str]]:
         """Return the name of our node in line, and those before it in order; "" where we do not stand there."""
@@ -198,16 +202,17 @@ class SharedPool:
         if taken + ahead >= pool.allowed():
             raise SlotBusy(taken, pool.capacity, ahead)
 
-    def _admit(self, claim: Claim, mine: str) -> None:
-        """Take a slot, as the first in line, if one is free."""
+    def _admit(self, claim: Claim, mine: str) -> float:
+        """Take a slot, as the first in line, if one is free; else return when there could be one by time alone."""
         nodes = self._nodes
         # after the look at the line: whoever stood there before has taken his slot as he left it, so it is seen here.
         # What we count can only become less meanwhile; the capacity is checked again by its version
         pool = nodes.pool(watch=True)
         taken = nodes.slots(watch=True)
         self.capacity = pool.capacity
-        if len(taken) >= pool.allowed():
-            return
+        drained = pool.drained()
+        if len(taken) >= policy.limit(pool.capacity, drained is not None):
+            return drained.until if drained and drained.until else float("inf")
         claim.times |= stamp("admitted")
         self._data["admitted"] = claim.times["admitted"]
         entry = claim.entry._replace(slot=policy.lowest_free_slot([entry.slot for entry in taken]))
@@ -215,8 +220,7 @@ class SharedPool:
         line = f"{nodes.line}/{mine}"
         if nodes.session.turn_into(line, nodes.slot(entry), packed(self._data), (self.name, pool.version)):
             self._take(claim, entry, begun)
-        else:
-            nodes.session.wake.set()
+        return time.monotonic()
 
     def _was_admitted(self, claim: Claim) -> bool:
         entry = next((entry for entry in self._nodes.slots() if entry.ticket == claim.ticket), None)
@@ -232,7 +236,6 @@ class SharedPool:
         session, lease = self._session, self._nodes.slot(entry)
         stat = session.exists(lease, watch=True)
         if stat is None or stat.owner != session.id:
-            session.wake.set()
             return
         self._lease, self._session_id = lease, stat.owner
         claim.token = str(stat.czxid)

@@ -16,12 +16,12 @@ LAYERS = (
     "liveness patience claim line memory",
     "pool snapshot",
     "supervise api doctor headroom meter history screen",
-    "outlook engine",
+    "outlook engine warden",
     "phrases",
     "prospect local session",
     "progress nodes",
     "ledger zookeeper",
-    "guard warden",
+    "guard",
     "waiting board keeper",
     "cli commands",
     "__main__",
@@ -31,7 +31,7 @@ SIZES = """
     session 260  zookeeper 430  nodes 230  engine 130  commands.wrap 150
     records 400  folder 290  semaphore 280  process 330  policy 200  locks 100  config 500  messages 120
     errors 370  memory 260  commands.__init__ 140  commands.status 140  __main__ 20  host 200  doctor 370
-    history 260  local 160  database 200  waiting 200  board 190  stats 170  commands.stats 150
+    history 260  local 160  database 200  waiting 200  board 210  phrases 130  stats 170  commands.stats 150
 """
 LINES = dict(zip(SIZES.split()[::2], map(int, SIZES.split()[1::2]), strict=True))
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
