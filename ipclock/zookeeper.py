@@ -25,7 +25,7 @@ from ipclock.entry import Entry
 from ipclock.errors import N_, BadValue, EngineFailed, NoTicket, SlotBusy, Unsupported
 from ipclock.nodes import Nodes, identity, packed, text, ticket_of
 from ipclock.session import Cut, Session, host_name
-from ipclock.snapshot import NESTED
+from ipclock.snapshot import NESTED, empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 CHUNK_S = 0.25  # of sleep, between two looks at signals and the clock
 LOOK_S = 10.0  # one who waits looks by himself so often, though his watches tell him
 AGAIN_S = 0.1
+GLANCE_S = 0.5  # for what one who waits only shows
 LEAVE_S = 3.0  # to take our nodes away; then they go with the session
 BEATS = 10  # proofs in a session's time
 MARGIN = 6  # the last part of a session's time, of so many, in which nobody relies on it any more
@@ -100,6 +101,9 @@ class SharedPool:
         for part in ("line", "slots"):
             if session.exists(f"{self.name}/{part}") is None:
                 session.make(f"{self.name}/{part}")
+        self._take_over()
+
+    def _take_over(self) -> None:
         if self._wanted is not None:
             self._change(capacity=self._wanted)
             self._wanted = None  # said once: a later change by somebody else stands
@@ -141,6 +145,7 @@ class SharedPool:
                         due = time.monotonic() + AGAIN_S
                 if not claim.slot:
                     session.wake.wait(patience.chunk(CHUNK_S))
+                    session.limit = patience.chunk(GLANCE_S)
                     patience.tick(claim.ticket)
         except BaseException:
             self.release(claim)
@@ -171,6 +176,7 @@ class SharedPool:
         nodes = self._nodes
         # an admission whose answer did not come may have been done
         later = time.monotonic() + LOOK_S
+        self._take_over()
         if claim.ticket and self._was_admitted(claim):
             return later
         mine, ahead = self._place()
@@ -313,9 +319,9 @@ class SharedPool:
         try:
             self._seen = nodes.snapshot(waiters=waiters, capacity=self.capacity)
         except Cut:
-            if self._seen is None:
+            if self._seen is None and not self._data:
                 raise EngineFailed(self.where, N_("no server answers")) from None
-        return self._seen
+        return self._seen or empty(self.name, self.capacity)  # one who waits goes on, whatever it could be shown
 
     def place(self, ticket: int) -> int:
         """Return the place in line, from 1."""
@@ -348,8 +354,11 @@ class SharedPool:
     # What an administrator does.
 
     def resize(self, capacity: int, patience: Patience) -> None:
-        """Make *capacity* the pool's; the first in line sees it by its watch."""
-        self._insist(partial(self._change, capacity=capacity), patience.chunk(LEAVE_S))
+        """Make *capacity* the pool's; the first in line sees it by its watch. One who waits does so when it can."""
+        self._wanted = capacity
+        if not self._data:
+            self._insist(self._make, patience.chunk(LEAVE_S))
+        self._session.wake.set()
 
     def drain(self, drain: Drain | None, patience: Patience) -> None:
         """Admit nobody from now on, or (None) go on admitting."""

@@ -28,7 +28,7 @@ LAYERS = (
 )
 SIZES = """
     cli 250  supervise 260  progress 230  api 120  pool 530  snapshot 250  liveness 100  patience 100
-    session 260  zookeeper 430  nodes 230  engine 130  commands.wrap 150
+    session 260  zookeeper 440  nodes 230  engine 130  commands.wrap 150
     records 400  folder 290  semaphore 280  process 330  policy 200  locks 100  config 500  messages 120
     errors 370  memory 260  commands.__init__ 140  commands.status 140  __main__ 20  host 200  doctor 370
     history 260  local 160  database 200  waiting 200  board 210  phrases 130  stats 170  commands.stats 150

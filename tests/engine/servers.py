@@ -13,6 +13,8 @@ from pathlib import Path
 from tests.helpers.world import until
 
 JAR = Path("/usr/share/java/zookeeper.jar")
+# Debian's jar names neither what writes the log nor, for TLS, all that Netty needs
+CLASSES = ":".join(f"/usr/share/java/{name}.jar" for name in ("zookeeper", "slf4j-simple", "netty-codec"))
 TICK_MS = 500  # sessions of 1 to 10 s
 START_S = 60.0  # a guard against hangs: a Java machine on a busy machine
 
@@ -66,7 +68,7 @@ class Server:
 
     def begin(self) -> None:
         """Start it."""
-        java = ["java", "-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *self._flags, "-cp", str(JAR)]
+        java = ["java", "-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *self._flags, "-cp", CLASSES]
         main = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
         with (self._folder / "log").open("ab") as log:
             self.process = subprocess.Popen([*java, main, str(self._folder / "zoo.cfg")], stdout=log, stderr=log)
