@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ipclock import config
 from ipclock.claim import Claim
+from ipclock.errors import Unsupported
 from ipclock.patience import Patience
 from ipclock.pool import Pool
 
@@ -93,6 +94,8 @@ def slot(
     }
     config.checked(config.label, label, "LABEL")
     settings = config.load(options)
+    if settings.engine:
+        raise Unsupported(settings.engine.partition("?")[0], "ipclock.slot")
     pool = Pool.open(
         settings.semaphore_name, settings.lock_dir, settings.max_parallel_builds, group=settings.shared_with
     )

@@ -66,13 +66,23 @@ def _holder_notes(holder: Holder, now: Standing) -> str:
         "orphaned": _(" orphaned: its ipclock was killed, these processes go on"),
         "unknown": _(" unknown: its process cannot be seen from here"),
         "stopped": _(" stopped"),
+        "doubtful": _(" doubtful: not heard of for a while"),
     }
-    facts = of_usual(holder.held_s or 0, now.usual.get(holder.label)) + activity_of(now.uses.get(holder.ticket))
+    facts = _where(holder)
+    facts += of_usual(holder.held_s or 0, now.usual.get(holder.label)) + activity_of(now.uses.get(holder.ticket))
     return "".join([notes.get(holder.state, ""), *(f" · {fact}" for fact in facts)])
 
 
+def _where(client: Holder | Waiter) -> list[str]:
+    """Return the host of one in a pool of several, and the age of its session."""
+    if not client.host:
+        return []
+    return [_("on {host}, session {span}").format(host=client.host, span=span(client.session_s or 0))]
+
+
 def _asks(waiter: Waiter) -> list[str]:
-    parts = [_("{slots} slots").format(slots=waiter.slots)] if waiter.slots > 1 else []
+    parts = _where(waiter)
+    parts += [_("{slots} slots").format(slots=waiter.slots)] if waiter.slots > 1 else []
     parts += [_("priority {priority}").format(priority=waiter.priority)] if waiter.priority else []
     if waiter.held_back:
         parts.append({"label": _("its label runs"), "size": _("the pool is too small")}[waiter.held_back])
@@ -115,6 +125,10 @@ def _draw(console: Console, heads: Sequence[tuple[str, str, int]], rows: Sequenc
     console.print(drawn)
 
 
+def _named(client: Holder | Waiter) -> str:
+    return f"{client.label} @ {client.host}" if client.host else client.label
+
+
 def _holder_heads() -> list[tuple[str, str, int]]:
     return [
         (_("slot"), "right", 0),
@@ -134,7 +148,7 @@ def _holder_rows(holder: Holder, now: Standing) -> Iterator[list[str]]:
     shown_pid = holder.command_pid or holder.pid
     yield [
         str(holder.slot) if holder.slots == 1 else f"{holder.slot}+{holder.slots - 1}",
-        " ".join([holder.label, *(f"({word})" for word in state_of(holder))]),
+        " ".join([_named(holder), *(f"({word})" for word in state_of(holder))]),
         pid_of(holder),
         holder.user,
         span(held_s),
@@ -164,7 +178,7 @@ def _waiter_heads() -> list[tuple[str, str, int]]:
 def _waiter_row(waiter: Waiter, now: Standing) -> list[str]:
     return [
         str(waiter.position),
-        waiter.label,
+        _named(waiter),
         str(waiter.pid or "?"),
         waiter.user,
         span(waiter.waited_s or 0),

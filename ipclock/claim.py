@@ -6,10 +6,10 @@ import time
 
 from ipclock import process
 from ipclock.entry import Entry, key_of
-from ipclock.values import TYPE_CHECKING
+from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ipclock.records import OwnRecord
     from ipclock.semaphore import Semaphore
@@ -25,7 +25,10 @@ class Claim:
     *memory* is how many bytes it is expected to need, 0 unknown. It waits until `ready` too, at the gate.
     `entry` is the name of its record. `held` is how many slots were taken when it was admitted, its own included.
     `times` are the stamps of its arrival and admission.
-    `evicted` turns true when a reset took the slot away; the build itself goes on.
+    `evicted` turns true when a reset took the slot away; the build itself goes on. `until` is the moment
+    (time.monotonic) from which on nobody can vouch for the slot; `grace` seconds before, its build is to be ended.
+    `doubtful`: nobody does so just now. `token` is the fencing token of its admission. They keep their defaults on an
+    engine whose slots cannot be lost to time.
     """
 
     def __init__(
@@ -53,6 +56,10 @@ class Claim:
         self.era = ((0, 0), 0)  # of the pool, when the claim was last seen in it
         self.kept_at = 0.0
         self.evicted = False
+        self.until = float("inf")
+        self.grace = 0.0
+        self.doubtful = False
+        self.token = ""
         self.record: OwnRecord | None = None
         self.turn: Semaphore | None = None
 
@@ -76,6 +83,22 @@ class Claim:
         if self.record is None:
             raise ValueError("the slot has been released")
         return self.record.fd
+
+
+class Ended(NamedTuple):
+    """A holder that has lost its slot, by death or by a reset: what there is to tell of it, and to whom.
+
+    `shown` is its label as it may be printed, `pid` that of the build where it is known, "?" where none is. `times` has
+    the stamps of its record. Whose `supervised` build goes on tells of it at its end.
+    """
+
+    entry: Entry
+    label: str
+    shown: str
+    pid: str
+    uid: int
+    times: Mapping[str, str]
+    supervised: bool
 
 
 def stamp(event: str) -> dict[str, str]:

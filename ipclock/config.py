@@ -26,6 +26,7 @@ MAX_LABEL_BYTES = 255
 # room for "sem." before it and ".<ticket>" behind it within the 255 bytes of a file name
 MAX_NAME_BYTES = 200
 LEFTOVERS = ("release", "wait", "kill")
+ON_LOST = ("kill", "warn")
 
 _DIGITS, _FLOAT = set("0123456789."), set("0123456789.eE+-")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -164,6 +165,20 @@ def leftovers(text: str) -> str:
     return text
 
 
+def engine(text: str) -> str:
+    """Where a pool that several hosts share is kept."""
+    from ipclock import address  # few have one
+
+    return address.checked(text)
+
+
+def on_lost(text: str) -> str:
+    """What becomes of a build whose slot nobody can vouch for: kill or warn."""
+    if text not in ON_LOST:
+        raise ValueError(N_("kill or warn"))
+    return text
+
+
 def history(text: str) -> str | None:
     """A file for finished builds: an absolute path, `auto`, or None for `off`, `none` and no text at all.
 
@@ -219,6 +234,8 @@ SETTINGS = (
     Setting("LOCK_MODE", mode, None, "--mode"),
     Setting("LOCK_GROUP", group, None, "--group"),
     Setting("LEFTOVERS", leftovers, "release", "--leftovers"),
+    Setting("ENGINE", engine, None, "--engine"),
+    Setting("ON_LOST", on_lost, "kill", "--on-lost"),
     Setting("HISTORY", history, "auto"),
     Setting("HISTORY_DAYS", days, "90"),
     Setting("PROGRESS_INTERVAL", interval, "5"),
@@ -254,6 +271,8 @@ class Settings(NamedTuple):
     lock_mode: int | None
     lock_group: int | None
     leftovers: str
+    engine: str | None
+    on_lost: str
     history: str | None
     history_days: int
     progress_interval: float
@@ -456,15 +475,19 @@ def held_slot() -> tuple[str, str] | None:
     return (os.environ.get("IPCLOCK_NAME", ""), ticket) if ticket else None
 
 
-def build_environment(name: str, label: str, ticket: int, slot: int, jobs: int | None = None) -> dict[str, str]:
+def build_environment(
+    name: str, label: str, ticket: int, slot: int, jobs: int | None = None, token: str = ""
+) -> dict[str, str]:
     """Return the environment of a build: ours, and what tells it which slot it holds.
 
-    With *jobs*, also how many processes the usual build tools are to start at once, unless that is set already.
+    *token* is its fencing token where the engine has one. With *jobs*, also how many processes the usual build tools
+    are to start at once, unless that is set already.
     """
     hints = {} if jobs is None else {"MAKEFLAGS": f"-j{jobs}"} | dict.fromkeys(JOB_VARIABLES, str(jobs))
     return {
         **hints,
-        **os.environ,
+        **{key: value for key, value in os.environ.items() if key != "IPCLOCK_TOKEN"},
+        **({"IPCLOCK_TOKEN": token} if token else {}),
         "IPCLOCK_NAME": name,
         "IPCLOCK_LABEL": label,
         "IPCLOCK_TICKET": str(ticket),

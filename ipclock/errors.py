@@ -242,6 +242,47 @@ class NoPool(IpclockError):
         self.path = path
 
 
+class EngineFailed(IpclockError):
+    """The servers that keep the pool cannot be used: none answers, or what they have is no pool."""
+
+    status = 69
+    what = N_("{engine}: not available: {reason}")
+    remedy = N_("Are its servers up, and can this host reach them?")
+
+    def __init__(self, engine: str, reason: str) -> None:
+        super().__init__(engine, reason)
+        self.engine = engine
+        self.reason = reason
+
+
+class Unsupported(IpclockError):
+    """The engine of the pool cannot do what was asked of it.
+
+    Not a usage error: the same words are right for another engine, and may stand in a file that serves several.
+    """
+
+    status = 69
+    what = N_("{engine}: cannot do this: {asked}")
+    remedy = N_("Leave it out, or use a pool of this machine (without ENGINE).")
+
+    def __init__(self, engine: str, asked: str) -> None:
+        super().__init__(engine, asked)
+        self.engine = engine
+        self.asked = asked
+
+
+class SlotLost(IpclockError):
+    """The slot of a running build could not be vouched for any more, so the build was ended."""
+
+    status = 79
+    what = N_("{label}: lost its slot: no server has answered in time; the build was ended")
+    remedy = N_("'--on-lost warn' lets builds go on; what they deploy to should then refuse an old IPCLOCK_TOKEN.")
+
+    def __init__(self, label: str) -> None:
+        super().__init__(label)
+        self.label = label
+
+
 class NoTicket(IpclockError):
     """No record bears the ticket."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 
-from ipclock import history, liveness, process
+from ipclock import history, process
 from ipclock.errors import HistoryFailed, Interrupted, SlotBusy, SlotTimeout, Superseded
 from ipclock.messages import _, told
 from ipclock.progress import say
@@ -17,13 +17,12 @@ from ipclock.values import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ipclock.claim import Claim
+    from ipclock.claim import Claim, Ended
     from ipclock.config import Settings
+    from ipclock.engine import Engine
     from ipclock.entry import Entry
     from ipclock.errors import IpclockError
     from ipclock.history import Row
-    from ipclock.pool import Pool
-    from ipclock.records import Record
 
 # how a wait ends without a slot
 ENDINGS = {SlotTimeout: "timeout", SlotBusy: "busy", Interrupted: "interrupted", Superseded: "superseded"}
@@ -37,14 +36,14 @@ def outcome_of(claim: Claim, status: int, *, starved: bool) -> str:
 
 
 def build_ended(
-    pool: Pool, claim: Claim, settings: Settings, outcome: str, code: int, *, memory: int, cpu_s: float
+    pool: Engine, claim: Claim, settings: Settings, outcome: str, code: int, *, memory: int, cpu_s: float
 ) -> None:
     """Keep a build that ended so, with this exit status or signal."""
     row = _row(pool, claim.label, claim.entry, claim.times, os.getuid(), outcome)
     _write(pool, settings, [row and row._replace(code=code, memory=memory, cpu_s=cpu_s)])
 
 
-def wait_ended(pool: Pool, claim: Claim, settings: Settings, error: IpclockError) -> str | None:
+def wait_ended(pool: Engine, claim: Claim, settings: Settings, error: IpclockError) -> str | None:
     """Keep a wait that ended without a slot; return its outcome, None for one that never got into the line."""
     outcome = ENDINGS.get(type(error))
     if outcome:
@@ -52,24 +51,19 @@ def wait_ended(pool: Pool, claim: Claim, settings: Settings, error: IpclockError
     return outcome
 
 
-def holds_ended(
-    pool: Pool, settings: Settings, holders: Iterable[tuple[Entry, Record]] = (), outcome: str = "done"
-) -> None:
+def holds_ended(pool: Engine, settings: Settings, holders: Iterable[Ended] = (), outcome: str = "done") -> None:
     """Keep the holds of those that have no supervisor who would; with none, only what the pool has found dead."""
-    _write(pool, settings, [_of_record(pool, *one, outcome) for one in holders if not liveness.supervisor(one[1])])
+    _write(pool, settings, [_of_ended(pool, one, outcome) for one in holders if not one.supervised])
 
 
-def _of_record(pool: Pool, entry: Entry, record: Record, outcome: str) -> Row | None:
-    from ipclock.snapshot import uid_of  # for others than ourselves only
-
-    label = record.fields.get("label", "?")
+def _of_ended(pool: Engine, one: Ended, outcome: str) -> Row | None:
     try:
-        return _row(pool, label, entry, record.fields, uid_of(record), outcome)
+        return _row(pool, one.label, one.entry, one.times, one.uid, outcome)
     except ValueError:  # somebody else has written in it
         return None
 
 
-def _row(pool: Pool, label: str, entry: Entry, times: Mapping[str, str], uid: int, outcome: str) -> Row | None:
+def _row(pool: Engine, label: str, entry: Entry, times: Mapping[str, str], uid: int, outcome: str) -> Row | None:
     """Return the row of one that ends now; *times* are the stamps of a claim, or of a record."""
     if "arrived" not in times:
         return None
@@ -95,12 +89,11 @@ def _row(pool: Pool, label: str, entry: Entry, times: Mapping[str, str], uid: in
     )
 
 
-def _write(pool: Pool, settings: Settings, rows: Iterable[Row | None]) -> None:
+def _write(pool: Engine, settings: Settings, rows: Iterable[Row | None]) -> None:
     """Write the rows, and those of the dead; if that fails it is said, and nothing else is wrong."""
     if settings.history is None:
         return
-    dead = [_of_record(pool, *one, "orphaned") for one in pool.dead]
-    pool.dead.clear()
+    dead = [_of_ended(pool, one, "orphaned") for one in pool.take_dead()]
     try:
         for row in filter(None, [*rows, *dead]):
             history.record(settings.history, row, settings.history_days)

@@ -98,7 +98,12 @@ def activity_of(activity: Activity | None) -> list[str]:
 
 def state_of(holder: Holder) -> list[str]:
     """Return what is unusual about a holder, in a word."""
-    words = {"stopped": _("stopped"), "orphaned": _("orphaned"), "unknown": _("not to be seen from here")}
+    words = {
+        "stopped": _("stopped"),
+        "orphaned": _("orphaned"),
+        "unknown": _("not to be seen from here"),
+        "doubtful": _("doubtful"),
+    }
     return [words[holder.state]] if holder.state in words else []
 
 

@@ -34,6 +34,7 @@ from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Self
 
     from ipclock.entry import Entry
     from ipclock.records import Drain, Record
@@ -69,7 +70,7 @@ class Pool:
         *,
         group: int | None = None,
         repair: bool = False,
-    ) -> Pool:
+    ) -> Self:
         """Open the pool, making whatever it lacks; with *repair* a damaged semaphore is replaced.
 
         A pool that is made is its maker's alone, or shared with *group* (gid).

@@ -9,8 +9,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from ipclock import line, snapshot
-from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.forecast import Range
 from ipclock.messages import _
 from ipclock.outlook import FARTHEST
@@ -20,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ipclock.claim import Claim
+    from ipclock.engine import Engine
     from ipclock.headroom import Headroom
     from ipclock.outlook import Activity, Outlook
-    from ipclock.pool import Pool
     from ipclock.snapshot import Holder, Snapshot
 
 FORESEEN_S = 10.0  # how long what was foretold is believed, as long as nobody moves
@@ -55,14 +53,20 @@ class View(NamedTuple):
 
     def _holder(self, holder: Holder) -> str:
         uses = activity_of(self.uses.get(holder.ticket))
-        facts = [f"PID: {pid_of(holder)}", span(holder.held_s or 0), *state_of(holder), *uses]
+        facts = [
+            f"PID: {pid_of(holder)}",
+            *filter(None, [holder.host]),
+            span(holder.held_s or 0),
+            *state_of(holder),
+            *uses,
+        ]
         return f"{holder.label} ({', '.join(facts)})"
 
 
 class Prospect:
     """What one who waits is told, and learns no more often than it has to: all who wait together take little time."""
 
-    def __init__(self, pool: Pool, claim: Claim, headroom: Headroom | None, outlook: Outlook) -> None:
+    def __init__(self, pool: Engine, claim: Claim, headroom: Headroom | None, outlook: Outlook) -> None:
         self._pool = pool
         self._claim = claim
         self._headroom = headroom
@@ -74,8 +78,8 @@ class Prospect:
 
     def view(self, ticket: int) -> View:
         """Return what there is to tell now."""
-        now = snapshot.take(self._pool.store, self._pool.name, waiters=False)
-        position = snapshot.place(self._pool.store, ticket)
+        now = self._pool.snapshot(waiters=False)
+        position = self._pool.place(ticket)
         reasons = _reasons(self._pool, self._claim, self._headroom)
         if position > FARTHEST:
             return View(now, position, reasons, {}, None)
@@ -85,7 +89,7 @@ class Prospect:
             self._watched_at = moment
         line = position, now.capacity, [holder.ticket for holder in now.holders]
         if line != self._line or moment - self._foreseen_at >= FORESEEN_S:
-            ahead = snapshot.ahead(self._pool.store, ticket)
+            ahead = self._pool.ahead(ticket)
             self._left = self._outlook.wait(now, ahead, self._claim.entry.units)
             self._line, self._foreseen_at = line, moment
         gone = moment - self._foreseen_at
@@ -94,11 +98,10 @@ class Prospect:
         return View(now, position, reasons, self._uses, None if reasons else left)
 
 
-def _reasons(pool: Pool, claim: Claim, headroom: Headroom | None) -> list[str]:
+def _reasons(pool: Engine, claim: Claim, headroom: Headroom | None) -> list[str]:
     """Return what keeps the claim waiting besides the builds that run."""
     found = []
-    state = GATE if pool.store.has(GATE, claim.entry) else QUEUED
-    held_back = line.held_back(pool.store, state, claim.entry, pool.store.entries(HOLDING), pool.capacity)
+    held_back = pool.held_back(claim)
     if held_back == "size" and pool.capacity:
         found.append(_("wants {slots} slots of {capacity}").format(slots=claim.entry.units, capacity=pool.capacity))
     if held_back == "label":

@@ -23,6 +23,8 @@ class Holder(NamedTuple):
     `pid` is the supervisor's (or the script's), `command_pid` the build's. `state`: running, orphaned, stopped or
     unknown. `processes` are those that keep an orphan's beacon. It takes `slots` of the pool, the first one `slot`.
     `here`: the PIDs are of our PID namespace, so that they mean something to us.
+    In a pool of several hosts it is on `host`, its session lasts for `session_s` now, and `token` is its fencing token;
+    its state may be "doubtful": it has not been heard of for a while.
     """
 
     ticket: int
@@ -37,6 +39,9 @@ class Holder(NamedTuple):
     state: str
     here: bool
     processes: list[process.Usage]
+    host: str = ""
+    session_s: float | None = None
+    token: str = ""
 
 
 class Waiter(NamedTuple):
@@ -58,6 +63,8 @@ class Waiter(NamedTuple):
     waited_s: float | None
     timeout_s: float | None
     at_gate: bool
+    host: str = ""
+    session_s: float | None = None
 
 
 class Snapshot(NamedTuple):
@@ -113,11 +120,6 @@ def ahead(store: Store, ticket: int) -> list[tuple[str, int]]:
 
 
 NESTED = "0"  # what `acquire` prints as the ticket where the slot is that of a build around it
-
-
-def holds(store: Store, ticket: int) -> bool:
-    """Return whether the ticket has a slot."""
-    return any(entry.ticket == ticket for entry in store.entries(HOLDING))
 
 
 def tickets_around_us(store: Store) -> list[int]:

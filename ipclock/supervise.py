@@ -62,17 +62,18 @@ def run(
     keep_open: int | None = None,
     leftovers: str = "release",
     apart: Collection[int] = (),
+    tick_s: float = TICK_S,
     on_start: Callable[[int], None] = lambda pid: None,
     on_tick: Callable[[], None] = lambda: None,
     on_leftovers: Callable[[str, list[int]], None] = lambda fate, pids: None,
 ) -> int:
     """Run *command* to its end and return its exit status, or -n if signal n ended it.
 
-    *keep_open* is a descriptor that the command inherits; *on_start* gets its PID; *on_tick* is called about once a
-    second. *leftovers* says what becomes of processes of the command that outlive it, whosever children they are by
-    then: "release" leaves them alone, "wait" waits for their end (a signal that asks to leave ends them), "kill" ends
-    them. Whoever is in a session of *apart* is none of them. *on_leftovers* gets "wait" or "kill" and their PIDs before
-    it, "stay" and those of who could not be ended.
+    *keep_open* is a descriptor that the command inherits; *on_start* gets its PID; *on_tick* is called about every
+    *tick_s* seconds. *leftovers* says what becomes of processes of the command that outlive it, whosever children they
+    are by then: "release" leaves them alone, "wait" waits for their end (a signal that asks to leave ends them), "kill"
+    ends them. Whoever is in a session of *apart* is none of them. *on_leftovers* gets "wait" or "kill" and their PIDs
+    before it, "stay" and those of who could not be ended.
     Leaves FORWARDED and SIGCHLD blocked, so that the caller can tidy up undisturbed.
     Raises CommandFailed (126, 127), and Interrupted if a signal came before the start.
     """
@@ -90,7 +91,7 @@ def run(
     on_start(pid)
     pending = _pending(heeded)
     while (status := _reap(pid)) is None:
-        info = _next(pending, heeded)
+        info = _next(pending, heeded, tick_s)
         if info is None:
             on_tick()
         elif info.si_signo != signal.SIGCHLD and info.si_code <= 0:  # SI_USER, SI_QUEUE, SI_TKILL: from a process
@@ -100,7 +101,7 @@ def run(
         return status
     on_leftovers(leftovers, found)
     while leftovers == "wait" and left():
-        info = _next(pending, heeded)
+        info = _next(pending, heeded, tick_s)
         if info is None:
             on_tick()
         elif info.si_signo in ENDING:
@@ -122,14 +123,14 @@ def _pending(numbers: set[signal.Signals]) -> list[int]:
     return [fd] if fd >= 0 else []
 
 
-def _next(pending: list[int], numbers: set[signal.Signals]) -> signal.struct_siginfo | None:
-    """Take the next of the blocked signals; None after about a second without one.
+def _next(pending: list[int], numbers: set[signal.Signals], tick_s: float) -> signal.struct_siginfo | None:
+    """Take the next of the blocked signals; None after about *tick_s* without one.
 
     To wait in sigtimedwait(2) itself would do, but for CPython's: it returns what lies on its stack if a stop (Ctrl-Z)
     interrupts it beyond its time. A signal that nobody sent would go to the build, or none could, and the slot
     be given back under a build that runs. A zero time is never interrupted.
     """
-    select.select(pending, [], [], TICK_S if pending else POLL_S)
+    select.select(pending, [], [], tick_s if pending else POLL_S)
     return signal.sigtimedwait(numbers, 0)
 
 
@@ -167,11 +168,11 @@ def _session(pid: int) -> int:
         return 0
 
 
-def end(find: Callable[[], list[int]], supervisor: int | None = None) -> list[int]:
+def end(find: Callable[[], list[int]], supervisor: int | None = None, *, grace_s: float = GRACE_S) -> list[int]:
     """End the processes that *find* returns, with all their descendants, and whatever it returns then.
 
     They are asked by SIGTERM, at first the *supervisor* alone where there is one, who passes it on; those who are
-    still there GRACE_S seconds later get SIGKILL. Returns the PIDs of those that could not be ended: not permitted,
+    still there *grace_s* seconds later get SIGKILL. Returns the PIDs of those that could not be ended: not permitted,
     or in an uninterruptible sleep.
     """
     # in order, parents first: a shell whose child ends before it is asked goes on to its next command
@@ -186,12 +187,12 @@ def end(find: Callable[[], list[int]], supervisor: int | None = None) -> list[in
                     known.setdefault(process.identify(member))
         alive = [identity for identity in known if identity not in refused and process.exists(identity)]
         passed = time.monotonic() - begun
-        if not alive or passed > 2 * GRACE_S:
+        if not alive or passed > grace_s + GRACE_S:
             return sorted(identity.pid for identity in {*alive, *refused})
         passes_on = supervisor if supervisor in {identity.pid for identity in alive} else None
         for identity in alive:
             try:
-                if passed > GRACE_S:
+                if passed > grace_s:
                     process.send(identity, signal.SIGKILL)
                 elif identity not in asked and passes_on in (None, identity.pid):
                     asked.add(identity)

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from ipclock.config import Settings
+    from ipclock.engine import Engine
     from ipclock.headroom import Headroom
     from ipclock.hooks import Hooks
-    from ipclock.pool import Pool
     from ipclock.process import Identity
     from ipclock.prospect import Prospect
 
 DUE_PATIENCE_S = 10.0  # how long -n goes through the gate for a slot that is due to it
 
 
-def is_nested(pool: Pool) -> bool:
+def is_nested(pool: Engine) -> bool:
     """Return whether a build around us holds a slot of this pool: waiting for another could wait for ever."""
     held = config.held_slot()
     if held is None:
@@ -40,8 +40,8 @@ def is_nested(pool: Pool) -> bool:
 
     if held[0] not in ("", pool.name):
         # the innermost build is of another pool, but one around that may be of ours
-        return snapshot.encloses_us(pool.store, snapshot.NESTED)
-    if snapshot.encloses_us(pool.store, held[1]):
+        return pool.encloses_us(snapshot.NESTED)
+    if pool.encloses_us(held[1]):
         return True
     text = _("ipclock: warning: IPCLOCK_TICKET={ticket} holds no slot around this process; ignored")
     say(text.format(ticket=ascii(held[1])))
@@ -75,7 +75,7 @@ def _memory_for(label: str, settings: Settings) -> int:
 
 
 def take_slot(
-    pool: Pool, claim: Claim, args: Namespace, settings: Settings, check: Callable[[], None], hooks: Hooks | None
+    pool: Engine, claim: Claim, args: Namespace, settings: Settings, check: Callable[[], None], hooks: Hooks | None
 ) -> None:
     """Wait for a slot on behalf of a person, with the waiting line, until the claim holds one.
 
@@ -93,9 +93,7 @@ def take_slot(
     file = config.CapacityFile(settings)
     headroom = None
     if settings.memory is not None or settings.min_free_memory is not None:
-        from ipclock.headroom import Headroom
-
-        headroom = Headroom(lambda: pool.store, claim.memory)
+        headroom = pool.headroom(claim.memory)
         claim.ready = headroom.ready
 
     prospect = None
@@ -139,7 +137,7 @@ def _watching(find: Callable[[], list[int]]) -> AbstractContextManager[bool]:
     return Deaths(pids)
 
 
-def _prospect(pool: Pool, claim: Claim, headroom: Headroom | None, settings: Settings) -> Prospect:
+def _prospect(pool: Engine, claim: Claim, headroom: Headroom | None, settings: Settings) -> Prospect:
     from ipclock.outlook import Outlook  # few have to wait
     from ipclock.prospect import Prospect
 

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.engine import servers
 from tests.helpers.world import World, remove_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.engine.servers import Server
+    from tests.engine.world import SharedWorld
 
 _numbers = itertools.count(1)
 
@@ -30,3 +34,24 @@ def world(pool_name: str) -> Iterator[World]:
     made = World(pool_name)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A ZooKeeper server that no test harms."""
+    if reason := servers.missing():
+        pytest.skip(reason)
+    started = servers.Server(tmp_path_factory.mktemp("zookeeper"))
+    try:
+        yield started.start()
+    finally:
+        started.kill()
+
+
+@pytest.fixture
+def shared(server: Server, pool_name: str) -> Iterator[SharedWorld]:
+    """A pool on that server and real `ipclock` processes on it."""
+    from tests.engine.world import pool_on
+
+    with pool_on(server.address, pool_name) as made:
+        yield made

@@ -10,28 +10,30 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ipclock"
 LAYERS = (
     "errors values",
-    "messages",
+    "messages address",
     "shellfile quick parser deaths",
     "config locks folder entry clockwait stats forecast",
     "records semaphore process policy host database",
     "liveness patience claim line memory totals",
     "pool snapshot",
     "supervise api doctor headroom meter history screen hooks",
-    "outlook chart archive metrics",
+    "outlook chart archive metrics engine warden",
     "phrases",
-    "prospect drawing",
-    "progress page",
-    "ledger",
-    "waiting board",
+    "prospect drawing local session",
+    "progress page nodes",
+    "ledger zookeeper",
+    "guard",
+    "waiting board keeper",
     "cli commands",
     "__main__",
 )
 SIZES = """
-    cli 250  supervise 260  progress 230  api 120  pool 560  snapshot 240  liveness 100  patience 100
-    records 420  folder 290  semaphore 290  process 330  policy 200  locks 100  config 530  messages 120
-    errors 390  memory 260  commands.__init__ 150  commands.status 140  commands.wrap 140  __main__ 20  host 200
-    doctor 370  history 150  database 200  waiting 200  board 190  stats 200  commands.stats 190
+    cli 250  supervise 260  progress 230  api 120  pool 560  snapshot 250  liveness 100  patience 100
+    records 420  folder 290  semaphore 290  process 330  policy 200  locks 100  config 560  messages 120
+    errors 430  memory 260  commands.__init__ 150  commands.status 140  commands.wrap 170  __main__ 20  host 200
+    doctor 370  history 150  database 200  waiting 200  board 210  stats 200  commands.stats 190
     archive 180  hooks 220  chart 210  drawing 280  page 200
+    session 260  zookeeper 440  nodes 230  engine 130  local 160  phrases 130
 """
 LINES = dict(zip(SIZES.split()[::2], map(int, SIZES.split()[1::2]), strict=True))
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
@@ -86,6 +88,7 @@ def test_the_front_loads_no_room_before_it_is_asked() -> None:
         ("sqlite3", {"database"}),
         ("rich", {"board"}),
         ("prometheus_client", {"metrics"}),
+        ("kazoo", {"session"}),
     ],
 )
 def test_a_library_for_the_kernel_has_one_importer(door: str, keepers: set[str]) -> None:

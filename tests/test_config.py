@@ -38,6 +38,13 @@ SOURCES: dict[str, tuple[tuple[str, Any], tuple[str, Any], tuple[str, Any], Any]
     "LOCK_MODE": (("0660", 0o660), ("600", 0o600), ("660", 0o660), None),
     "LOCK_GROUP": (("0", 0), ("root", 0), ("54400", 54400), None),
     "LEFTOVERS": (("kill", "kill"), ("wait", "wait"), ("release", "release"), "release"),
+    "ENGINE": (
+        ("zookeeper://o/p", "zookeeper://o/p"),
+        ("zookeeper://a:1,b:2/p/q?session=9", "zookeeper://a:1,b:2/p/q?session=9"),
+        ("zookeeper://[::1]:2181/p", "zookeeper://[::1]:2181/p"),
+        None,
+    ),
+    "ON_LOST": (("warn", "warn"), ("kill", "kill"), ("warn", "warn"), "kill"),
     "HISTORY": (("/o", "/o"), ("off", None), ("none", None), config.history("auto")),
     "HISTORY_DAYS": (("1", 1), ("36500", 36500), ("007", 7), 90),
     "PROGRESS_INTERVAL": (("1", 1.0), ("2", 2.0), ("0.5", 0.5), 5.0),

@@ -5,18 +5,19 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-from ipclock import config
-from ipclock.errors import NoPool
+from ipclock import config, local
+from ipclock.errors import N_, EngineFailed
 from ipclock.messages import _
-from ipclock.pool import Pool
 from ipclock.progress import say
-from ipclock.records import Store
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+    from collections.abc import Callable
+    from types import ModuleType
 
     from ipclock.config import Settings
+    from ipclock.engine import Engine
     from ipclock.hooks import Hooks
     from ipclock.snapshot import Snapshot
 
@@ -28,6 +29,9 @@ def add_pool_options(parser: ArgumentParser) -> None:
     group = parser.add_argument_group(_("pool"))
     group.add_argument("--config", metavar="FILE", help=_("settings file to read"))
     group.add_argument("--name", dest="SEMAPHORE_NAME", metavar="NAME", help=_("the semaphore's name (/oracle-build)"))
+    group.add_argument(
+        "--engine", dest="ENGINE", metavar="URL", help=_("a pool of several hosts: zookeeper://HOST/POOL")
+    )
     group.add_argument("--lock-dir", dest="LOCK_DIR", metavar="DIR", help=_("folder of the records (/dev/shm)"))
     group.add_argument(
         "--max-parallel-builds",
@@ -111,26 +115,32 @@ def _exit_status(text: str) -> int:
     return int(text)
 
 
-def open_pool(settings: Settings, *, repair: bool = False) -> Pool:
+def open_pool(settings: Settings, *, repair: bool = False) -> Engine:
     """Open the pool that the settings name, making it if it is not there."""
-    return Pool.open(
-        settings.semaphore_name,
-        settings.lock_dir,
-        settings.max_parallel_builds,
-        group=settings.shared_with,
-        repair=repair,
-    )
+    if settings.engine:
+        pool: Engine = _zookeeper(settings.engine).SharedPool(settings)
+        return pool
+    return local.open_pool(settings, repair=repair)
 
 
-def look(settings: Settings) -> Snapshot:
-    """Return the pool that the settings name as it stands, without making or changing anything."""
-    from ipclock import snapshot  # no build is started with it
+def looker(settings: Settings) -> Callable[[], Snapshot]:
+    """Return what reads the pool that the settings name, time and again. It makes nothing."""
+    if settings.engine:
+        look: Callable[[], Snapshot] = _zookeeper(settings.engine).looker(settings)
+        return look
+    return lambda: local.look(settings)
+
+
+def _zookeeper(engine: str) -> ModuleType:
+    from importlib import import_module
 
     try:
-        store = Store.open(settings.lock_dir, settings.semaphore_name[1:], create=False)
-    except NoPool:
-        return snapshot.empty(settings.semaphore_name, settings.max_parallel_builds or 1)
-    try:
-        return snapshot.take(store, settings.semaphore_name)
-    finally:
-        store.close()
+        return import_module("ipclock.zookeeper")
+    except ImportError as error:
+        raise EngineFailed(engine.partition("?")[0], N_("it needs kazoo: pip install 'ipclock[zookeeper]'")) from error
+
+
+def add_on_lost(parser: ArgumentParser) -> None:
+    """Add the option for builds whose slot may be lost."""
+    help_text = _("with --engine, when no server answers in time: kill the build and exit 79 (kill), or warn")
+    parser.add_argument("--on-lost", dest="ON_LOST", metavar="HOW", help=help_text)

@@ -30,6 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--pid", metavar="PID", type=_number, help=_("hold the slot while process PID lives (the parent)")
     )
+    commands.add_on_lost(parser)
     commands.add_pool_options(parser)
     parser.add_argument("label", metavar="LABEL", help=_("what is built; shown to those who wait"))
 
@@ -51,6 +52,13 @@ def run(args: Namespace, settings: Settings) -> int:
     notices = supervise.Notices()
     hooks = commands.hooks_for(settings, verbose=args.verbose)
     pool = commands.open_pool(settings)
+    keeper = None
+    if not pool.keeps_without_us:
+        from ipclock.keeper import Keeper
+
+        keeper = Keeper(notices)
+        if keeper.status is not None:
+            return keeper.status
     if waiting.is_nested(pool):
         from ipclock.snapshot import NESTED
 
@@ -67,5 +75,7 @@ def run(args: Namespace, settings: Settings) -> int:
         if hooks:
             hooks.tell_of("release", claim)
         raise
+    if keeper:
+        return keeper.keep(pool, claim, settings, holder)
     ledger.holds_ended(pool, settings)
     return 0

@@ -30,7 +30,7 @@ def run(args: Namespace, settings: Settings) -> int:
     commands.add_pool_options(parser)
     given, _ = parser.parse_known_args(args.words)
     settings = config.load({key.upper(): value for key, value in vars(given).items()})
-    now = commands.look(settings)
+    now = commands.looker(settings)()
     if args.kind == "tickets":
         lines = [f"{holder.ticket} {holder.label}" for holder in now.holders]
     else:

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ipclock import commands, config, doctor, progress, snapshot
-from ipclock.errors import N_, Unavailable
+from ipclock.errors import N_, Unavailable, Unsupported
 from ipclock.messages import _
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, settings: Settings) -> int:
     """Print the checks on stdout; 69 if one is bad."""
+    if settings.engine:
+        raise Unsupported(settings.engine.partition("?")[0], "ipclock doctor")
     checks = doctor.examine(settings, config.survey(args.options))
     if args.json:
         import json

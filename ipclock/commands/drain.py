@@ -13,7 +13,6 @@ from ipclock.patience import Patience
 from ipclock.phrases import drained
 from ipclock.progress import say
 from ipclock.records import Drain
-from ipclock.snapshot import take
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -37,7 +36,7 @@ def run(args: Namespace, settings: Settings) -> int:
     pool = commands.open_pool(settings)
     drain = Drain(reason, os.getuid(), None if span is None else time.monotonic() + span)
     pool.drain(drain, Patience(commands.MUTEX_PATIENCE_S))
-    now = take(pool.store, pool.name)
+    now = pool.snapshot()
     text = _("✓ {drained} ({running} running, {waiting} waiting)")
     say(text.format(drained=drained(now), running=len(now.holders), waiting=len(now.waiters)))
     pool.close()

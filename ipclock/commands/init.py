@@ -45,6 +45,6 @@ def run(args: Namespace, settings: Settings) -> int:
     if settings.priority_min is not None:
         pool.allow_priority(settings.priority_min, patience)
     pool.tidy(patience)
-    print(pool.store.path)
+    print(pool.where)
     pool.close()
     return 0

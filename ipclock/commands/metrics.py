@@ -38,7 +38,7 @@ def run(args: Namespace, settings: Settings) -> int:
     totals = archive.totals(settings.history, settings.semaphore_name) if settings.history else []
     # the textfile collector of node_exporter reads *.prom, and no OpenMetrics
     form = args.form or ("prometheus" if args.output and args.output.endswith(".prom") else "openmetrics")
-    text = metrics.text(commands.look(settings), totals, form)
+    text = metrics.text(commands.looker(settings)(), totals, form)
     if args.output:
         _replace(args.output, text)
     elif sys.stdout:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ipclock import commands, config, ledger, liveness, snapshot
+from ipclock import commands, config, ledger, snapshot
 from ipclock.errors import N_, NoTicket, NotYours, UsageError
-from ipclock.folder import HOLDING
 from ipclock.messages import _
 from ipclock.patience import Patience
 from ipclock.progress import say
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from ipclock.config import Settings
-    from ipclock.entry import Entry
-    from ipclock.pool import Pool
+    from ipclock.engine import Engine
 
 SUMMARY = N_("give back a slot taken by acquire")
 
@@ -37,15 +35,15 @@ def run(args: Namespace, settings: Settings) -> int:
     ticket = _ticket(pool) if args.ticket is None else args.ticket
     if str(ticket) == snapshot.NESTED:
         return 0  # the slot is that of a build around the script, which gives it back itself
-    if ticket is not None and snapshot.holds(pool.store, ticket):
-        if not snapshot.encloses_us(pool.store, str(ticket)):
+    if ticket is not None and pool.holds(ticket):
+        if not pool.encloses_us(str(ticket)):
             raise NotYours(ticket)
-        given_back = _holder(pool, ticket)
         with suppress(NoTicket):  # given back by somebody else just now
-            ended = pool.reset(Patience(commands.MUTEX_PATIENCE_S), ticket)
-            if hooks and given_back:
-                hooks.tell("release", *given_back)
-            ledger.holds_ended(pool, settings, ended)
+            given_back = pool.evict(Patience(commands.MUTEX_PATIENCE_S), ticket)
+            if hooks:
+                for one in given_back:
+                    hooks.tell("release", one.shown, one.entry, one.times, int(one.pid) if one.pid.isdigit() else None)
+            ledger.holds_ended(pool, settings, given_back)
         return 0
     if not args.quiet:
         text = _("ipclock: warning: no slot to give back (ticket {ticket})")
@@ -53,21 +51,11 @@ def run(args: Namespace, settings: Settings) -> int:
     return 0
 
 
-def _holder(pool: Pool, ticket: int) -> tuple[str, Entry, dict[str, str], int | None] | None:
-    """Return (label, entry, times, PID) of who holds the ticket."""
-    for entry in pool.store.entries(HOLDING):
-        record = pool.store.read(HOLDING, entry) if entry.ticket == ticket else None
-        if record:
-            bound = liveness.identity(record)
-            return snapshot.named(record)[0], entry, record.fields, bound.pid if bound else None
-    return None
-
-
-def _ticket(pool: Pool) -> int | None:
+def _ticket(pool: Engine) -> int | None:
     held = config.held_slot()
     if held and held[0] in ("", pool.name) and held[1].isascii() and held[1].isdigit():
         return int(held[1])
-    around = snapshot.tickets_around_us(pool.store)
+    around = pool.around_us()
     if len(around) > 1:
         text = _("several slots are held here; say which: {tickets}")
         raise UsageError(text.format(tickets=" ".join(map(str, around))), "ipclock release")

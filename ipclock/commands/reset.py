@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ipclock import commands, ledger, liveness, policy, snapshot, supervise
-from ipclock.errors import N_, NoTicket, StillRunning, UsageError
-from ipclock.folder import HOLDING
+from ipclock import commands, ledger
+from ipclock.errors import N_, NoTicket, UsageError
 from ipclock.messages import _
 from ipclock.patience import Patience
 from ipclock.phrases import pid_of
@@ -17,9 +16,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from ipclock.config import Settings
-    from ipclock.entry import Entry
-    from ipclock.pool import Pool
-    from ipclock.records import Record
+    from ipclock.engine import Engine
 
 SUMMARY = N_("force-unlock: take all slots back, or one")
 
@@ -39,20 +36,21 @@ def run(args: Namespace, settings: Settings) -> int:
     pool = commands.open_pool(settings, repair=True)
     stuck = Progress(0, quiet=False, interval=1, terminal=False).stuck
     patience = Patience(commands.MUTEX_PATIENCE_S, on_stuck=stuck)
-    holders = [holder for holder in snapshot.holders(pool.store) if args.ticket in (None, holder.ticket)]
+    holders = [holder for holder in pool.snapshot(waiters=False).holders if args.ticket in (None, holder.ticket)]
     if args.kill and holders:
         _refuse_suicide(pool, args.ticket)
         for holder in holders:
-            _end(pool, holder.ticket)
+            pool.end(holder.ticket)
             # one by one: whoever is admitted meanwhile keeps the slot
             with suppress(NoTicket):
-                ledger.holds_ended(pool, settings, pool.reset(patience, holder.ticket), "evicted")
+                ledger.holds_ended(pool, settings, pool.evict(patience, holder.ticket), "evicted")
             say(_("ipclock: {label} (PID: {pid}) was ended").format(label=holder.label, pid=pid_of(holder)))
     else:
         # as the reset itself found them: somebody may have been admitted since we looked
-        evicted = pool.reset(patience, args.ticket)
-        for label, pid in (snapshot.named(record) for _entry, record in evicted):
-            say(_("ipclock: {label} (PID: {pid}) lost its slot; it goes on running").format(label=label, pid=pid))
+        evicted = pool.evict(patience, args.ticket)
+        for one in evicted:
+            text = _("ipclock: {label} (PID: {pid}) lost its slot; it goes on running")
+            say(text.format(label=one.shown, pid=one.pid))
         ledger.holds_ended(pool, settings, evicted, "evicted")
     pool.close()
     if args.ticket is None:
@@ -62,27 +60,7 @@ def run(args: Namespace, settings: Settings) -> int:
     return 0
 
 
-def _refuse_suicide(pool: Pool, ticket: int | None) -> None:
-    around = snapshot.tickets_around_us(pool.store)
+def _refuse_suicide(pool: Engine, ticket: int | None) -> None:
+    around = pool.around_us()
     if ticket in around or (ticket is None and around):
         raise UsageError(_("this command runs inside the build that it would end"), "ipclock reset")
-
-
-def _end(pool: Pool, ticket: int) -> None:
-    """End the processes that keep the slot, and all that they have started. Raises StillRunning (77)."""
-
-    def entry() -> Entry | None:
-        return next((entry for entry in pool.store.entries(HOLDING) if entry.ticket == ticket), None)
-
-    def record() -> Record | None:
-        return pool.store.read(HOLDING, found) if (found := entry()) else None
-
-    def keepers() -> list[int]:
-        return liveness.keepers(found) if (found := record()) else []
-
-    before = record()
-    left = supervise.end(keepers, liveness.supervisor(before) if before else None)
-    # another user's processes cannot be seen, but their beacon can
-    if left or ((found := entry()) and liveness.verdict(pool.store, HOLDING, found) == policy.ALIVE):
-        bound = liveness.identity(before)
-        raise StillRunning(ticket, left or [bound.pid if bound else 0])

@@ -32,12 +32,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, settings: Settings) -> int:
     """Print the pool's state on stdout."""
     outlook = Outlook(settings.history)
+    look = commands.looker(settings)
     if args.watch:
         if args.json or not board.is_terminal():
             raise UsageError(_("--watch is for a terminal"), "ipclock status")
-        board.watch(lambda: outlook.on(commands.look(settings)))
+        board.watch(lambda: outlook.on(look()))
         return 0
-    now = outlook.on(commands.look(settings))
+    now = outlook.on(look())
     if args.json:
         import json
 
@@ -45,7 +46,7 @@ def run(args: Namespace, settings: Settings) -> int:
         return 0
     if board.is_terminal() and now.uses:
         time.sleep(LOOK_S)
-        now = outlook.on(commands.look(settings))
+        now = outlook.on(look())
     board.show(now)
     return 0
 

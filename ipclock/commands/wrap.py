@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from functools import partial
 
-from ipclock import commands, config, history, ledger, meter, supervise, waiting
-from ipclock.errors import N_
+from ipclock import commands, config, history, ledger, meter, process, supervise, waiting
+from ipclock.errors import N_, SlotLost
+from ipclock.guard import Guard
 from ipclock.messages import _
 from ipclock.progress import say
 from ipclock.values import TYPE_CHECKING
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from ipclock.claim import Claim
     from ipclock.config import Settings
-    from ipclock.pool import Pool
+    from ipclock.engine import Engine
 
 SUMMARY = N_("run a command in a build slot")
 USAGE = "%(prog)s [-w SEC | -n] [-E CODE] [-q | -v] [OPTION ...] LABEL -- COMMAND [ARG ...]"
@@ -32,6 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.usage = USAGE
     commands.add_wait_options(parser)
     commands.add_queue_options(parser)
+    commands.add_on_lost(parser)
     commands.add_pool_options(parser)
     parser.add_argument(
         "--leftovers",
@@ -54,10 +57,15 @@ def run(args: Namespace, settings: Settings) -> int:
     hooks = commands.hooks_for(settings, verbose=args.verbose)
     pool = commands.open_pool(settings)
     claim = waiting.claim_for(label, settings, supersede=args.supersede)
+    warden = None
+    if not pool.keeps_without_us and settings.on_lost == "kill":
+        from ipclock.warden import Warden
+
+        warden = Warden()
 
     def note(pid: int) -> None:
         with suppress(OSError):  # it is only for those who look: the build has started
-            claim.write(command_pid=pid)
+            pool.note(claim, pid)
 
     def note_leftovers(fate: str, pids: list[int]) -> None:
         note(pids[0])
@@ -77,13 +85,15 @@ def run(args: Namespace, settings: Settings) -> int:
     waiting.take_slot(pool, claim, args, settings, notices.check, hooks)
     jobs = max(1, meter.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None
     used = meter.Meter()
+    guard = Guard(pool, claim, settings, lambda: process.descendants_of(os.getpid()), warden)
 
     def on_start(pid: int) -> None:
         used.begin(pid)
+        guard.begin(pid)
         note(pid)
 
     def on_tick() -> None:
-        pool.watch(claim)
+        guard.tick()
         with suppress(OSError):  # it is only for the history
             used.tick()
         if settings.history:
@@ -91,10 +101,11 @@ def run(args: Namespace, settings: Settings) -> int:
 
     try:
         status = execute(
-            config.build_environment(pool.name, label, claim.ticket, claim.slot, jobs),
-            keep_open=claim.fileno(),
+            config.build_environment(pool.name, label, claim.ticket, claim.slot, jobs, claim.token),
+            keep_open=pool.beacon(claim),
             on_start=on_start,
             on_tick=on_tick,
+            tick_s=pool.tick_s,
         )
     except BaseException as error:
         if not used.pid:
@@ -104,8 +115,10 @@ def run(args: Namespace, settings: Settings) -> int:
                 hooks.tell_of("release", claim, outcome, getattr(error, "status", None))
         # else the build goes on: it has the beacon, and counts until it ends
         raise
+    guard.end(status)
     starved = used.ran_out_of_memory(status)
     beside = _beside(pool, claim) if starved else []
+    claim.evicted = claim.evicted or guard.lost
     pool.release(claim)
     if starved:
         _blame_memory(used.pid, beside)
@@ -113,13 +126,13 @@ def run(args: Namespace, settings: Settings) -> int:
     ledger.build_ended(pool, claim, settings, outcome, abs(status), memory=used.memory(), cpu_s=used.cpu_s())
     if hooks:
         hooks.tell_of("release", claim, outcome, abs(status))
+    if guard.lost:
+        raise SlotLost(label)
     return _end(status)
 
 
-def _beside(pool: Pool, claim: Claim) -> list[str]:
-    from ipclock.snapshot import holders
-
-    return [row.label for row in holders(pool.store) if row.ticket != claim.ticket]
+def _beside(pool: Engine, claim: Claim) -> list[str]:
+    return [holder.label for holder in pool.snapshot(waiters=False).holders if holder.ticket != claim.ticket]
 
 
 def _blame_memory(pid: int, beside: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The eight acceptance tests of the product's requirements, by number, on real processes."""
+"""The eight acceptance tests of the product's requirements, by number, on real processes, with either engine."""
 
 from __future__ import annotations
 
@@ -6,12 +6,24 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from tests.helpers.world import until
+import pytest
+
+from tests.helpers.world import World, until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.helpers.world import World
+
+@pytest.fixture(params=["shm", "zookeeper"])
+def world(request: pytest.FixtureRequest, pool_name: str) -> Iterator[World]:
+    """A pool of this machine, and one on a server."""
+    if request.param == "zookeeper":
+        yield request.getfixturevalue("shared")
+    else:
+        made = World(pool_name)
+        yield made
+        made.close()
 
 
 def test_1_two_at_once_run_one_after_the_other(world: World) -> None:
@@ -73,7 +85,7 @@ def test_5_a_reset_solves_a_deadlock(world: World) -> None:
 
     assert reset.returncode == 0
     assert reset.stderr.splitlines() == [
-        f"ipclock: stuck (PID: {stuck.command_pid}) lost its slot; it goes on running",
+        f"ipclock: {world.shown('stuck')} (PID: {stuck.command_pid}) lost its slot; it goes on running",
         "✓ all locks have been released.",
     ]
     assert (waiter.end(), stuck.end(), world.settled()) == (0, 0, (1, {}))

@@ -185,6 +185,10 @@ class World:
         """Return (the semaphore's value, what is left over), after every client has ended."""
         return self.value(), self.leftovers()
 
+    def shown(self, label: str) -> str:
+        """Return how a reset names a build."""
+        return label
+
     def kill(self, pid: int) -> None:
         """Kill a process that the test started indirectly."""
         _kill(pid)

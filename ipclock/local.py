@@ -1,0 +1,158 @@
+"""A pool of this machine as the commands see it: `Pool`, and what its records tell.
+
+What only some commands need is loaded where it is used: a build that need not wait starts without it.
+"""
+
+from __future__ import annotations
+
+from ipclock.errors import NoPool, StillRunning
+from ipclock.folder import GATE, HOLDING, QUEUED
+from ipclock.pool import Pool
+from ipclock.values import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipclock.claim import Claim, Ended
+    from ipclock.config import Settings
+    from ipclock.entry import Entry
+    from ipclock.headroom import Headroom
+    from ipclock.patience import Patience
+    from ipclock.records import Record
+    from ipclock.snapshot import Snapshot
+
+
+class LocalPool(Pool):
+    """The engine (`engine.Engine`) of a machine's own pools."""
+
+    keeps_without_us = True
+    tick_s = 1.0
+
+    @property
+    def where(self) -> str:
+        """The pool's folder."""
+        return self.store.path
+
+    def note(self, claim: Claim, pid: int) -> None:
+        """Write the build's process into its record."""
+        claim.write(command_pid=pid)
+
+    def beacon(self, claim: Claim) -> int | None:
+        """Return the descriptor whose lock is the beacon."""
+        return claim.fileno()
+
+    def snapshot(self, *, waiters: bool = True) -> Snapshot:
+        """Read the pool without its mutex."""
+        from ipclock import snapshot
+
+        return snapshot.take(self.store, self.name, waiters=waiters)
+
+    def place(self, ticket: int) -> int:
+        """Return the place in line of a waiter, from 1."""
+        from ipclock import snapshot
+
+        return snapshot.place(self.store, ticket)
+
+    def ahead(self, ticket: int) -> list[tuple[str, int]]:
+        """Return label and slots of each that stands in line before a waiter."""
+        from ipclock import snapshot
+
+        return snapshot.ahead(self.store, ticket)
+
+    def held_back(self, claim: Claim) -> str:
+        """Return what lets later ones pass a waiter."""
+        from ipclock import line
+
+        state = GATE if self.store.has(GATE, claim.entry) else QUEUED
+        return line.held_back(self.store, state, claim.entry, self.store.entries(HOLDING), self.capacity)
+
+    def holds(self, ticket: int) -> bool:
+        """Return whether the ticket has a slot."""
+        return any(entry.ticket == ticket for entry in self.store.entries(HOLDING))
+
+    def around_us(self) -> list[int]:
+        """Return the tickets of the builds that this process runs inside of."""
+        from ipclock import snapshot
+
+        return snapshot.tickets_around_us(self.store)
+
+    def encloses_us(self, ticket: str) -> bool:
+        """Return whether this process runs inside the build that holds *ticket*."""
+        from ipclock import snapshot
+
+        return snapshot.encloses_us(self.store, ticket)
+
+    def evict(self, patience: Patience, ticket: int | None = None) -> list[Ended]:
+        """Reset the pool, or one of its slots."""
+        return [_ended(*one) for one in self.reset(patience, ticket)]
+
+    def take_dead(self) -> list[Ended]:
+        """Return those that `recover` has found dead."""
+        found, self.dead = self.dead, []
+        return [_ended(*one) for one in found]
+
+    def end(self, ticket: int) -> None:
+        """End the processes that keep the slot, and all that they have started. Raises StillRunning (77)."""
+        from ipclock import liveness, policy, supervise
+
+        def entry() -> Entry | None:
+            return next((entry for entry in self.store.entries(HOLDING) if entry.ticket == ticket), None)
+
+        def record() -> Record | None:
+            return self.store.read(HOLDING, found) if (found := entry()) else None
+
+        def keepers() -> list[int]:
+            return liveness.keepers(found) if (found := record()) else []
+
+        before = record()
+        left = supervise.end(keepers, liveness.supervisor(before) if before else None)
+        # another user's processes cannot be seen, but their beacon can
+        if left or ((found := entry()) and liveness.verdict(self.store, HOLDING, found) == policy.ALIVE):
+            bound = liveness.identity(before)
+            raise StillRunning(ticket, left or [bound.pid if bound else 0])
+
+    def headroom(self, need: int) -> Headroom:
+        """Return what compares the memory that there is with what the builds of this pool will take."""
+        from ipclock.headroom import Headroom
+
+        return Headroom(lambda: self.store, need)
+
+
+def open_pool(settings: Settings, *, repair: bool = False) -> LocalPool:
+    """Open the pool that the settings name, making it if it is not there."""
+    return LocalPool.open(
+        settings.semaphore_name,
+        settings.lock_dir,
+        settings.max_parallel_builds,
+        group=settings.shared_with,
+        repair=repair,
+    )
+
+
+def look(settings: Settings) -> Snapshot:
+    """Return the pool that the settings name as it stands. Makes and writes nothing."""
+    from ipclock import snapshot
+    from ipclock.records import Store
+
+    try:
+        store = Store.open(settings.lock_dir, settings.semaphore_name[1:], create=False)
+    except NoPool:
+        return snapshot.empty(settings.semaphore_name, settings.max_parallel_builds or 1)
+    try:
+        return snapshot.take(store, settings.semaphore_name)
+    finally:
+        store.close()
+
+
+def _ended(entry: Entry, record: Record) -> Ended:
+    from ipclock import liveness, snapshot
+    from ipclock.claim import Ended
+
+    label, pid = snapshot.named(record)
+    return Ended(
+        entry=entry,
+        label=record.fields.get("label", "?"),
+        shown=label,
+        pid=pid,
+        uid=snapshot.uid_of(record),
+        times=record.fields,
+        supervised=liveness.supervisor(record) is not None,
+    )

@@ -1,0 +1,296 @@
+"""Holders and waiters under killed, stopped and unreachable servers, and servers under killed and stopped holders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.engine import servers
+from tests.engine.servers import Server
+from tests.engine.world import SharedWorld, pool_on
+from tests.helpers.world import HANG_S, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.helpers.world import Build
+
+SESSION = "session=6"
+LOST = 79
+
+
+def gone(pid: int) -> bool:
+    """Return whether a build has ended, or is about to be buried."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Server]:
+    """A server of the test's own, to be harmed."""
+    if reason := servers.missing():
+        pytest.skip(reason)
+    started = Server(tmp_path / "zookeeper")
+    try:
+        yield started.start()
+    finally:
+        started.kill()
+
+
+@pytest.fixture
+def pool(own: Server, pool_name: str) -> Iterator[SharedWorld]:
+    """A pool on that server, whose sessions last for 6 s."""
+    with pool_on(own.address, pool_name, options=SESSION) as made:
+        yield made
+
+
+@pytest.fixture
+def short(server: Server, pool_name: str) -> Iterator[SharedWorld]:
+    """A pool on the server that is not harmed, whose sessions last for 6 s."""
+    with pool_on(server.address, pool_name, options=SESSION) as made:
+        yield made
+
+
+def held_and_waited_for(pool: SharedWorld, *options: str) -> tuple[Build, Build]:
+    """Return a build that runs, and one that waits for its slot."""
+    build = pool.wrap("holder", *options).started()
+    waiter = pool.wrap("waiter", *options)
+    until(lambda: pool.records("gate"), "the waiter at the gate")
+    return build, waiter
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_build_without_a_living_supervisor_ends_before_its_slot_goes_on(short: SharedWorld, number: int) -> None:
+    build, waiter = held_and_waited_for(short)
+
+    build.signal(number)
+    waiter.started()
+    overlap = not gone(build.command_pid)
+    build.signal(signal.SIGCONT)
+
+    status = LOST if number == signal.SIGSTOP else -signal.SIGKILL
+    tokens = [int(waiter.ask("env IPCLOCK_TOKEN")) > 0, build.wait()]
+    assert (overlap, tokens, waiter.end(), short.settled()) == (False, [True, status], 0, (1, {}))
+
+
+def test_a_restarted_server_finds_holder_and_waiters_as_they_were(pool: SharedWorld, own: Server) -> None:
+    build, waiter = held_and_waited_for(pool)
+    later = pool.wrap("later")
+    until(lambda: len(pool.nodes("line")) == 2, "two in line")
+
+    own.kill()
+    own.start()
+    until(lambda: pool.client.connected and pool.nodes("slots"), "the slot, seen again")
+    first = [build.end(), waiter.started().end(), later.started().end()]
+
+    assert (first, until(lambda: not pool.nodes("line"), "an empty line"), pool.settled()) == ([0] * 3, True, (1, {}))
+
+
+def test_a_waiter_leaves_in_time_though_the_server_hangs(own: Server, pool_name: str) -> None:
+    with pool_on(own.address, pool_name) as pool:
+        build, waiter = held_and_waited_for(pool)
+        impatient = pool.wrap("impatient", "-w", "2")
+        until(lambda: len(pool.nodes("line")) == 2, "two in line")
+
+        own.signal(signal.SIGSTOP)
+        status = impatient.process.wait(20)  # not when the server comes back, which is later
+        own.signal(signal.SIGCONT)
+
+        assert (status, build.end(), waiter.started().end()) == (75, 0, 0)
+
+
+def test_a_build_ends_with_its_own_status_though_the_server_hangs(pool: SharedWorld, own: Server) -> None:
+    build = pool.wrap().started()
+
+    own.signal(signal.SIGSTOP)
+    build.tell("exit 5")
+    status = build.process.wait(10)
+    own.signal(signal.SIGCONT)
+
+    assert (status, until(lambda: not pool.nodes("slots"), "the slot, free by the session's end")) == (5, True)
+
+
+def test_a_build_is_ended_when_no_server_answers_in_time(pool: SharedWorld, own: Server) -> None:
+    build = pool.wrap().started()
+
+    own.signal(signal.SIGSTOP)
+    status = build.wait()
+    own.signal(signal.SIGCONT)
+
+    told = build.errors()
+    assert (status, gone(build.command_pid), "is doubtful" in told, "lost its slot" in told) == (LOST, True, True, True)
+
+
+def test_a_build_that_may_go_on_does_and_is_warned_of(pool: SharedWorld, own: Server) -> None:
+    build, waiter = held_and_waited_for(pool, "--on-lost", "warn")
+
+    own.kill()
+    until(lambda: not gone(build.command_pid) and told(build, "lost its slot"), "the warning")
+    own.start()
+
+    assert (gone(build.command_pid), build.end(7)) == (False, 7)
+    assert waiter.started().end() == 0
+
+
+def told(build: Build, text: str) -> bool:
+    """Return whether the build's stderr has said so by now."""
+    assert build.process.stderr
+    os.set_blocking(build.process.stderr.fileno(), False)
+    said = build.process.stderr.read() or b""
+    heard = getattr(build, "heard", b"") + said
+    build.heard = heard  # type: ignore[attr-defined]
+    return text.encode() in heard
+
+
+# Cut off
+
+
+@pytest.fixture
+def network() -> Iterator[tuple[str, str, str]]:
+    """A network of two: the name of its other side's namespace, of our interface, and our address in it."""
+    if os.geteuid() or shutil.which("ip") is None:
+        pytest.skip("a network namespace needs root and ip (apt-get install iproute2)")
+    name, ours = f"ipclock{os.getpid()}", f"ipc{os.getpid()}"
+    net = f"10.203.{os.getpid() % 250}"
+    commands = [
+        f"netns add {name}",
+        f"link add {ours} type veth peer name eth0 netns {name}",
+        f"addr add {net}.1/24 dev {ours}",
+        f"link set {ours} up",
+        f"-n {name} addr add {net}.2/24 dev eth0",
+        f"-n {name} link set eth0 up",
+    ]
+    try:
+        for command in commands:
+            done = subprocess.run(["ip", *command.split()], capture_output=True, text=True, check=False)
+            if done.returncode:
+                pytest.skip(f"no network namespace here: ip {command}: {done.stderr.strip()}")
+        yield name, ours, f"{net}.1"
+    finally:
+        subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+        subprocess.run(["ip", "link", "del", ours], capture_output=True, check=False)
+
+
+def test_a_holder_whose_link_is_cut_ends_its_build_before_its_slot_goes_on(
+    network: tuple[str, str, str], tmp_path: Path, pool_name: str
+) -> None:
+    if reason := servers.missing():
+        pytest.skip(reason)
+    name, ours, address = network
+    server = Server(tmp_path / "zookeeper", host=address).start()
+    with pool_on(server.address, pool_name, options=SESSION) as pool:
+        python = [pool.python, "-m", "ipclock", "wrap", "-v", "far", "--", pool.python]
+        far = pool.spawn("ip", "netns", "exec", name, *python, "tests/helpers/stub_build.py").started()
+        waiter = pool.wrap("near")
+        until(lambda: pool.records("gate"), "the waiter at the gate")
+
+        subprocess.run(["ip", "link", "set", ours, "down"], check=True)
+        subprocess.run(["ip", "addr", "replace", f"{address}/24", "dev", "lo"], check=True)
+        try:
+            states = until(lambda: [row["state"] for row in pool.status()["holders"]] == ["doubtful"], "doubtful")
+            waiter.started()
+            overlap = not gone(far.command_pid)
+            ended = waiter.end()
+        finally:
+            subprocess.run(["ip", "addr", "del", f"{address}/24", "dev", "lo"], check=False)
+        assert (states, overlap, far.wait(), ended) == (True, False, LOST, 0)
+    server.kill()
+
+
+# Three servers
+
+
+@pytest.mark.timeout(180)
+def test_a_leader_killed_three_times_costs_nobody_slot_or_place(tmp_path: Path, pool_name: str) -> None:
+    if reason := servers.missing():
+        pytest.skip(reason)
+    three = servers.ensemble(tmp_path)
+    try:
+        for one in three:
+            one.begin()
+        until(lambda: all(one.serves() for one in three), "the ensemble", servers.START_S)
+        hosts = ",".join(one.address for one in three)
+        with pool_on(hosts, pool_name, options="session=10") as pool:
+            build = pool.wrap("holder", "--max-parallel-builds", "1").started()
+            waiters = []
+            for number in range(3):
+                waiters.append(pool.wrap(f"waiter-{number}"))
+                until(lambda: len(pool.nodes("line")) == len(waiters), "one more in line")
+
+            for _ in range(3):
+                leader = next(one for one in three if one.leads())
+                leader.kill()
+                until(lambda: any(one.leads() for one in three), "another leader", HANG_S)
+                leader.start()
+            statuses = [build.end()]
+            statuses += [waiter.started().end() for waiter in waiters]
+
+            assert (statuses, pool.settled()) == ([0] * 4, (1, {}))
+    finally:
+        for one in three:
+            one.kill()
+
+
+# Who the servers are
+
+
+def test_only_servers_and_clients_with_the_right_certificate_meet(tmp_path: Path, pool_name: str) -> None:
+    if reason := servers.missing() or ("" if shutil.which("openssl") else "openssl is missing"):
+        pytest.skip(reason)
+    for authority in ("ours", "theirs"):
+        make_certificates(tmp_path, authority)
+    flags = [
+        "-Dzookeeper.serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
+        f"-Dzookeeper.ssl.keyStore.location={tmp_path}/ours.server.pem",
+        f"-Dzookeeper.ssl.trustStore.location={tmp_path}/ours.ca.pem",
+        "-Dzookeeper.ssl.keyStore.type=PEM",
+        "-Dzookeeper.ssl.trustStore.type=PEM",
+        "-Dzookeeper.ssl.hostnameVerification=false",
+    ]
+    port = servers.free_port()
+    lines = [f"secureClientPort={port}", "secureClientPortAddress=127.0.0.1"]
+    server = Server(tmp_path / "zookeeper", *lines, flags=tuple(flags)).start()
+    try:
+        with pool_on(server.address, pool_name) as pool:
+            engine = f"zookeeper://localhost:{port}{pool.name}?session=10&ca={tmp_path}"
+
+            def tried(ca: str, mine: str) -> Build:
+                options = f"/{ca}.ca.pem"
+                if mine:
+                    options += f"&cert={tmp_path}/{mine}.client.pem&key={tmp_path}/{mine}.client.key"
+                return pool.popen("wrap", "-q", "a", "--", "true", env={"ENGINE": engine + options})
+
+            tries = [tried("ours", "ours"), tried("theirs", "ours"), tried("ours", "theirs"), tried("ours", "")]
+
+            assert ([one.wait() for one in tries], pool.settled()) == ([0, 69, 69, 69], (1, {}))
+    finally:
+        server.kill()
+
+
+def make_certificates(folder: Path, authority: str) -> None:
+    """Make an authority, and by it a certificate for a server on localhost and one for a client."""
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    ca = f"{authority}.ca"
+    openssl("req", "-x509", *new, "-keyout", f"{ca}.key", "-out", f"{ca}.pem", "-subj", f"/CN={authority}")
+    for who in ("server", "client"):
+        name = f"{authority}.{who}"
+        openssl("req", *new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", "/CN=localhost")
+        (folder / f"{name}.ext").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        signed = ["-CA", f"{ca}.pem", "-CAkey", f"{ca}.key", "-CAcreateserial", "-extfile", f"{name}.ext"]
+        openssl("x509", "-req", "-in", f"{name}.csr", *signed, "-out", f"{name}.crt")
+        # the servers want a key and its certificate in one file
+        both = (folder / f"{name}.key").read_text() + (folder / f"{name}.crt").read_text()
+        (folder / f"{name}.pem").write_text(both)
