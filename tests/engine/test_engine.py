@@ -191,6 +191,14 @@ def test_a_build_inside_a_build_needs_no_slot_of_its_own(shared: SharedWorld) ->
 # What this engine cannot do
 
 
+def test_python_programs_are_refused(shared: SharedWorld) -> None:
+    code = "import ipclock\ntry: ipclock.slot('a')\nexcept ipclock.IpclockError as error: print(error.status, error)"
+
+    done = subprocess.run([shared.python, "-c", code], env=shared.env, capture_output=True, text=True, check=True)
+
+    assert (done.stdout[:3], done.stdout.endswith("cannot do this: ipclock.slot\n")) == ("69 ", True)
+
+
 @pytest.mark.parametrize(
     ("command", "asked"),
     [

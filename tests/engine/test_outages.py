@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.test_acquire import script
 from tests.engine import servers
 from tests.engine.servers import Server
 from tests.engine.world import SharedWorld, pool_on
@@ -119,36 +120,24 @@ def test_a_build_ends_with_its_own_status_though_the_server_hangs(pool: SharedWo
     assert (status, until(lambda: not pool.nodes("slots"), "the slot, free by the session's end")) == (5, True)
 
 
-def test_a_build_is_ended_when_no_server_answers_in_time(pool: SharedWorld, own: Server) -> None:
-    build = pool.wrap().started()
-
-    own.signal(signal.SIGSTOP)
-    status = build.wait()
-    own.signal(signal.SIGCONT)
-
-    told = build.errors()
-    assert (status, gone(build.command_pid), "is doubtful" in told, "lost its slot" in told) == (LOST, True, True, True)
-
-
-def test_a_build_that_may_go_on_does_and_is_warned_of(pool: SharedWorld, own: Server) -> None:
-    build, waiter = held_and_waited_for(pool, "--on-lost", "warn")
+def test_builds_and_scripts_are_ended_when_no_server_answers_in_time_or_warned_of(
+    pool: SharedWorld, own: Server
+) -> None:
+    build = pool.wrap("a", "--max-parallel-builds", "3").started()
+    holder = script(pool, "ipclock acquire b; read -r _")
+    holder.line()
+    warned = pool.wrap("c", "--on-lost", "warn").started()
+    waiter = pool.wrap("d")
+    until(lambda: pool.records("gate"), "the waiter at the gate")
 
     own.kill()
-    until(lambda: not gone(build.command_pid) and told(build, "lost its slot"), "the warning")
+    ended = [build.wait(), gone(build.command_pid), holder.wait()]
     own.start()
+    last = waiter.started().end()
 
-    assert (gone(build.command_pid), build.end(7)) == (False, 7)
-    assert waiter.started().end() == 0
-
-
-def told(build: Build, text: str) -> bool:
-    """Return whether the build's stderr has said so by now."""
-    assert build.process.stderr
-    os.set_blocking(build.process.stderr.fileno(), False)
-    said = build.process.stderr.read() or b""
-    heard = getattr(build, "heard", b"") + said
-    build.heard = heard  # type: ignore[attr-defined]
-    return text.encode() in heard
+    said = build.errors()
+    assert (ended, "is doubtful" in said, "lost its slot" in said) == ([LOST, True, -signal.SIGTERM], True, True)
+    assert (warned.end(7), "has lost its slot; it goes on" in warned.errors(), last) == (7, True, 0)
 
 
 # Cut off
