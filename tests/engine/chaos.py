@@ -58,9 +58,10 @@ class Worker:
 class Chaos:
     """The run: its server, its workers, and what the observer has seen."""
 
-    def __init__(self, folder: Path, seed: int, workers: int, slots: int, session: float) -> None:
+    def __init__(self, folder: Path, seed: int, workers: int, slots: int, session: float, pause: float) -> None:
         self.random = random.Random(seed)
         self.slots = slots
+        self.pause = pause
         self.session = session
         self.log = folder / "started"
         self.log.touch()
@@ -94,7 +95,7 @@ class Chaos:
             self.mend_server()
             if time.monotonic() >= fault_at:
                 self.fault()
-                fault_at = time.monotonic() + self.random.uniform(0.2, 1.5)
+                fault_at = time.monotonic() + self.random.uniform(0.2, 2 * self.pause)
             time.sleep(POLL_S)
         return self.seen["TOO MANY"]
 
@@ -108,7 +109,7 @@ class Chaos:
                 self.read += len(line)
                 pid, parent, token = map(int, line.split())
                 self.seen["builds"] += 1
-                self.seen["tokens out of order"] += token < self.newest
+                self.seen["started in another order than admitted, side by side"] += token < self.newest
                 self.newest = max(self.newest, token)
                 with suppress(OSError):
                     self.builds[process.identify(pid)] = parent, token
@@ -194,11 +195,12 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=10)
     parser.add_argument("--slots", type=int, default=3)
     parser.add_argument("--session", type=float, default=6)
+    parser.add_argument("--pause", type=float, default=0.8, help="mean time from one fault to the next")
     args = parser.parse_args()
     if reason := servers.missing():
         sys.exit(reason)
     with tempfile.TemporaryDirectory() as folder:
-        chaos = Chaos(Path(folder), args.seed, args.workers, args.slots, args.session)
+        chaos = Chaos(Path(folder), args.seed, args.workers, args.slots, args.session, args.pause)
         try:
             wrong = chaos.run(args.seconds)
         finally:
