@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--format",
         dest="form",
         choices=metrics.FORMATS,
-        help=_("OpenMetrics, or the older text format of Prometheus (which a FILE that ends in .prom gets)"),
+        help=_("OpenMetrics, or the older text format of Prometheus (the default for *.prom)"),
     )
     commands.add_pool_options(parser)
 
