@@ -11,7 +11,8 @@ import os
 import select
 import signal
 from contextlib import suppress
-from typing import TYPE_CHECKING
+
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

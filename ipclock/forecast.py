@@ -10,7 +10,8 @@ from __future__ import annotations
 import heapq
 import math
 from bisect import bisect_right
-from typing import TYPE_CHECKING, NamedTuple
+
+from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

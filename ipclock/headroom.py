@@ -7,10 +7,10 @@ build is always admitted.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from ipclock import memory, policy
 from ipclock.folder import HOLDING
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

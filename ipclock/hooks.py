@@ -13,14 +13,15 @@ import signal
 import stat
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from ipclock import config, process
 from ipclock.errors import UnsafeHook
 from ipclock.messages import _
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any, NoReturn
 
     from ipclock.claim import Claim
     from ipclock.config import Settings

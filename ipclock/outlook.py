@@ -7,10 +7,10 @@ nothing where it does not know: no history, too few builds of a label, a build t
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from ipclock import forecast, history, process
 from ipclock.forecast import Range, Work
+from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

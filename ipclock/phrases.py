@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from ipclock import forecast
 from ipclock.messages import _
 from ipclock.process import user_name
 from ipclock.snapshot import printable
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ipclock.forecast import Range

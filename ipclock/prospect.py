@@ -7,12 +7,12 @@ line only the place is told.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from ipclock.forecast import Range
 from ipclock.messages import _
 from ipclock.outlook import FARTHEST
 from ipclock.phrases import activity_of, drained, estimate, gigabytes, pid_of, span, state_of
+from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

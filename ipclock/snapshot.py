@@ -7,10 +7,10 @@ old, half new, but each record is shown whole.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from ipclock import line, liveness, policy, process
 from ipclock.folder import GATE, HOLDING
+from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ipclock.entry import Entry

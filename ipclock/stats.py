@@ -6,7 +6,7 @@ percentiles of a label with very many builds are those of an evenly spaced part 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
