@@ -40,6 +40,11 @@ def checked(text: str) -> str:
     return text
 
 
+def path_of(text: str) -> str:
+    """Return the path of the pool in a checked address."""
+    return _parts(text)[1]
+
+
 def parse(text: str) -> Address:
     """Return the address that a checked text means, its password read. Raises OSError, ValueError."""
     hosts, path, options = _parts(text)

@@ -286,6 +286,15 @@ class Settings(NamedTuple):
     hook_file: str | None = None
 
     @property
+    def pool_name(self) -> str:
+        """The pool's name: the semaphore's, or where several hosts share it the path on the servers."""
+        if self.engine is None:
+            return self.semaphore_name
+        from ipclock import address
+
+        return address.path_of(self.engine)
+
+    @property
     def shared_with(self) -> int | None:
         """The group (gid) that may use a pool of ours besides its owner; None: nobody. LOCK_MODE=0600 excludes all."""
         if self.lock_mode == 0o600:

@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, settings: Settings) -> int:
     """Print the metrics on stdout or write them to the file. Without a history there are no counters."""
-    totals = archive.totals(settings.history, settings.semaphore_name) if settings.history else []
+    totals = archive.totals(settings.history, settings.pool_name) if settings.history else []
     # the textfile collector of node_exporter reads *.prom, and no OpenMetrics
     form = args.form or ("prometheus" if args.output and args.output.endswith(".prom") else "openmetrics")
     text = metrics.text(commands.looker(settings)(), totals, form)

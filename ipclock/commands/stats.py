@@ -53,14 +53,14 @@ def run(args: Namespace, settings: Settings) -> int:
     now = time.time()
     label = None if args.label is None else config.checked(config.label, args.label, "--label")
     begin = max(0.0, now - args.since)
-    past = archive.read(settings.history, settings.semaphore_name, begin, now, label)
+    past = archive.read(settings.history, settings.pool_name, begin, now, label)
     report = stats.report(past, _total_memory())
     if args.html is not None:
-        _write(args.html, _page(settings.history, settings.semaphore_name, label, past, report))
+        _write(args.html, _page(settings.history, settings.pool_name, label, past, report))
     elif args.json:
         import json
 
-        print(json.dumps(as_json(past, report, settings.semaphore_name), indent=2))
+        print(json.dumps(as_json(past, report, settings.pool_name), indent=2))
     else:
         for line in text_lines(past, report):
             print(encodable(line, sys.stdout) if sys.stdout else line)

@@ -160,10 +160,13 @@ def test_without_a_terminal_there_are_lines_at_the_start_at_a_change_and_at_the_
     rest = waiter.process.stderr.read().decode().splitlines()
 
     assert (waiter.wait(), rest) == (0, ["✓ build slot acquired (1/1)", "✓ starting the build of late."])
-    assert [re.sub(r"\d+ s, \d+ MB\)$", "n s, n MB)", line.strip()) for line in lines] == [
+    waited = [int(line.partition("(")[2].partition("/")[0]) for line in lines]
+    assert (waited[0] < waited[1], waited[1] < 30) == (True, True)
+    # what the build uses is told from the second look on
+    assert [re.sub(r"\d+ s, (CPU \d+ %, )?\d+ MB\)$", "n s, n MB)", line.strip()) for line in lines] == [
         f"⏳ waiting ({n}/600 s, left: {600 - n} s, builds: 1/1) · place 1 in line"
         f" · holder (PID: {holder.command_pid}, n s, n MB)"
-        for n in (0, 1)
+        for n in waited
     ]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.test_acquire import script
+from tests.e2e.test_acquire import LIBRARY, script
 from tests.helpers.world import until
 
 if TYPE_CHECKING:
@@ -186,6 +186,35 @@ def test_a_build_inside_a_build_needs_no_slot_of_its_own(shared: SharedWorld) ->
     done = shared.run("wrap", "outer", "--", "sh", "-c", f"{inner} wrap -w 1 inner -- echo in; {inner} acquire x")
 
     assert (done.returncode, done.stdout, shared.settled()) == (0, "in\n0\n", (1, {}))
+
+
+def test_the_library_for_bash_holds_a_slot_of_several_hosts(shared: SharedWorld, tmp_path: Path) -> None:
+    tool = tmp_path / "ipclock"
+    tool.write_text(f'#!/bin/sh\nexec {shared.python} -m ipclock "$@"\n')
+    tool.chmod(0o755)
+    body = f"source {LIBRARY}; acquire_lock a || exit; echo held; read -r _; release_lock; echo free; read -r _"
+    holder = shared.spawn("bash", "-uc", body, env={"PATH": f"{tmp_path}:{shared.env['PATH']}"})
+
+    said = [holder.line(), shared.status()["holders"][0]["pid"]]
+    holder.tell("")
+    said += [holder.line(), len(shared.nodes("slots"))]
+    holder.tell("")
+
+    assert (said, holder.wait(), shared.settled()) == (["held", holder.pid, "free", 0], 0, (1, {}))
+
+
+def test_finished_builds_and_scripts_are_kept_in_the_history(shared: SharedWorld, tmp_path: Path) -> None:
+    shared.env["HISTORY"] = str(tmp_path / "history.db")
+    shared.run("wrap", "-q", "a", "--", "false")
+    holder = script(shared, "ipclock acquire -q b; read -r _")
+    holder.line()
+    holder.signal(signal.SIGKILL)
+
+    def told() -> dict[str, int]:
+        found = json.loads(shared.run("stats", "--json").stdout)
+        return {row["label"]: row["builds"] for row in found["labels"]}
+
+    assert until(lambda: told() if len(told()) == 2 else None, "both in the history") == {"a": 1, "b": 1}
 
 
 # What this engine cannot do

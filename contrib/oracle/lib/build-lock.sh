@@ -21,16 +21,22 @@ init_semaphore() {
 # release_lock gives the slot back. Returns the exit status of `ipclock acquire`.
 acquire_lock() {
     # in $(...) BASHPID would be that subshell's
-    local project=${1:?acquire_lock: which project?} shell=$BASHPID folder file
+    local project=${1:?acquire_lock: which project?} shell=$BASHPID folder file='' hold=()
     if ((_build_lock_depth > 0)); then
         _build_lock_depth=$((_build_lock_depth + 1))
         return 0
     fi
     folder=$(ipclock init) || return
-    file=$folder/new/$shell.$RANDOM$RANDOM
-    # the descriptor is the hold: every process that inherits it keeps the slot
-    exec {_build_lock_fd}>"$file" || return
-    _build_lock_ticket=$(ipclock acquire --fd "$_build_lock_fd" --pid "$shell" "$project") || {
+    if [[ $folder == /* ]]; then
+        file=$folder/new/$shell.$RANDOM$RANDOM
+        # the descriptor is the hold: every process that inherits it keeps the slot
+        exec {_build_lock_fd}>"$file" || return
+        hold=(--fd "$_build_lock_fd")
+    else
+        # a pool of several hosts: a process of ipclock's keeps the slot for as long as this shell lives
+        exec {_build_lock_fd}>/dev/null
+    fi
+    _build_lock_ticket=$(ipclock acquire "${hold[@]}" --pid "$shell" "$project") || {
         local status=$?
         exec {_build_lock_fd}>&-
         rm -f -- "$file"
