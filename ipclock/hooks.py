@@ -42,7 +42,7 @@ class Hooks:
 
     def __init__(self, settings: Settings, out: int | None, warn: Callable[[str], None]) -> None:
         self.sessions: set[int] = set()
-        self._name = settings.semaphore_name
+        self._name = settings.pool_name
         self._out = out
         self._warn = warn
         self._commands = {f"ON_{event.upper()}": getattr(settings, f"on_{event}") for event in EVENTS}
