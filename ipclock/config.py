@@ -495,7 +495,7 @@ def build_environment(
     hints = {} if jobs is None else {"MAKEFLAGS": f"-j{jobs}"} | dict.fromkeys(JOB_VARIABLES, str(jobs))
     return {
         **hints,
-        **{key: value for key, value in os.environ.items() if key != "IPCLOCK_TOKEN"},
+        **os.environ,
         **({"IPCLOCK_TOKEN": token} if token else {}),
         "IPCLOCK_NAME": name,
         "IPCLOCK_LABEL": label,

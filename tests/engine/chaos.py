@@ -70,7 +70,10 @@ class Chaos:
         env = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
         engine = f"zookeeper://{self.server.address}/chaos?session={session:g}"
         env |= {"ENGINE": engine, "HISTORY": "off", "MAX_PARALLEL_BUILDS": str(slots), "LANG": "C.UTF-8"}
-        build = f'echo "$$ $PPID $IPCLOCK_TOKEN" >> {self.log}; exec sleep $(($$ % 3)).$(($$ % 90 + 10))'
+        # every third one outlives any session: left behind, it would meet the next ones
+        build = (
+            f'echo "$$ $PPID $IPCLOCK_TOKEN" >> {self.log}; exec sleep $(($$ % 3 ? $$ % 3 - 1 : 12)).$(($$ % 90 + 10))'
+        )
         wrap = [sys.executable, "-m", "ipclock", "wrap", "-q", "-w", "60", "chaos", "--", "sh", "-c", build]
         self.workers = [Worker(wrap, env | {"CHAOS_WORKER": str(number)}) for number in range(workers)]
         self.read = 0

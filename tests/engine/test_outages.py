@@ -69,18 +69,27 @@ def held_and_waited_for(pool: SharedWorld, *options: str) -> tuple[Build, Build]
     return build, waiter
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_build_without_a_living_supervisor_ends_before_its_slot_goes_on(short: SharedWorld, number: int) -> None:
-    build, waiter = held_and_waited_for(short)
+def test_builds_without_a_living_supervisor_end_before_their_slots_go_on_to_living_waiters(short: SharedWorld) -> None:
+    killed = short.wrap("killed", "--max-parallel-builds", "2").started()
+    stopped = short.wrap("stopped").started()
+    sleeper = short.wrap("sleeper")
+    until(lambda: short.nodes("line"), "the first one in line")
+    waiters = [short.wrap("waiter") for _ in range(2)]
+    until(lambda: len(short.nodes("line")) == 3, "three in line")
 
-    build.signal(number)
-    waiter.started()
-    overlap = not gone(build.command_pid)
-    build.signal(signal.SIGCONT)
+    killed.signal(signal.SIGKILL)
+    for one in (stopped, sleeper):
+        one.signal(signal.SIGSTOP)
+    until(lambda: len(short.nodes("line")) < 2, "a slot that goes on")
+    gone_first = gone(killed.command_pid) or gone(stopped.command_pid)
+    ended = [waiter.started().end() for waiter in waiters]
+    gone_by_now = gone(killed.command_pid) and gone(stopped.command_pid)
+    for one in (stopped, sleeper):
+        one.signal(signal.SIGCONT)
 
-    status = LOST if number == signal.SIGSTOP else -signal.SIGKILL
-    tokens = [int(waiter.ask("env IPCLOCK_TOKEN")) > 0, build.wait()]
-    assert (overlap, tokens, waiter.end(), short.settled()) == (False, [True, status], 0, (1, {}))
+    # one who has slept through the end of its session stands in line anew
+    assert (gone_first, gone_by_now, ended, sleeper.started().end()) == (True, True, [0, 0], 0)
+    assert (killed.wait(), stopped.wait(), short.settled()) == (-signal.SIGKILL, LOST, (2, {}))
 
 
 def test_a_restarted_server_finds_holder_and_waiters_as_they_were(pool: SharedWorld, own: Server) -> None:
