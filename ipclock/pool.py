@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ipclock.records import Drain, Record
 
 TURN_CHUNK_S = 1.0  # bounds how long a lost wake-up or a step of the wall clock can delay anybody
+FIRST_CHUNK_S = 0.1  # who does not get its unit at once is told so soon
 GATE_CHUNK_S = 1.0
 BLIND_CHUNK_S = 0.33  # the one at the gate looks for holders that died, where their end does not wake it
 KEEP_DUE_S = 1.0
@@ -182,7 +183,7 @@ class Pool:
         if not self.store.has(GATE, claim.entry):
             return
         with patience.watching(self._builds) as watched:
-            chunk = GATE_CHUNK_S if watched else BLIND_CHUNK_S
+            chunk = FIRST_CHUNK_S
             while self.store.has(GATE, claim.entry):
                 if claim.entry.reserved == claim.entry.units:
                     if claim.ready():
@@ -191,6 +192,7 @@ class Pool:
                 elif self.gate.wait(patience.chunk(chunk)):
                     return
                 self.tick(claim, patience, at_gate=True)
+                chunk = GATE_CHUNK_S if watched else BLIND_CHUNK_S
 
     def _builds(self) -> list[int]:
         """Return the processes whose end may free a slot; nobody else is admitted while we are at the gate."""

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ipclock import archive, chart, drawing, history, messages, page, stats
+from ipclock import archive, chart, drawing, history, messages, page, stats, totals
 from tests.helpers import pasts
 from tests.helpers.pasts import GB, build, wait
 
@@ -133,7 +133,7 @@ def test_each_lane_has_its_name_and_its_bars_beside_it() -> None:
 
 def test_an_outcome_is_told_by_a_shape_too() -> None:
     rows = [build(outcome, NOON + 10 * at, 10, outcome=outcome) for at, outcome in enumerate(history.HELD)]
-    rows += [wait(outcome, NOON, 9, outcome) for outcome in history.OUTCOMES if outcome not in history.HELD]
+    rows += [wait(outcome, NOON, 9, outcome) for outcome in totals.OUTCOMES if outcome not in history.HELD]
 
     tree = strip_of(*rows)
 
@@ -147,7 +147,7 @@ def test_an_outcome_is_told_by_a_shape_too() -> None:
 
 
 def test_every_outcome_of_the_history_has_its_shape_and_its_word() -> None:
-    assert set(drawing.OUTCOMES) == set(history.OUTCOMES)
+    assert set(drawing.OUTCOMES) == set(totals.OUTCOMES)
 
 
 def test_the_pointer_finds_all_of_a_row() -> None:

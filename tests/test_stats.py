@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import archive, database, history, stats
+from ipclock import archive, database, history, stats, totals
 from ipclock.archive import read
 from ipclock.history import Row, record
 from ipclock.stats import Bin, Box, Grid, Part, Past, Spread, report
@@ -273,7 +273,7 @@ def test_an_index_finds_the_last_rows_and_answers_for_the_waits(path: Path) -> N
         connection.set_trace_callback(None)
         plans = [row[3] for text in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
 
-    kinds = len(history.OUTCOMES)
+    kinds = len(totals.OUTCOMES)
     assert plans == [
         "SEARCH finished USING INDEX by_time (ended>?)",
         *["SEARCH finished USING INDEX by_label (label=? AND outcome=? AND ended>?)"] * kinds,

@@ -29,6 +29,9 @@ HOLDER = {
     "state": str,
     "here": bool,
     "processes": list,
+    "host": str,
+    "session_s": type(None),
+    "token": str,
     "command": str,
     "cpu_s": float,
     "memory": int,
@@ -47,6 +50,8 @@ WAITER = {
     "waited_s": float,
     "timeout_s": float,
     "at_gate": bool,
+    "host": str,
+    "session_s": type(None),
     "left_s": type(None),
 }
 POOL = {

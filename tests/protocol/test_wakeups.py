@@ -22,7 +22,7 @@ import sys
 from ipclock import pool
 from ipclock.deaths import Deaths
 from ipclock.patience import Patience
-pool.GATE_CHUNK_S = pool.BLIND_CHUNK_S = pool.TURN_CHUNK_S = 3600.0
+pool.FIRST_CHUNK_S = pool.GATE_CHUNK_S = pool.BLIND_CHUNK_S = pool.TURN_CHUNK_S = 3600.0
 here = pool.Pool.open(sys.argv[1], "/dev/shm")
 claim = here.acquire(pool.Claim("sleeper"), Patience(3600.0, watching=lambda find: Deaths(find())))
 here.release(claim)
