@@ -1,7 +1,8 @@
 """Runs a command as if ipclock were not there: its terminal, its streams, its signals, its exit status.
 
 Knows nothing of slots. The child stays in our process group, so that what the terminal sends (Ctrl-C, Ctrl-Z)
-reaches both once; only what somebody sent to us by kill(2) is forwarded. Not for threads other than the main one.
+reaches both once; only what came to us alone is forwarded: what somebody sent by kill(2), and a terminal's hangup if
+we lead its session. Not for threads other than the main one.
 Also ends what a build has left running, its whole tree.
 """
 
@@ -94,8 +95,8 @@ def run(
         info = _next(pending, heeded, tick_s)
         if info is None:
             on_tick()
-        elif info.si_signo != signal.SIGCHLD and info.si_code <= 0:  # SI_USER, SI_QUEUE, SI_TKILL: from a process
-            os.kill(pid, info.si_signo)
+        elif info.si_signo != signal.SIGCHLD and (info.si_code <= 0 or _was_for_us_alone(info.si_signo)):
+            os.kill(pid, info.si_signo)  # SI_USER, SI_QUEUE, SI_TKILL: from a process
     left = partial(_leftovers, earlier, apart)
     if leftovers == "release" or not (found := left()):
         return status
@@ -109,6 +110,11 @@ def run(
     if leftovers == "kill" and (found := end(left)):
         on_leftovers("stay", found)
     return status
+
+
+def _was_for_us_alone(number: int) -> bool:
+    """Return whether the kernel has sent the signal to us and not to the build: a terminal's hangup, to its leader."""
+    return number == signal.SIGHUP and os.getsid(0) == os.getpid()
 
 
 def _pending(numbers: set[signal.Signals]) -> list[int]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +57,21 @@ def test_a_signal_ends_a_wait_and_wrap_dies_of_it(world: World, name: str, place
     if place == "queued":
         first.started().end()
     assert world.settled() == (1, {})
+
+
+def test_a_terminal_that_goes_away_ends_the_build_of_a_wrap_that_leads_its_session(world: World) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvpe(sys.executable, [sys.executable, "-m", "ipclock", "wrap", "a", "--", "sleep", "1000"], world.env)
+    world.extra.append(pid)
+    holder = until(lambda: next((row for row in world.status()["holders"] if row["command_pid"]), None), "the build")
+    world.extra.append(holder["command_pid"])
+
+    os.close(terminal)  # as sshd does when the connection of `ssh -t` drops
+
+    until(lambda: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT), "the end of wrap")
+    world.extra.clear()  # their PIDs may be somebody else's from here on
+    assert (os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), world.settled()) == (-signal.SIGHUP, (1, {}))
 
 
 def test_an_ignored_hangup_stays_ignored_for_the_wait_and_for_the_build(world: World) -> None:
