@@ -119,9 +119,8 @@ def test_the_users_korean_lines_hold_to_the_letter(world: World, project: Path) 
         "   강제 해제: ./scripts/oracle/force-unlock.sh",
     ]
     assert status.stdout.splitlines()[0] == "⏳ 진행 중인 빌드: 1/1"
-    assert (
-        status.stdout.splitlines()[1].partition("] ")[2].startswith(f"Staging Deployment (PID: {holder.command_pid})")
-    )
+    row = status.stdout.splitlines()[1].partition("] ")[2]
+    assert row.startswith(f"Staging Deployment (PID: {holder.command_pid})")
     assert reset.stderr.splitlines()[-1] == "✓ 모든 락이 해제되었습니다."
     assert since == "✓ no build is running (0/1)\n"
 
