@@ -72,6 +72,10 @@ class Guard:
             doubt = _("ipclock: warning: no server answers; the slot of {label} is doubtful")
             text = doubt if claim.doubtful else _("ipclock: a server answers again")
             say(text.format(label=claim.label), at_once=True)
+        if claim.evicted and claim.token and not self._warned:
+            self._warned = True
+            text = _("ipclock: warning: a reset took the slot of {label}; it goes on running")
+            say(text.format(label=claim.label), at_once=True)
         if left > claim.grace or claim.evicted:
             return
         if not self._kills and not self._warned:

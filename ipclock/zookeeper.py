@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 CHUNK_S = 0.25  # of sleep, between two looks at signals and the clock
-LOOK_S = 10.0  # one who waits looks by himself so often, though his watches tell him
+LOOK_S = 60.0  # one who waits looks by himself so often, though his watches tell him
 AGAIN_S = 0.1
 GLANCE_S = 0.5  # for what one who waits only shows
 LEAVE_S = 3.0  # to take our nodes away; then they go with the session

@@ -137,6 +137,7 @@ def test_one_whose_slot_was_reset_notices_and_gives_back_nobody_elses(shared: Sh
 
     shared.run("reset")
     waiter.started()
+    until(lambda: "a reset took the slot of a" in build.heard(), "the warning")
     ended = build.end(4)
     held = shared.nodes("slots")
 

@@ -41,7 +41,7 @@ class Build:
         self.process = process
         self.pid = process.pid
         self.command_pid = 0
-        self._unread = b""
+        self._unread = self._heard = b""
 
     def line(self, seconds: float = HANG_S) -> str:
         """Return the next line of the build's stdout."""
@@ -83,6 +83,13 @@ class Build:
     def wait(self) -> int:
         """Return the exit status, -n for signal n."""
         return self.process.wait(HANG_S)
+
+    def heard(self) -> str:
+        """Return what was written to stderr so far."""
+        assert self.process.stderr
+        os.set_blocking(self.process.stderr.fileno(), False)
+        self._heard += self.process.stderr.read() or b""
+        return self._heard.decode()
 
     def errors(self) -> str:
         """Return what was written to stderr, once the process has ended."""
