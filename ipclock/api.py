@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING
 
-from ipclock import config
+from ipclock import config, ledger, local
 from ipclock.claim import Claim
-from ipclock.errors import Unsupported
+from ipclock.errors import SlotUnavailable, Unsupported
 from ipclock.patience import Patience
-from ipclock.pool import Pool
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from ipclock.config import Settings
+    from ipclock.local import LocalPool
 
 DUE_PATIENCE_S = 10.0  # how long a caller that would not wait goes through the gate for a slot that is due to it
 
@@ -25,13 +28,14 @@ class Slot:
     again if somebody removes the pool's files meanwhile.
     """
 
-    def __init__(self, pool: Pool, label: str, claim: Claim) -> None:
+    def __init__(self, pool: LocalPool, label: str, claim: Claim, settings: Settings) -> None:
         self.name = pool.name
         self.label = label
         self.ticket = claim.ticket
         self.number = claim.slot
         self._pool = pool
         self._claim = claim
+        self._settings = settings
         self._process = os.getpid()
 
     def fileno(self) -> int:
@@ -44,8 +48,13 @@ class Slot:
 
     def release(self) -> None:
         """Give the slot back; once more, or in a forked child, does nothing."""
+        self._release("done")
+
+    def _release(self, outcome: str) -> None:
         if self._process == os.getpid() and self._claim.record:
             self._pool.release(self._claim)
+            outcome = "evicted" if self._claim.evicted else outcome
+            ledger.slot_ended(self._pool, self._claim, self._settings, outcome, warnings.warn)
             self._pool.close()
 
     def __enter__(self) -> Slot:
@@ -54,7 +63,7 @@ class Slot:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release()
+        self._release("done" if kind is None else "failed")
 
 
 def slot(
@@ -96,16 +105,16 @@ def slot(
     settings = config.load(options)
     if settings.engine:
         raise Unsupported(settings.engine.partition("?")[0], "ipclock.slot")
-    pool = Pool.open(
-        settings.semaphore_name, settings.lock_dir, settings.max_parallel_builds, group=settings.shared_with
+    pool = local.open_pool(settings)
+    claim = Claim(
+        label, units=settings.build_slots, priority=settings.build_priority, limit=settings.max_per_label or 0
     )
     try:
         block = block and settings.build_timeout > 0
         patience = Patience(settings.build_timeout if block else DUE_PATIENCE_S)
-        claim = Claim(
-            label, units=settings.build_slots, priority=settings.build_priority, limit=settings.max_per_label or 0
-        )
-        return Slot(pool, label, pool.acquire(claim, patience, block=block))
-    except BaseException:
+        return Slot(pool, label, pool.acquire(claim, patience, block=block), settings)
+    except BaseException as error:
+        if isinstance(error, SlotUnavailable):
+            ledger.wait_ended(pool, claim, settings, error, warnings.warn)
         pool.close()
         raise

@@ -15,7 +15,7 @@ from ipclock.progress import say
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from ipclock.claim import Claim, Ended
     from ipclock.config import Settings
@@ -43,12 +43,23 @@ def build_ended(
     _write(pool, settings, [row and row._replace(code=code, memory=memory, cpu_s=cpu_s)])
 
 
-def wait_ended(pool: Engine, claim: Claim, settings: Settings, error: IpclockError) -> str | None:
+def _say(text: str) -> None:
+    say(text, at_once=True)
+
+
+def wait_ended(
+    pool: Engine, claim: Claim, settings: Settings, error: IpclockError, tell: Callable[[str], None] = _say
+) -> str | None:
     """Keep a wait that ended without a slot; return its outcome, None for one that never got into the line."""
     outcome = ENDINGS.get(type(error))
     if outcome:
-        _write(pool, settings, [_row(pool, claim.label, claim.entry, claim.times, os.getuid(), outcome)])
+        _write(pool, settings, [_row(pool, claim.label, claim.entry, claim.times, os.getuid(), outcome)], tell)
     return outcome
+
+
+def slot_ended(pool: Engine, claim: Claim, settings: Settings, outcome: str, tell: Callable[[str], None]) -> None:
+    """Keep the hold of a program that has taken its slot itself; *tell* gets what kept us from it."""
+    _write(pool, settings, [_row(pool, claim.label, claim.entry, claim.times, os.getuid(), outcome)], tell)
 
 
 def holds_ended(pool: Engine, settings: Settings, holders: Iterable[Ended] = (), outcome: str = "done") -> None:
@@ -89,7 +100,7 @@ def _row(pool: Engine, label: str, entry: Entry, times: Mapping[str, str], uid: 
     )
 
 
-def _write(pool: Engine, settings: Settings, rows: Iterable[Row | None]) -> None:
+def _write(pool: Engine, settings: Settings, rows: Iterable[Row | None], tell: Callable[[str], None] = _say) -> None:
     """Write the rows, and those of the dead; if that fails it is said, and nothing else is wrong."""
     if settings.history is None:
         return
@@ -98,4 +109,4 @@ def _write(pool: Engine, settings: Settings, rows: Iterable[Row | None]) -> None
         for row in filter(None, [*rows, *dead]):
             history.record(settings.history, row, settings.history_days)
     except HistoryFailed as error:
-        say(_("ipclock: warning: {problem}").format(problem=". ".join(told(error))), at_once=True)
+        tell(_("ipclock: warning: {problem}").format(problem=". ".join(told(error))))

@@ -85,7 +85,7 @@ def estimate(left: Range | None) -> str:
 
 
 def _length(seconds: float) -> str:
-    return _("{seconds} s").format(seconds=f"{seconds:.0f}") if seconds <= 120 else span(seconds)
+    return _("{seconds} s").format(seconds=f"{seconds:.0f}") if seconds < 120 else span(seconds)
 
 
 def activity_of(activity: Activity | None) -> list[str]:

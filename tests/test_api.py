@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +33,13 @@ def program(world: World, body: str) -> Build:
     build = Build(subprocess.Popen([sys.executable, "-c", code], env=world.env, stdin=pipe, stdout=pipe, stderr=pipe))
     world.builds.append(build)
     return build
+
+
+@pytest.fixture(autouse=True)
+def path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The history of this process."""
+    monkeypatch.setenv("HISTORY", str(tmp_path / "history.db"))
+    return tmp_path / "history.db"
 
 
 def test_all_names_resolve() -> None:
@@ -67,6 +77,25 @@ def test_no_slot_in_time_is_an_error_with_data(world: World) -> None:
 
     assert (timeout.value.status, timeout.value.seconds, busy.value.held, busy.value.capacity) == (75, "0.1", 1, 1)
     assert world.settled() == (1, {})
+
+
+def test_waits_and_holds_are_kept_and_a_history_that_cannot_be_written_is_a_warning(
+    world: World, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with suppress(KeyError), ipclock.slot("failed", name=world.name):
+        raise KeyError
+    with ipclock.slot("done", name=world.name), pytest.raises(ipclock.SlotTimeout):
+        ipclock.slot("late", name=world.name, timeout=0.1)
+    monkeypatch.setenv("HISTORY", str(path.parent))
+    with pytest.warns(UserWarning, match="history"), ipclock.slot("not kept", name=world.name):
+        pass
+
+    with closing(sqlite3.connect(path)) as connection:
+        kept = connection.execute("SELECT label, outcome, slot FROM finished ORDER BY id").fetchall()
+    assert (kept, world.settled()) == (
+        [("failed", "failed", 1), ("late", "timeout", None), ("done", "done", 1)],
+        (1, {}),
+    )
 
 
 def test_a_wrong_value_is_an_error_that_says_what_is_expected(world: World) -> None:

@@ -16,19 +16,19 @@ LAYERS = (
     "records semaphore process policy host database",
     "liveness patience claim line memory totals",
     "pool snapshot",
-    "supervise api doctor headroom meter history screen hooks",
+    "supervise doctor headroom meter history screen hooks",
     "outlook chart archive metrics engine warden",
     "phrases",
     "prospect drawing local session",
     "progress page nodes",
     "ledger zookeeper",
     "guard",
-    "waiting board keeper",
+    "waiting board keeper api",
     "cli commands",
     "__main__",
 )
 SIZES = """
-    cli 250  supervise 260  progress 230  api 120  pool 560  snapshot 250  liveness 100  patience 100
+    cli 250  supervise 260  progress 230  api 140  pool 560  snapshot 250  liveness 100  patience 100
     records 420  folder 290  semaphore 290  process 330  policy 200  locks 100  config 560  messages 120
     errors 430  memory 260  commands.__init__ 150  commands.status 140  commands.wrap 170  __main__ 20  host 200
     doctor 370  history 150  database 200  waiting 200  board 210  stats 200  commands.stats 190
