@@ -109,9 +109,10 @@ class Session:
         # its threads inherit our mask: a signal that one of them took would never reach the build
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            self._client.start_async().wait(CONNECT_S)
+            live = self._client.start_async()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        live.wait(CONNECT_S)
         if not self.connected:
             reason = N_("no server answers")
             if self._client.client_state == "AUTH_FAILED":

@@ -288,9 +288,16 @@ def test_what_is_no_pool_is_left_alone(shared: SharedWorld) -> None:
 
 
 def test_without_a_server_the_commands_end_and_say_so(shared: SharedWorld, server: Server) -> None:
-    done = shared.run("status", "--engine", f"zookeeper://127.0.0.1:1{shared.name}")
+    engine = f"zookeeper://127.0.0.1:1{shared.name}"
+    stopped = shared.popen("status", "--engine", engine)
+    until(lambda: len(os.listdir(f"/proc/{stopped.pid}/task")) > 1, "its threads")
+    stopped.signal(signal.SIGINT)
+    interrupted = stopped.process.wait(5)  # before it would give up by itself
+
+    done = shared.run("status", "--engine", engine)
 
     assert (done.returncode, done.stdout, "no server answers" in done.stderr) == (69, "", True)
+    assert interrupted == -signal.SIGINT
 
 
 def test_a_pool_is_kept_by_its_password(shared: SharedWorld, tmp_path: Path) -> None:
