@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 TICK_S = 1.0
+FIRST_TICK_S = 0.1  # short builds have a life too
 GRACE_S = 5.0  # from SIGTERM to SIGKILL, and from there until a process counts as one that cannot be ended
 POLL_S = 0.05
 
@@ -71,10 +72,10 @@ def run(
     """Run *command* to its end and return its exit status, or -n if signal n ended it.
 
     *keep_open* is a descriptor that the command inherits; *on_start* gets its PID; *on_tick* is called about every
-    *tick_s* seconds. *leftovers* says what becomes of processes of the command that outlive it, whosever children they
-    are by then: "release" leaves them alone, "wait" waits for their end (a signal that asks to leave ends them), "kill"
-    ends them. Whoever is in a session of *apart* is none of them. *on_leftovers* gets "wait" or "kill" and their PIDs
-    before it, "stay" and those of who could not be ended.
+    *tick_s* seconds, and soon after the start. *leftovers* says what becomes of processes of the command that outlive
+    it, whosever children they are by then: "release" leaves them alone, "wait" waits for their end (a signal that asks
+    to leave ends them), "kill" ends them. Whoever is in a session of *apart* is none of them. *on_leftovers* gets
+    "wait" or "kill" and their PIDs before it, "stay" and those of who could not be ended.
     Leaves FORWARDED and SIGCHLD blocked, so that the caller can tidy up undisturbed.
     Raises CommandFailed (126, 127), and Interrupted if a signal came before the start.
     """
@@ -91,10 +92,12 @@ def run(
     pid = _spawn(command, environment, mask)
     on_start(pid)
     pending = _pending(heeded)
+    pause = min(FIRST_TICK_S, tick_s)
     while (status := _reap(pid)) is None:
-        info = _next(pending, heeded, tick_s)
+        info = _next(pending, heeded, pause)
         if info is None:
             on_tick()
+            pause = tick_s
         elif info.si_signo != signal.SIGCHLD and (info.si_code <= 0 or _was_for_us_alone(info.si_signo)):
             os.kill(pid, info.si_signo)  # SI_USER, SI_QUEUE, SI_TKILL: from a process
     left = partial(_leftovers, earlier, apart)
