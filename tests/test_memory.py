@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -131,30 +133,34 @@ def take(size: int) -> bytearray:
     return bytearray(b"\1") * size
 
 
+GROWN = """
+import os, signal, sys
+size, copies, apart = map(int, sys.argv[1:])
+kept = [] if apart else bytearray(b"\\1") * size
+for _ in range(copies):
+    if os.fork() == 0:
+        break
+kept = kept or bytearray(b"\\1") * size
+os.write(1, b"x")
+signal.pause()
+"""
+
+
 @contextmanager
-def grown(size: int, copies: int = 0) -> Iterator[int]:
-    """A process that has so many bytes, with children that share all of them; yields its PID."""
-    reading, writing = os.pipe()
+def grown(size: int, copies: int = 0, *, apart: bool = False) -> Iterator[int]:
+    """A process of so many bytes, with children that share all of them or (*apart*) have as many each; yields its PID.
 
-    def run() -> None:
-        kept = take(size)
-        for _ in range(copies):
-            if os.fork() == 0:
-                signal.pause()
-        os.write(writing, b"x")
-        signal.pause()
-        kept.clear()
-
-    with child(run) as pid:
-        os.read(reading, 1)
-        children = memory.process.descendants_of(pid)
+    A fresh program: what a fork shares with the growing process that runs the tests would count too.
+    """
+    command = [sys.executable, "-I", "-S", "-c", GROWN, str(size), str(copies), str(int(apart))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as started:
+        assert started.stdout
         try:
-            yield pid
+            assert started.stdout.read(1 + copies) == b"x" * (1 + copies)
+            yield started.pid
         finally:
-            for one in children:
+            for one in (*memory.process.descendants_of(started.pid), started.pid):
                 os.kill(one, signal.SIGKILL)
-            os.close(reading)
-            os.close(writing)
 
 
 def kill_by_kernel(size: int = 512 * MIB) -> tuple[int, int]:
@@ -353,27 +359,10 @@ def test_what_a_tree_shares_counts_once() -> None:
 
 
 def test_what_each_of_a_tree_has_for_itself_counts_in_full() -> None:
-    reading, writing = os.pipe()
+    with grown(32 * MIB, copies=3, apart=True) as pid:
+        found = memory.of_tree(pid)
 
-    def run() -> None:
-        for _ in range(2):
-            os.fork()
-        kept = take(32 * MIB)
-        os.write(writing, b"x")
-        signal.pause()
-        kept.clear()
-
-    with child(run) as pid:
-        count = 0
-        while count < 4:
-            count += len(os.read(reading, 4))
-        found, members = memory.of_tree(pid), memory.process.descendants_of(pid)
-        for one in members:
-            os.kill(one, signal.SIGKILL)
-    os.close(reading)
-    os.close(writing)
-
-    assert (len(members), 128 * MIB <= found < 192 * MIB) == (3, True)
+    assert 128 * MIB <= found < 192 * MIB
 
 
 def test_of_a_process_that_we_may_not_look_into_its_size_is_known_all_the_same() -> None:

@@ -70,4 +70,5 @@ class Terminal:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             self._status = -signal.SIGKILL
+        self._reader.join(HANG_S)  # else it would go on reading what gets this descriptor's number next
         os.close(self.master)
