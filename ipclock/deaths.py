@@ -1,7 +1,7 @@
-"""Wakes a sleeping client as soon as one of some processes ends, by a thread that waits for pidfds (pidfd_open(2)).
+"""Wakes a sleeping client as soon as a build and its supervisor have ended, by a thread that waits for pidfds.
 
 The sleeper is woken by a signal, SIGURG, which nobody else sends and which does nothing: it only ends the sleep early.
-A post would do it too, but could meet a semaphore that is being closed. For a main thread only.
+A post would do it too, but could meet a semaphore that is being closed. For a main thread only. See pidfd_open(2).
 """
 
 from __future__ import annotations
@@ -18,29 +18,35 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-MOST = 64  # processes; each costs a descriptor
+MOST = 32  # builds; each costs two descriptors
 AGAIN_MS = 20  # a signal that comes just before the sleep does not end it: so it is sent
 TIMES = 3
 
 
 class Deaths:
-    """Watches the processes *pids* for the block, which gets whether each of them can be watched."""
+    """Watches the *builds*, each by its PIDs, for the block, which gets whether each of them can be watched.
 
-    def __init__(self, pids: Iterable[int]) -> None:
+    The end of a build whose supervisor lives is not told: that one gives the slot back.
+    """
+
+    def __init__(self, builds: Iterable[list[int]]) -> None:
         self._complete = True
-        self._fds: list[int] = []
-        for pid in pids:
-            try:
-                if len(self._fds) >= MOST:
-                    raise ProcessLookupError
-                self._fds.append(os.pidfd_open(pid))
-            except OSError:  # gone, of another PID namespace, or no descriptor left
+        self._builds: list[list[int]] = []
+        for pids in builds:
+            fds: list[int] = []
+            with suppress(OSError):  # no descriptor left
+                for pid in pids if len(self._builds) < MOST else []:
+                    with suppress(ProcessLookupError):  # ended, or of another PID namespace
+                        fds.append(os.pidfd_open(pid))
+            if fds:
+                self._builds.append(fds)
+            else:
                 self._complete = False
         self._over = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def __enter__(self) -> bool:
         signal.signal(signal.SIGURG, _nothing)
-        _thread.start_new_thread(_watch, (self._fds, self._over, _thread.get_ident()))
+        _thread.start_new_thread(_watch, (self._builds, self._over, _thread.get_ident()))
         return self._complete
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -52,10 +58,12 @@ def _nothing(*_: object) -> None:
     pass
 
 
-def _watch(fds: list[int], over: int, sleeper: int) -> None:
+def _watch(builds: list[list[int]], over: int, sleeper: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     waiting = select.poll()
-    for fd in (*fds, over):
+    waiting.register(over, select.POLLIN)
+    rest = {first: others for first, *others in builds}
+    for fd in rest:
         waiting.register(fd, select.POLLIN)
     again = 0
     try:
@@ -63,11 +71,17 @@ def _watch(fds: list[int], over: int, sleeper: int) -> None:
             ended = [fd for fd, _event in waiting.poll(AGAIN_MS if again else None)]
             if over in ended:
                 return
+            again = max(0, again - 1)
             for fd in ended:
                 waiting.unregister(fd)
-            again = TIMES if ended else again - 1
-            with suppress(ProcessLookupError):
-                signal.pthread_kill(sleeper, signal.SIGURG)
+                if others := rest.pop(fd):
+                    rest[others[0]] = others[1:]
+                    waiting.register(others[0], select.POLLIN)
+                else:
+                    again = TIMES
+            if again:
+                with suppress(ProcessLookupError):
+                    signal.pthread_kill(sleeper, signal.SIGURG)
     finally:
-        for fd in (*fds, over):
+        for fd in (over, *(fd for fds in builds for fd in fds)):
             os.close(fd)

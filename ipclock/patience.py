@@ -19,7 +19,7 @@ def _nothing(*_: object) -> None:
     pass
 
 
-def _blind(_find: Callable[[], list[int]]) -> AbstractContextManager[bool]:
+def _blind(_find: Callable[[], list[list[int]]]) -> AbstractContextManager[bool]:
     return nullcontext(False)
 
 
@@ -28,7 +28,8 @@ class Patience:
 
     *check* is called often and may raise to make the client leave; *on_wait(ticket)* at every tick of a waiter, up
     to three times a second; *on_stuck(seconds, pid)* while another process keeps the pool's mutex. *watching(find)*
-    ends a sleep early once one of the processes that *find* returns ends, within its block, and tells whether it can.
+    ends a sleep early once all processes of one of the builds that *find* returns have ended, within its block, and
+    tells whether it can.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Patience:
         check: Callable[[], None] = _nothing,
         on_wait: Callable[[int], None] = _nothing,
         on_stuck: Callable[[float, int], None] = _nothing,
-        watching: Callable[[Callable[[], list[int]]], AbstractContextManager[bool]] = _blind,
+        watching: Callable[[Callable[[], list[list[int]]]], AbstractContextManager[bool]] = _blind,
     ) -> None:
         self.watching = watching
         self.timeout = timeout

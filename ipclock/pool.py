@@ -194,10 +194,10 @@ class Pool:
                 self.tick(claim, patience, at_gate=True)
                 chunk = GATE_CHUNK_S if watched else BLIND_CHUNK_S
 
-    def _builds(self) -> list[int]:
-        """Return the processes whose end may free a slot; nobody else is admitted while we are at the gate."""
+    def _builds(self) -> list[list[int]]:
+        """Return the processes of each build; while we are at the gate, nobody else is admitted."""
         records = (self.store.read(HOLDING, entry) for entry in self.store.entries(HOLDING))
-        return [pid for record in records if record for pid in liveness.processes(record)]
+        return [liveness.processes(record) for record in records if record]
 
     def admit(self, claim: Claim, patience: Patience) -> None:
         """Make the claim a holder if its record lies in `gate/` and its units are free by the records (INV-2).

@@ -128,13 +128,13 @@ def take_slot(
         hooks.tell_of("acquire", claim)
 
 
-def _watching(find: Callable[[], list[int]]) -> AbstractContextManager[bool]:
-    pids = find()
-    if not pids:
+def _watching(find: Callable[[], list[list[int]]]) -> AbstractContextManager[bool]:
+    builds = find()
+    if not builds:
         return nullcontext(True)
     from ipclock.deaths import Deaths  # few have to wait
 
-    return Deaths(pids)
+    return Deaths(builds)
 
 
 def _prospect(pool: Engine, claim: Claim, headroom: Headroom | None, settings: Settings) -> Prospect:

@@ -73,7 +73,24 @@ def sleeping(pid: int) -> bool:
 def test_what_cannot_be_watched_is_told() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
-    with Deaths([os.getpid()]) as own, Deaths([gone.pid, os.getpid()]) as with_a_dead_one:
+    own = [os.getpid()]
+    with Deaths([own]) as seen, Deaths([own, [gone.pid]]) as unseen, Deaths([[gone.pid, *own]]) as orphan:
         pass
 
-    assert (own, with_a_dead_one) == (True, False)
+    assert (seen, unseen, orphan) == (True, False, True)
+
+
+def test_the_end_of_a_build_whose_supervisor_lives_wakes_nobody() -> None:
+    woken: list[int] = []
+    build, other = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
+    with Deaths([[os.getpid(), build.pid], [build.pid, os.getpid()], [other.pid]]):
+        signal.signal(signal.SIGURG, lambda number, _frame: woken.append(number))
+        build.kill()
+        build.wait()
+        assert signal.sigtimedwait([], 0.2) is None
+        before = list(woken)
+        other.kill()
+        other.wait()
+        until(lambda: woken, "the wake-up")
+
+    assert before == []
