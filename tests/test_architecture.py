@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,18 @@ ROOMS = sorted(TREES)
 
 def layer(room: str) -> int:
     return next(number for number, rooms in enumerate(LAYERS) if room.split(".")[0] in rooms.split())
+
+
+def test_the_table_of_rooms_has_each_room_once_and_in_its_layer() -> None:
+    guide = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", guide, re.MULTILINE)
+    told = [
+        (name.removesuffix("/*"), int(number)) for number, cell in rows for name in re.findall(r"`(\S+)\.py`", cell)
+    ]
+
+    rooms = {room.split(".")[0] for room in ROOMS}
+
+    assert sorted(told) == sorted((room, layer(room)) for room in rooms)
 
 
 def imports(tree: ast.AST) -> set[str]:
