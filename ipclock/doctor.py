@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ipclock import __version__, host, liveness, policy, process, semaphore, snapshot
-from ipclock.errors import N_, BadValue, IpclockError, NoPool, Unavailable, foreign, from_os
+from ipclock.errors import N_, BadValue, ForeignLibrary, IpclockError, NoPool, Unavailable, foreign, from_os
 from ipclock.folder import GATE, HOLDING, NEW, QUEUED
 from ipclock.messages import _, told
 from ipclock.records import Store
@@ -103,7 +103,10 @@ def versions() -> Check:
     found = [f"ipclock {__version__}", f"Python {sys.version.split()[0]}", f"Linux {os.uname().release}"]
     found.append(f"posix_ipc {semaphore.VERSION}")
     try:
+        found.append(semaphore.c_library())
         return Check("versions", OK, ", ".join([*found, f"psutil {process.psutil_version()}"]))
+    except ForeignLibrary as error:
+        return failed("versions", error)
     except ImportError as error:
         remedy = _("Install psutil for this Python: without it orphans cannot be shown or ended.")
         return Check("versions", BAD, ", ".join([*found, str(error)]), remedy)

@@ -178,6 +178,14 @@ class Unavailable(IpclockError):
         self.reason = reason
 
 
+class ForeignLibrary(IpclockError):
+    """The C library is not glibc: another one keeps a semaphore in another file, and in another layout."""
+
+    status = 69
+    what = N_("the C library of this Python is not glibc, and keeps semaphores in a way that ipclock does not know")
+    remedy = N_("Use a Python that was built for glibc, as Debian's is; Alpine's is built for musl.")
+
+
 class CannotCreate(IpclockError):
     """A file, folder or semaphore of the pool cannot be made or written (full, read-only, out of inodes)."""
 

@@ -29,7 +29,7 @@ from ipclock.errors import (
 from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.patience import Patience
 from ipclock.records import Store
-from ipclock.semaphore import Semaphore, Turns, create, give, open_existing, path_of, require_folder, unlink
+from ipclock.semaphore import Semaphore, Turns, create, give, open_existing, path_of, require_support, unlink
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Pool:
 
         Raises NotPermitted (77), CannotCreate (73), Unavailable and DamagedSemaphore (69).
         """
-        require_folder()  # before LOCK_DIR is made there
+        require_support()  # before LOCK_DIR is made there
         store = Store.open(lock_dir, name[1:], create=True, group=group)
         try:
             gate = _open_gate(name, store, repair=repair)

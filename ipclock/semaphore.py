@@ -16,7 +16,16 @@ from contextlib import suppress
 
 import posix_ipc
 
-from ipclock.errors import N_, CannotCreate, DamagedSemaphore, IpclockError, Unavailable, foreign, from_os
+from ipclock.errors import (
+    N_,
+    CannotCreate,
+    DamagedSemaphore,
+    ForeignLibrary,
+    IpclockError,
+    Unavailable,
+    foreign,
+    from_os,
+)
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,8 +45,17 @@ def path_of(name: str) -> str:
     return f"{FOLDER}/sem.{name[1:]}"
 
 
-def require_folder() -> None:
-    """Raise Unavailable (69) if the machine has no place for semaphores."""
+def c_library() -> str:
+    """Return the C library and its version. Raises ForeignLibrary (69) for any but glibc: musl has no such layout."""
+    with suppress(ValueError, OSError):
+        if found := os.confstr("CS_GNU_LIBC_VERSION"):
+            return found
+    raise ForeignLibrary
+
+
+def require_support() -> None:
+    """Raise ForeignLibrary or Unavailable (69) if there can be no semaphores as we know them here."""
+    c_library()
     if not os.path.isdir(FOLDER):
         raise Unavailable(FOLDER, N_("no such folder"))
 

@@ -541,6 +541,26 @@ def test_without_psutil_the_other_checks_go_on_although_there_is_an_orphan(world
     assert (run.wait(), errors, found["versions"]["level"], "RESET_HINT" in found) == (69, b"", "bad", True)
 
 
+@pytest.mark.parametrize("command", ["doctor", "wrap"])
+def test_a_c_library_that_is_not_glibc_is_refused(world: World, command: str) -> None:
+    # as musl's answers: no Python that was built for it is at hand
+    code = """
+import errno, os, sys
+def confstr(name):
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+os.confstr = confstr
+from ipclock import cli
+sys.exit(cli.main(sys.argv[1:]))
+"""
+    words = {"doctor": ["doctor"], "wrap": ["wrap", "-q", "staging", "--", "true"]}[command]
+
+    run = world.spawn(sys.executable, "-c", code, *words)
+    output, errors = run.process.communicate()
+
+    assert (run.wait(), b"not glibc" in output + errors, b"Traceback" in errors) == (69, True, False)
+    assert not Path(path_of(world.name)).exists()
+
+
 def test_a_stopped_owner_of_the_mutex_is_named(world: World) -> None:
     world.run("init")
     before = check(world, "mutex")[0]
