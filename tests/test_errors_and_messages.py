@@ -38,6 +38,7 @@ FAILURES = [
     (errors.Superseded("staging", 17, 41), 76, ["staging", "ticket 17", "PID: 41"]),
     (errors.MutexStuck("/dev/shm/ipclock.x", 41), 75, ["/dev/shm/ipclock.x", "process 41", "kill -CONT 41"]),
     (errors.Unavailable("/dev/shm", "no such folder"), 69, ["/dev/shm", "no such folder", "mount -t tmpfs"]),
+    (errors.ForeignLibrary(), 69, ["C library", "not glibc", "Debian", "musl"]),
     (errors.CannotCreate("/dev/shm/x", "No space left"), 73, ["/dev/shm/x", "No space left", "'df /dev/shm'"]),
     (errors.NotPermitted("/dev/shm/x", "not a folder"), 77, ["/dev/shm/x", "not a folder", "--name"]),
     (errors.Foreign("/dev/shm/x", 1000), 77, ["/dev/shm/x", "uid 1000", "--name"]),
