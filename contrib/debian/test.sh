@@ -86,6 +86,15 @@ as bob 'sudo ipclock reset --kill'
 expect 'bob after it' 0 "$(as bob 'ipclock wrap -q -n other -- true'; echo $?)"
 as bob 'ipclock stats' | grep -q other && seen 'the group has one history'
 
+echo '== metrics'
+expect 'timer enabled' disabled "$(run systemctl is-enabled ipclock-metrics.timer || true)"
+expect 'without its package' 69 "$(run ipclock metrics >/dev/null 2>&1; echo $?)"
+run apt-get install -y -qq --no-install-recommends python3-prometheus-client >"$root/apt.log" 2>&1
+mkdir -p "$root/var/lib/prometheus/node-exporter"
+run sh -c "$(sed -n 's/^ExecStart=//p' "$root/lib/systemd/system/ipclock-metrics.service")"
+expect 'slots' 'ipclock_slots{pool="/oracle-build"} 1.0' \
+    "$(grep '^ipclock_slots{' "$root/var/lib/prometheus/node-exporter/ipclock.prom")"
+
 echo '== boot'
 boot
 expect 'pool folder' '2770 root ipclock' "$(run stat -c '%a %U %G' /run/ipclock/ipclock.oracle-build)"
