@@ -485,9 +485,9 @@ def held_slot() -> tuple[str, str] | None:
 
 
 def build_environment(
-    name: str, label: str, ticket: int, slot: int, jobs: int | None = None, token: str = ""
+    ours: Mapping[str, str], name: str, label: str, ticket: int, slot: int, jobs: int | None = None, token: str = ""
 ) -> dict[str, str]:
-    """Return the environment of a build: ours, and what tells it which slot it holds.
+    """Return the environment of a build: *ours* (`inherited_environment`), and what tells it which slot it holds.
 
     *token* is its fencing token where the engine has one. With *jobs*, also how many processes the usual build tools
     are to start at once, unless that is set already.
@@ -495,7 +495,7 @@ def build_environment(
     hints = {} if jobs is None else {"MAKEFLAGS": f"-j{jobs}"} | dict.fromkeys(JOB_VARIABLES, str(jobs))
     return {
         **hints,
-        **os.environ,
+        **ours,
         **({"IPCLOCK_TOKEN": token} if token else {}),
         "IPCLOCK_NAME": name,
         "IPCLOCK_LABEL": label,
@@ -517,5 +517,5 @@ def in_hook() -> bool:
 
 
 def inherited_environment() -> dict[str, str]:
-    """Return the environment of this process unchanged, for a command that needs no slot of its own."""
+    """Return the environment of this process unchanged, as a command gets it that needs no slot of its own."""
     return dict(os.environ)

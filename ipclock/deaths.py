@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MOST = 32  # builds; each costs two descriptors
 AGAIN_MS = 20  # a signal that comes just before the sleep does not end it: so it is sent
 TIMES = 3
+OVER_MS = 1000  # until the thread notices that nobody needs it any more
 
 
 class Deaths:
@@ -42,7 +43,7 @@ class Deaths:
                 self._builds.append(fds)
             else:
                 self._complete = False
-        self._over = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._over = _thread.allocate_lock()
 
     def __enter__(self) -> bool:
         signal.signal(signal.SIGURG, _nothing)
@@ -50,38 +51,33 @@ class Deaths:
         return self._complete
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        # the thread closes what it has: to wait for it would delay the build that is about to start
-        os.eventfd_write(self._over, 1)
+        # the thread is not woken to end: it would contend for the interpreter with the start of the build
+        self._over.acquire()
 
 
 def _nothing(*_: object) -> None:
     pass
 
 
-def _watch(builds: list[list[int]], over: int, sleeper: int) -> None:
+def _watch(builds: list[list[int]], over: _thread.LockType, sleeper: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     waiting = select.poll()
-    waiting.register(over, select.POLLIN)
     rest = {first: others for first, *others in builds}
     for fd in rest:
         waiting.register(fd, select.POLLIN)
     again = 0
-    try:
-        while True:
-            ended = [fd for fd, _event in waiting.poll(AGAIN_MS if again else None)]
-            if over in ended:
-                return
-            again = max(0, again - 1)
-            for fd in ended:
-                waiting.unregister(fd)
-                if others := rest.pop(fd):
-                    rest[others[0]] = others[1:]
-                    waiting.register(others[0], select.POLLIN)
-                else:
-                    again = TIMES
-            if again:
-                with suppress(ProcessLookupError):
-                    signal.pthread_kill(sleeper, signal.SIGURG)
-    finally:
-        for fd in (over, *(fd for fds in builds for fd in fds)):
-            os.close(fd)
+    while not over.locked():
+        ended = waiting.poll(AGAIN_MS if again else OVER_MS)
+        again = max(0, again - 1)
+        for fd, _event in ended:
+            waiting.unregister(fd)
+            if others := rest.pop(fd):
+                rest[others[0]] = others[1:]
+                waiting.register(others[0], select.POLLIN)
+            else:
+                again = TIMES
+        if again and not over.locked():
+            with suppress(ProcessLookupError):
+                signal.pthread_kill(sleeper, signal.SIGURG)
+    for fd in (fd for fds in builds for fd in fds):
+        os.close(fd)

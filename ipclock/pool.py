@@ -209,7 +209,10 @@ class Pool:
         with self._mutex(patience):
             if self.store.has(GATE, claim.entry):
                 self._decide(claim, ready)
-            self.recover()
+            if claim.slot:
+                self._pass_on()
+            else:
+                self.recover()
 
     def _decide(self, claim: Claim, ready: bool) -> None:
         holders = self.store.entries(HOLDING)
@@ -257,17 +260,23 @@ class Pool:
                 for entry in self.store.entries(state):
                     if entry.ticket == claim.ticket:
                         self.store.remove(state, entry, claim.record)
-            self.recover()
+            self._pass_on()
         claim.record.close()
         claim.record = None
+        # whoever was woken may be queued on our processor, and would sit out the rest of our slice
+        os.sched_yield()
 
     def recover(self, *, sweep: bool = False) -> None:
         """Clear away the dead, send a stopped one back from the gate, call the next one, level the value (INV-4).
 
         In the mutex. With *sweep* the dead in the whole queue go too; without, those at its head go when they would be
-        called. The value comes last: whoever a post wakes wants the mutex next.
+        called.
         """
         self._clear_away(sweep=sweep)
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Call the next one and level the value, which comes last: whoever a post wakes wants the mutex next."""
         self.call_next()
         self._level()
 

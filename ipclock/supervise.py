@@ -36,16 +36,17 @@ class Notices:
     """Notes the signals that ask to leave, from its making on, instead of dying of them.
 
     A handler that raises would lose a unit just taken from a semaphore, and posix_ipc replaces what it raises;
-    so `check` raises instead, where it is called. A signal that was ignored on entry (nohup) stays ignored.
+    so `check` raises instead, where it is called. A signal that was ignored on entry (nohup) stays ignored; `heeded`
+    are the others that a supervisor has to do with.
     """
 
     def __init__(self) -> None:
         self._first = 0
+        self.heeded = {number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN} | {signal.SIGCHLD}
         # inherited as ignored, it would make waitpid(2) report no status
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number in ENDING:
-            if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._note)
+        for number in self.heeded.intersection(ENDING):
+            signal.signal(number, self._note)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._first = self._first or number
@@ -79,7 +80,7 @@ def run(
     Leaves FORWARDED and SIGCHLD blocked, so that the caller can tidy up undisturbed.
     Raises CommandFailed (126, 127), and Interrupted if a signal came before the start.
     """
-    heeded = {number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN} | {signal.SIGCHLD}
+    heeded = notices.heeded
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, heeded)
     notices.check()
     earlier: set[int] = set()
@@ -144,16 +145,18 @@ def _next(pending: list[int], numbers: set[signal.Signals], tick_s: float) -> si
 
 
 def _reap(pid: int) -> int | None:
-    """Take note of every child that has ended, adopted ones too; return the exit status of *pid* if it is one."""
-    found = None
+    """Take note of children that have ended, adopted ones too; return the exit status of *pid* if it is one of them.
+
+    All of them, or up to *pid*: the others can wait until its slot was given back.
+    """
     with suppress(ChildProcessError):
         while True:
             done, status = os.waitpid(-1, os.WNOHANG)
             if done == pid:
-                found = os.waitstatus_to_exitcode(status)
+                return os.waitstatus_to_exitcode(status)
             if not done:
                 break
-    return found
+    return None
 
 
 def _has_children() -> bool:

@@ -662,7 +662,7 @@ def test_a_build_is_told_its_slot_and_what_it_had_before(monkeypatch: pytest.Mon
     monkeypatch.setenv("IPCLOCK_TICKET", "1")
     before = config.inherited_environment()
 
-    made = config.build_environment("/pool", KOREAN, 17, 2)
+    made = config.build_environment(config.inherited_environment(), "/pool", KOREAN, 17, 2)
 
     assert (config.held_slot(), dict(before.items() - made.items()), dict(made.items() - before.items())) == (
         ("", "1"),

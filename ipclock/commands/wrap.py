@@ -80,11 +80,13 @@ def run(args: Namespace, settings: Settings) -> int:
         apart=hooks.sessions if hooks else (),
         on_leftovers=note_leftovers,
     )
+    # all that can be done before the wait is: the end of another build waits for the start of this one
+    inherited = config.inherited_environment()
     if waiting.is_nested(pool):
-        return _end(execute(config.inherited_environment()))
+        return _end(execute(inherited))
+    used = meter.Meter()
     waiting.take_slot(pool, claim, args, settings, notices.check, hooks)
     jobs = max(1, meter.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None
-    used = meter.Meter()
     guard = Guard(pool, claim, settings, lambda: process.descendants_of(os.getpid()), warden)
 
     def on_start(pid: int) -> None:
@@ -101,7 +103,7 @@ def run(args: Namespace, settings: Settings) -> int:
 
     try:
         status = execute(
-            config.build_environment(pool.name, label, claim.ticket, claim.slot, jobs, claim.token),
+            config.build_environment(inherited, pool.name, label, claim.ticket, claim.slot, jobs, claim.token),
             keep_open=pool.beacon(claim),
             on_start=on_start,
             on_tick=on_tick,

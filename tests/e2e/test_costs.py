@@ -29,7 +29,7 @@ def traced(world: World, log: Path, label: str, *command: str) -> Build:
     return world.spawn("strace", "-qq", "-o", str(log), *WRAP, label, "--", *command)
 
 
-def test_from_the_end_of_a_build_to_the_post_it_takes_sixty_calls_at_most(world: World, tmp_path: Path) -> None:
+def test_from_the_end_of_a_build_to_the_post_it_takes_forty_five_calls_at_most(world: World, tmp_path: Path) -> None:
     log = tmp_path / "log"
 
     def hand_off() -> list[str]:
@@ -45,10 +45,10 @@ def test_from_the_end_of_a_build_to_the_post_it_takes_sixty_calls_at_most(world:
         posts = [place for place, call in enumerate(calls) if place > beacon and "FUTEX_WAKE," in call]
         return calls[beacon : posts[0]] if posts else []
 
-    assert len(until(hand_off, "a hand-off to one who sleeps")) <= 60
+    assert len(until(hand_off, "a hand-off to one who sleeps")) <= 45
 
 
-def test_from_the_wake_up_to_the_start_of_the_build_it_takes_a_hundred_calls_at_most(
+def test_from_the_wake_up_to_the_start_of_the_build_it_takes_seventy_calls_at_most(
     world: World, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
@@ -68,7 +68,7 @@ def test_from_the_wake_up_to_the_start_of_the_build_it_takes_a_hundred_calls_at_
     calls = until(hand_off, "a hand-off to one who sleeps")
     start = next(place for place, call in enumerate(calls) if "CLONE_VFORK" in call or call.startswith("vfork"))
 
-    assert start <= 100
+    assert start <= 70
 
 
 def test_who_waits_wakes_up_about_once_a_second(world: World) -> None:
