@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ipclock import commands, config, doctor, progress, snapshot
-from ipclock.errors import N_, Unavailable, Unsupported
+from ipclock.errors import N_, Unavailable, UnsafeHook, Unsupported
 from ipclock.messages import _
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ def run(args: Namespace, settings: Settings) -> int:
     if settings.engine:
         raise Unsupported(settings.engine.partition("?")[0], "ipclock doctor")
     checks = doctor.examine(settings, config.survey(args.options))
+    try:
+        commands.hooks_for(settings)
+    except UnsafeHook as error:
+        checks.append(doctor.failed("hooks", error))
     if args.json:
         import json
 
