@@ -47,6 +47,8 @@ class Entry(NamedTuple):
 
 def parse(name: str) -> Entry | None:
     """Return the entry that a file name stands for; None for a name that is no record's."""
+    if _is_number(name, 40) and name[0] != "0":  # nearly all of a long queue, which is read at each hand-off
+        return Entry(int(name))
     numbers, *pieces = name.split(",")
     ticket, dot, slot = numbers.partition(".")
     if not _is_number(ticket, 40) or (dot and not _is_number(slot, 10)):
