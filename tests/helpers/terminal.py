@@ -9,6 +9,7 @@ import signal
 import struct
 import termios
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.helpers.world import HANG_S, until
@@ -49,8 +50,16 @@ class Terminal:
 
     def wait_for(self, text: str) -> str:
         """Wait until *text* was written, and return all that was."""
-        until(lambda: text in self.text, f"{text!r} on the terminal; so far {self.text!r}")
+        try:
+            until(lambda: text in self.text, f"{text!r} on the terminal")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; so far {self.text!r}; {self._state()}") from None
         return self.text
+
+    def _state(self) -> str:
+        proc = Path(f"/proc/{self.pid}")
+        state = (proc / "stat").read_text().rpartition(")")[2].split()[0]
+        return f"the program is in state {state} in {(proc / 'wchan').read_text()}, read: {self._reader.is_alive()}"
 
     def type(self, keys: str) -> None:
         """Type on the terminal's keyboard: "\\x03" is Ctrl-C, "\\x1a" is Ctrl-Z."""

@@ -483,7 +483,7 @@ def state_of(folder: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("race", RACES)
 def test_whatever_is_replaced_while_root_looks_nothing_elsewhere_is_touched(
     race: Callable[[World, Path], Callable[[], None]], users: Users, elsewhere: Path
