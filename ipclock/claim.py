@@ -55,6 +55,8 @@ class Claim:
         self.held = 0
         self.era = ((0, 0), 0)  # of the pool, when the claim was last seen in it
         self.kept_at = 0.0
+        self.place = float("inf")  # in line, when the line had last changed at `placed_at`
+        self.placed_at = 0
         self.evicted = False
         self.until = float("inf")
         self.grace = 0.0

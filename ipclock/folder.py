@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from contextlib import contextmanager, suppress
 
 from ipclock.errors import N_, Foreign, NoPool, NotPermitted, from_os
@@ -30,6 +31,8 @@ SAFE_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a planted FIFO must
 FILE_FLAGS = os.O_RDWR | SAFE_FLAGS
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | SAFE_FLAGS
 
+SETTLED_S = 0.1  # a time stamp of a file system may be so coarse that a later change has the same one
+
 
 class Folder:
     """An opened pool folder: the descriptors of all that belongs into it. `path` is for messages.
@@ -43,6 +46,7 @@ class Folder:
         self._fds: dict[str, int] = {}
         status = os.fstat(root)
         self.identity = (status.st_dev, status.st_ino)
+        self._complete_at = 0
         self._owner = (status.st_uid, status.st_gid)
         # without setgid the files in it would get the groups of whoever makes them
         self.group = status.st_gid if status.st_mode & stat.S_IWGRP and status.st_mode & stat.S_ISGID else None
@@ -205,13 +209,27 @@ class Folder:
         return stat.S_IMODE(status.st_mode) == mode and shared and self.trusts(status)
 
     def vanished(self) -> bool:
-        """Return whether the folder, or anything that belongs into it, was removed or replaced under us."""
+        """Return whether the folder, or anything that belongs into it, was removed or replaced under us.
+
+        Nothing came or went while its st_ctime stands (inode(7)), so mostly one look is enough.
+        """
         try:
             status = os.stat(self.path, follow_symlinks=False)
         except OSError:
             return True
-        replaced = (status.st_dev, status.st_ino) != self.identity
-        return replaced or any(os.fstat(fd).st_nlink == 0 for fd in self._fds.values())
+        if (status.st_dev, status.st_ino) != self.identity:
+            return True
+        if status.st_ctime_ns == self._complete_at:
+            return False
+        if any(os.fstat(fd).st_nlink == 0 for fd in self._fds.values()):
+            return True
+        if abs(time.time() - status.st_ctime) > SETTLED_S:
+            self._complete_at = status.st_ctime_ns
+        return False
+
+    def changed_at(self, state: str) -> int:
+        """Return the moment of the last change of what lies in a state folder; any change makes it another one."""
+        return os.fstat(self._fds[state]).st_ctime_ns
 
 
 def _is_ours(group: int) -> bool:

@@ -56,6 +56,13 @@ def waiting(store: Store) -> list[tuple[str, Entry]]:
     return [(state, entry) for state in (GATE, QUEUED) for entry in store.entries(state) if not entry.by]
 
 
+def place(store: Store, ticket: int) -> int:
+    """Return the place in line of a waiter, from 1."""
+    ranks = [policy.rank(entry) for _, entry in waiting(store)]
+    own = next((rank for rank in ranks if rank[1] == ticket), (0, ticket))
+    return 1 + sum(rank < own for rank in ranks)
+
+
 def of_label(store: Store, label: str) -> list[tuple[str, Entry]]:
     """Return those of `waiting` that have this label."""
     return [place for place in waiting(store) if label_key(store, *place) == key_of(label)]

@@ -5,6 +5,7 @@ What only some commands need is loaded where it is used: a build that need not w
 
 from __future__ import annotations
 
+from ipclock import line
 from ipclock.errors import NoPool, StillRunning
 from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.pool import Pool
@@ -47,9 +48,7 @@ class LocalPool(Pool):
 
     def place(self, ticket: int) -> int:
         """Return the place in line of a waiter, from 1."""
-        from ipclock import snapshot
-
-        return snapshot.place(self.store, ticket)
+        return line.place(self.store, ticket)
 
     def ahead(self, ticket: int) -> list[tuple[str, int]]:
         """Return label and slots of each that stands in line before a waiter."""
@@ -59,8 +58,6 @@ class LocalPool(Pool):
 
     def held_back(self, claim: Claim) -> str:
         """Return what lets later ones pass a waiter."""
-        from ipclock import line
-
         state = GATE if self.store.has(GATE, claim.entry) else QUEUED
         return line.held_back(self.store, state, claim.entry, self.store.entries(HOLDING), self.capacity)
 

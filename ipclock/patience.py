@@ -29,7 +29,7 @@ class Patience:
     *check* is called often and may raise to make the client leave; *on_wait(ticket)* at every tick of a waiter, up
     to three times a second; *on_stuck(seconds, pid)* while another process keeps the pool's mutex. *watching(find)*
     ends a sleep early once all processes of one of the builds that *find* returns have ended, within its block, and
-    tells whether it can.
+    tells whether it can. No sleep is longer than *pace* seconds.
     """
 
     def __init__(
@@ -39,7 +39,9 @@ class Patience:
         on_wait: Callable[[int], None] = _nothing,
         on_stuck: Callable[[float, int], None] = _nothing,
         watching: Callable[[Callable[[], list[list[int]]]], AbstractContextManager[bool]] = _blind,
+        pace: float = float("inf"),
     ) -> None:
+        self._pace = pace
         self.watching = watching
         self.timeout = timeout
         self._deadline = time.monotonic() + timeout
@@ -49,7 +51,7 @@ class Patience:
 
     def chunk(self, limit: float) -> float:
         """Return how long to sleep now: *limit*, or what is left of the wait if that is less."""
-        return min(limit, max(0.0, self._deadline - time.monotonic()))
+        return min(limit, self._pace, max(0.0, self._deadline - time.monotonic()))
 
     def tick(self, ticket: int) -> None:
         """Do what a waiter does between two sleeps. Raises SlotTimeout (75) when the time is up."""

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 ALIVE, DEAD, UNKNOWN = "alive", "dead", "unknown"
 PLACES = 10  # in line, that one step of priority is worth
+NEAR = 20  # places: so many look after the pool often enough that the others need not
+NEAR_NAP_S, LONGEST_NAP_S = 1.5, 30.0
+SWEPT = 8  # waiters
 
 
 def verdict(kind: str, beacon: bool | None, process: bool | None) -> str:
@@ -87,6 +90,20 @@ def rank(entry: Entry) -> tuple[int, int]:
     PLACES times the difference of the priorities later stands behind, whatever its priority.
     """
     return entry.ticket + PLACES * entry.priority, entry.ticket
+
+
+def nap(place: float) -> float:
+    """Return how many seconds a waiter at this place in line, from 1, may sleep before it looks after the pool.
+
+    So that all who are not near, however many, cost little more than those who are.
+    """
+    return min(LONGEST_NAP_S, NEAR_NAP_S * max(1.0, place / NEAR) ** 2)
+
+
+def in_turn(waiters: list[Entry], second: float) -> list[Entry]:
+    """Return whom of the line to look at in this second: about SWEPT, everybody within so many seconds as it takes."""
+    parts = 1 + len(waiters) // SWEPT
+    return [entry for entry in waiters if entry.ticket % parts == int(second) % parts]
 
 
 def in_order(waiters: Iterable[Entry]) -> list[Entry]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 
 from ipclock import line, liveness, policy, process
 from ipclock.claim import Claim, as_process, stamp
+from ipclock.entry import parse
 from ipclock.errors import (
     N_,
     DamagedSemaphore,
@@ -26,7 +27,7 @@ from ipclock.errors import (
     TooManySlots,
     foreign,
 )
-from ipclock.folder import GATE, HOLDING, QUEUED
+from ipclock.folder import GATE, HOLDING, NEW, QUEUED
 from ipclock.patience import Patience
 from ipclock.records import Store
 from ipclock.semaphore import Semaphore, Turns, create, give, open_existing, path_of, require_support, unlink
@@ -39,12 +40,11 @@ if TYPE_CHECKING:
     from ipclock.entry import Entry
     from ipclock.records import Drain, Record
 
-TURN_CHUNK_S = 1.0  # bounds how long a lost wake-up or a step of the wall clock can delay anybody
 FIRST_CHUNK_S = 0.1  # who does not get its unit at once is told so soon
 GATE_CHUNK_S = 1.0
 BLIND_CHUNK_S = 0.33  # the one at the gate looks for holders that died, where their end does not wake it
 KEEP_DUE_S = 1.0
-RECOVER_DUE_S = 1.0  # one recover a second in the whole pool is enough, whoever does it
+RECOVER_DUE_S = 0.5  # without a section; with the nap of one who is near less than two seconds
 LEAVE_PATIENCE_S = 10.0  # for the mutex on the way out; the beacon is out by then, so nobody depends on it
 
 
@@ -115,7 +115,7 @@ class Pool:
         claim.times = stamp("arrived")
         ready = block or claim.ready()
         with self._mutex(patience):
-            self._clear_away(sweep=not block)
+            self._clear_away(None if block else self.store.entries(QUEUED))
             self._level()
             self._refuse(claim, block=block, ready=ready)
             this = process.identify(os.getpid())
@@ -172,8 +172,13 @@ class Pool:
                 claim.turn = self.turns.create(claim.ticket)
                 patience.tick(claim.ticket)
                 continue
-            claim.turn.wait(patience.chunk(TURN_CHUNK_S))
+            claim.turn.wait(patience.chunk(self._nap(claim)))
             self.tick(claim, patience)
+
+    def _nap(self, claim: Claim) -> float:
+        if claim.place > policy.NEAR and (changed := self.store.changed_at(QUEUED)) != claim.placed_at:
+            claim.place, claim.placed_at = line.place(self.store, claim.ticket), changed
+        return policy.nap(claim.place)
 
     def wait_at_gate(self, claim: Claim, patience: Patience) -> None:
         """Sleep until a unit was taken from the semaphore, or the record was moved away from the gate.
@@ -266,13 +271,13 @@ class Pool:
         # whoever was woken may be queued on our processor, and would sit out the rest of our slice
         os.sched_yield()
 
-    def recover(self, *, sweep: bool = False) -> None:
+    def recover(self, sweep: list[Entry] | None = None) -> None:
         """Clear away the dead, send a stopped one back from the gate, call the next one, level the value (INV-4).
 
-        In the mutex. With *sweep* the dead in the whole queue go too; without, those at its head go when they would be
-        called.
+        In the mutex. With *sweep* the dead among these in line go too, and what was left in `new/`; those at its head
+        go when they would be called.
         """
-        self._clear_away(sweep=sweep)
+        self._clear_away(sweep)
         self._pass_on()
 
     def _pass_on(self) -> None:
@@ -280,7 +285,7 @@ class Pool:
         self.call_next()
         self._level()
 
-    def _clear_away(self, *, sweep: bool) -> None:
+    def _clear_away(self, sweep: list[Entry] | None) -> None:
         holders = []
         for entry in self.store.entries(HOLDING):
             if self._is_dead(HOLDING, entry):
@@ -295,8 +300,8 @@ class Pool:
                 self._clear(GATE, entry)
             elif liveness.is_stopped(self.store, GATE, entry) or not self._eligible(GATE, entry, holders):
                 self.store.move(entry, GATE, QUEUED)
-        if sweep:
-            for entry in self.store.entries(QUEUED):
+        if sweep is not None:
+            for entry in sweep:
                 if self._is_dead(QUEUED, entry):
                     self._clear(QUEUED, entry)
             self.store.sweep_drafts()
@@ -343,7 +348,7 @@ class Pool:
     def tidy(self, patience: Patience) -> None:
         """Recover and call the next one, for a pool that nobody's step has looked after lately."""
         with self._mutex(patience):
-            self.recover(sweep=True)
+            self.recover(policy.in_turn(self.store.entries(QUEUED), time.monotonic()))
 
     def watch(self, claim: Claim) -> None:
         """Look after the pool from time to time while *claim* holds its slot; whatever is wrong, the build goes on."""
@@ -430,7 +435,7 @@ class Pool:
         """Admit nobody from now on, or (None) go on admitting. Running builds are never stopped for it."""
         with self._mutex(patience):
             self.store.drain = drain
-            self.recover(sweep=True)
+            self.recover(self.store.entries(QUEUED))
 
     def allow_priority(self, lowest: int, patience: Patience) -> None:
         """Let everybody in the pool ask for a priority from *lowest* on. Raises Foreign (77): its owner says that."""
@@ -462,7 +467,7 @@ class Pool:
             evicted = [(entry, record) for entry in living if (record := self.store.read(HOLDING, entry))]
             for entry in entries:
                 self._clear(HOLDING, entry)
-            self.recover(sweep=True)
+            self.recover(self.store.entries(QUEUED))
         return evicted
 
     @property
@@ -487,14 +492,19 @@ class Pool:
             self._reopen()
 
     def _settle(self) -> None:
-        """Take over the capacity that was asked for; in a new pool, see whether an old one left builds behind."""
+        """Take over the capacity that was asked for; in a new pool, see whether an old one left clients behind.
+
+        Its builds count until they have written themselves again, and the tickets of all are theirs.
+        """
         if self.store.capacity is None or self._wanted not in (None, self.store.capacity):
             self.store.capacity = self.capacity if self._wanted is None else self._wanted
         self._wanted = None  # said once: a later change by somebody else stands
         if not self.store.settled:
-            listed = {str(entry.ticket) for entry in self.store.entries(HOLDING)}
-            lost = process.locked_and_deleted(f"{self.store.path}/{HOLDING}/")
-            self.store.settled = {name.partition(".")[0] for name in lost} <= listed
+            lost = [name.rpartition("/") for name in process.locked_and_deleted(f"{self.store.path}/")]
+            found = [(state, entry) for state, _, name in lost if state != NEW and (entry := parse(name))]
+            self.store.skip_tickets(max((entry.ticket for _, entry in found), default=0))
+            listed = {entry.ticket for entry in self.store.entries(HOLDING)}
+            self.store.settled = {entry.ticket for state, entry in found if state == HOLDING} <= listed
 
     def _allowed(self) -> int:
         return policy.limit(self.capacity, self.store.drained or not self.store.settled)

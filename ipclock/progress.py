@@ -81,6 +81,13 @@ class Progress:
         self._coloured = config.colours()
         self._stuck_said = False
 
+    @property
+    def pace(self) -> float:
+        """How many seconds a reader may be left without a look at the pool."""
+        if self._quiet:
+            return float("inf")
+        return REWRITE_S if self._terminal else max(REWRITE_S, self._interval)
+
     def due(self) -> bool:
         """Return whether `waiting` would look at the pool now: once a second is enough for a reader."""
         return not self._quiet and time.monotonic() - self._looked_at >= REWRITE_S

@@ -104,13 +104,6 @@ def holders(store: Store) -> list[Holder]:
     return sorted((holder for holder in found if holder), key=lambda holder: holder.slot)
 
 
-def place(store: Store, ticket: int) -> int:
-    """Return the place in line of a waiter, from 1."""
-    ranks = [policy.rank(entry) for _, entry in line.waiting(store)]
-    own = next((rank for rank in ranks if rank[1] == ticket), (0, ticket))
-    return 1 + sum(rank < own for rank in ranks)
-
-
 def ahead(store: Store, ticket: int) -> list[tuple[str, int]]:
     """Return the label of each that stands in line before a waiter and how many slots it wants, the first one first."""
     places = sorted(line.waiting(store), key=lambda place: policy.rank(place[1]))

@@ -108,7 +108,7 @@ def take_slot(
             prospect = prospect or _prospect(pool, claim, headroom, settings)
             progress.waiting(prospect.view(ticket))
 
-    patience = Patience(limit if block else DUE_PATIENCE_S, check, on_wait, progress.stuck, _watching)
+    patience = Patience(limit if block else DUE_PATIENCE_S, check, on_wait, progress.stuck, _watching, progress.pace)
     try:
         pool.acquire(claim, patience, block=block)
     except (SlotUnavailable, Interrupted, Superseded) as error:

@@ -106,6 +106,29 @@ def test_a_step_of_priority_is_worth_ten_places() -> None:
     assert ordered == [2, 3, 4, 14, 5, 6, 7, 8, 9, 10, 1, 11, 12, 13]
 
 
+def test_the_further_back_one_stands_the_longer_it_sleeps_but_never_long() -> None:
+    naps = [policy.nap(place) for place in range(1, 2001)]
+
+    assert (naps == sorted(naps), set(naps[: policy.NEAR])) == (True, {naps[0]})
+    assert (naps[0] < 2, max(naps) <= 30) == (True, True)
+
+
+def test_a_line_of_a_thousand_wakes_up_at_most_five_times_as_often_as_one_of_twenty() -> None:
+    def wakes_a_second(count: int) -> float:
+        return sum(1 / policy.nap(place) for place in range(1, count + 1))
+
+    assert wakes_a_second(1000) <= 5 * wakes_a_second(20)
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 1000, 2000])
+def test_of_a_long_line_a_part_is_looked_at_each_second_and_in_time_everybody(count: int) -> None:
+    waiters = [Entry(ticket) for ticket in range(7, 7 + count)]
+    seconds = 1 + count // policy.SWEPT
+    parts = [policy.in_turn(waiters, 1e6 + second) for second in range(seconds)]
+
+    assert (sorted(entry for part in parts for entry in part), max(map(len, parts)) <= policy.SWEPT) == (waiters, True)
+
+
 @pytest.mark.parametrize(
     ("limit", "holders", "expected"),
     [

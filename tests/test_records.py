@@ -15,9 +15,10 @@ import pytest
 
 from ipclock.entry import Entry
 from ipclock.errors import BadValue, Foreign, IpclockError, NoPool
-from ipclock.folder import GATE, HOLDING, NEW, NUMBERS, QUEUED, STATES
+from ipclock.folder import GATE, HOLDING, NEW, NUMBERS, QUEUED, SETTLED_S, STATES
 from ipclock.records import OwnRecord, Store
 from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root, sysctl
+from tests.helpers.world import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -389,13 +390,29 @@ def test_the_mutex_is_free_again_after_an_error_inside(store: Store, pool_name: 
         assert caught.value.status == 73
 
 
+@pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("file", ["mutex", "epoch", "gate"])
-def test_a_part_that_was_removed_is_noticed(file: str, store: Store, folder: Path) -> None:
+def test_a_part_that_was_removed_is_noticed(file: str, known: bool, store: Store, folder: Path) -> None:
+    if known:  # for long enough that one look at the folder tells that nothing has changed
+        until(lambda: time.time() - folder.stat().st_ctime > 2 * SETTLED_S, "the folder to be of some age")
     before = store.vanished()
 
     (folder / file).rmdir() if file in STATES else (folder / file).unlink()
 
     assert (before, store.vanished()) == (False, True)
+
+
+def test_whether_a_folder_is_whole_is_told_by_one_look_once_it_is_of_some_age(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+    monkeypatch.setattr(os, "fstat", lambda fd, look=os.fstat: looks.append(fd) or look(fd))
+    young = (store.vanished(), len(looks))
+    until(lambda: time.time() - folder.stat().st_ctime > 2 * SETTLED_S, "the folder to be of some age")
+    store.vanished()
+    looks.clear()
+
+    assert (young[0], young[1] > 0, store.vanished(), looks) == (False, True, False, [])
 
 
 # Records

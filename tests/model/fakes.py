@@ -240,6 +240,9 @@ class FakeStore:
     def vanished(self) -> bool:
         return False
 
+    def changed_at(self, state: str) -> int:
+        return 0
+
     @property
     def capacity(self) -> int:
         return self._world.capacity

@@ -63,7 +63,7 @@ class NoCheckInAdmit(Pool):
 class NoRecover(Pool):
     """Nobody clears the dead away or levels; a release posts its unit, as with a bare semaphore."""
 
-    def recover(self, *, sweep: bool = False) -> None:
+    def recover(self, sweep: list[Entry] | None = None) -> None:
         self.call_next()
 
     def release(self, claim: Claim) -> None:
@@ -106,9 +106,9 @@ class LastComeFirstServed(Pool):
 class StoppedKeepsTheGate(Pool):
     """A stopped waiter at the gate is left there."""
 
-    def _clear_away(self, *, sweep: bool) -> None:
+    def _clear_away(self, sweep: list[Entry] | None) -> None:
         at_gate = self.store.entries(GATE)
-        super()._clear_away(sweep=sweep)
+        super()._clear_away(sweep)
         for entry in at_gate:
             if self.store.has(QUEUED, entry):
                 self.store.move(entry, QUEUED, GATE)
@@ -141,8 +141,8 @@ class TurnsAreForgotten(Pool):
 class NeverSweeps(Pool):
     """The dead in the line count when -n asks."""
 
-    def _clear_away(self, *, sweep: bool) -> None:
-        super()._clear_away(sweep=False)
+    def _clear_away(self, sweep: list[Entry] | None) -> None:
+        super()._clear_away(None)
 
 
 class LearnsTheEpochTooSoon(Pool):

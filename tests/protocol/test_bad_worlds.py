@@ -266,7 +266,8 @@ def anywhere(request: pytest.FixtureRequest, world: World) -> Iterator[World]:
 
 
 def remove_folder(world: World) -> None:
-    shutil.rmtree(world.folder.parent if "LOCK_DIR" in world.env else world.folder)
+    """Remove the pool's folder, or all of it where somebody does not make it anew at once."""
+    shutil.rmtree(world.folder.parent if "LOCK_DIR" in world.env else world.folder, ignore_errors=True)
 
 
 @pytest.mark.parametrize("semaphore", ["kept", "removed"])
@@ -319,6 +320,23 @@ def test_a_waiter_that_finds_the_pool_removed_first_leaves_the_holder_its_slot(w
         return claim.slot, world.records("holding")
 
     assert in_child(child) == (0, ["1.1"])
+
+
+def test_who_comes_to_a_pool_that_was_removed_gets_nobodys_ticket(world: World) -> None:
+    holder, waiter = pair(world)
+    for build in (holder, waiter):  # so that they cannot write themselves again yet
+        build.signal(signal.SIGSTOP)
+
+    remove_folder(world)
+    late = world.wrap("late")
+    until(world.waiting, "the late build in line")
+    drawn = tickets(world)
+    for build in (waiter, holder):
+        build.signal(signal.SIGCONT)
+    until(lambda: sum(map(len, tickets(world))) == 3, "all three")
+
+    assert (drawn, tickets(world), holder.end()) == (([], [3]), ([1], [2, 3]), 0)
+    assert {build.started().end() for build in (waiter, late)} == {0}
 
 
 def test_an_orphan_counts_although_its_pool_was_removed(anywhere: World) -> None:

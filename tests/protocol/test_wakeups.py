@@ -7,22 +7,30 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from ipclock import policy
+from ipclock.claim import Claim
 from ipclock.deaths import Deaths
+from ipclock.patience import Patience
+from ipclock.pool import Pool
 from tests.helpers.world import HANG_S, until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipclock.semaphore import Semaphore
     from tests.helpers.world import World
 
 SLEEPER = """
 import sys
-from ipclock import pool
+from ipclock import policy, pool
 from ipclock.deaths import Deaths
 from ipclock.patience import Patience
-pool.FIRST_CHUNK_S = pool.GATE_CHUNK_S = pool.BLIND_CHUNK_S = pool.TURN_CHUNK_S = 3600.0
+pool.FIRST_CHUNK_S = pool.GATE_CHUNK_S = pool.BLIND_CHUNK_S = 3600.0
+policy.NEAR_NAP_S = policy.LONGEST_NAP_S = 3600.0
 here = pool.Pool.open(sys.argv[1], "/dev/shm")
 claim = here.acquire(pool.Claim("sleeper"), Patience(3600.0, watching=lambda find: Deaths(find())))
 here.release(claim)
@@ -41,6 +49,46 @@ def test_a_release_reaches_the_gate_and_a_call_reaches_the_line_without_a_tick(w
     holder.end()
 
     assert ([sleeper.wait(HANG_S) for sleeper in sleepers], world.settled()) == ([0, 0], (1, {}))
+
+
+class Dozing:
+    """A turn that is never posted: while one sleeps on it, these things happen, one a sleep."""
+
+    def __init__(self, *meanwhile: Callable[[], object]) -> None:
+        self.naps: list[float] = []
+        self._meanwhile = iter(meanwhile)
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep for no time at all."""
+        self.naps.append(seconds)
+        next(self._meanwhile, sys.exit)()
+        return False
+
+    def close(self) -> None:
+        """Forget it."""
+
+
+def test_who_stands_far_back_sleeps_longer_until_it_is_near(world: World) -> None:
+    here = Pool.open(world.name, "/dev/shm")
+    patience = Patience(3600.0)
+    line = [Claim(f"waiter {number}") for number in range(100)]
+    for claim in line:
+        here.arrive(claim, patience)
+    last = line.pop()
+
+    def leave(count: int) -> None:
+        while len(line) >= count:
+            here.give_up(line.pop())
+
+    turn = Dozing(lambda: None, lambda: leave(60), lambda: leave(2), lambda: None)
+    last.turn = cast("Semaphore", turn)
+    with pytest.raises(SystemExit):
+        here.wait_turn(last, patience)
+    for claim in (*line, last):
+        here.give_up(claim)
+    here.close()
+
+    assert turn.naps == [policy.nap(place) for place in (100, 100, 60, 1, 1)]
 
 
 @pytest.mark.parametrize("supervisor_first", [True, False])
