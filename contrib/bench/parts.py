@@ -45,13 +45,17 @@ PAUSE_S = 0.3
 
 
 class Sizes(NamedTuple):
-    """How much of everything. Each number of jobs has beside it how many seconds they may take, by a smaller run."""
+    """How much of everything. Each number of jobs has beside it how many seconds they may take, by a smaller run.
+
+    A crowd is watched for `watch_s` seconds once it has stood for `calm_s`: then the last arrivals have been noticed.
+    """
 
     startups: int
     hand_offs: int
     long_wait_s: float
     long_hand_offs: int
     crowds: tuple[int, ...]
+    calm_s: float
     watch_s: float
     jobs: tuple[tuple[int, float], ...]
     slots: tuple[int, ...]
@@ -60,8 +64,10 @@ class Sizes(NamedTuple):
     status_calls: int
 
 
-FULL = Sizes(60, 15, 10.0, 5, (1, 100, 1000), 5.0, ((20, math.inf), (200, 15.0), (2000, 60.0)), (1, 2, 8), 40, 4, 20)
-QUICK = Sizes(3, 1, 1.0, 1, (1, 20), 1.0, ((20, math.inf),), (1, 2), 8, 1, 3)
+FULL = Sizes(
+    60, 15, 10.0, 5, (1, 100, 1000), 35.0, 15.0, ((20, math.inf), (200, 15.0), (2000, 60.0)), (1, 2, 8), 40, 4, 20
+)
+QUICK = Sizes(3, 1, 1.0, 1, (1, 20), 0.0, 1.0, ((20, math.inf),), (1, 2), 8, 1, 3)
 
 
 class Sample(NamedTuple):
@@ -242,6 +248,7 @@ def waiters(bench: Bench) -> None:
                 begun = time.monotonic()
                 crowd = _crowd(lock, size)
                 start_s = (time.monotonic() - begun) / size
+                time.sleep(bench.sizes.calm_s if size > 1 else 0)
                 used, seconds = _watch(bench, lock, crowd)
                 cost = Cost(start_s, used.pss_kb / size, used.cpu_ns / 1e9 / seconds / size)
 
