@@ -31,6 +31,7 @@ SAFE_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a planted FIFO must
 FILE_FLAGS = os.O_RDWR | SAFE_FLAGS
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | SAFE_FLAGS
 
+TRIES = 10
 SETTLED_S = 0.1  # a time stamp of a file system may be so coarse that a later change has the same one
 
 
@@ -65,19 +66,21 @@ class Folder:
         Raises NoPool (69), NotPermitted (77) for a foreign or planted folder, CannotCreate (73).
         """
         path = f"{lock_dir}/ipclock.{pool}"
-        try:
-            folder = cls(path, _open_root(lock_dir, os.path.basename(path), create, group))
+        for _ in range(TRIES if create else 1):
             try:
-                folder._accept()
-                folder._fill(create)
-            except BaseException:
-                folder.close()
-                raise
-        except FileNotFoundError:
-            raise NoPool(path) from None
-        except OSError as error:
-            raise from_os(error, path) from None
-        return folder
+                folder = cls(path, _open_root(lock_dir, os.path.basename(path), create, group))
+                try:
+                    folder._accept()
+                    folder._fill(create)
+                except BaseException:
+                    folder.close()
+                    raise
+            except FileNotFoundError:
+                continue  # there is none, or somebody removes what we have just made
+            except OSError as error:
+                raise from_os(error, path) from None
+            return folder
+        raise NoPool(path)
 
     def close(self) -> None:
         """Close every descriptor of the folder."""

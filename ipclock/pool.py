@@ -19,6 +19,7 @@ from ipclock.errors import (
     N_,
     DamagedSemaphore,
     IpclockError,
+    NoPool,
     NoTicket,
     NotPermitted,
     PriorityNotAllowed,
@@ -100,9 +101,10 @@ class Pool:
         try:
             self.arrive(claim, patience, block=block)
             while not claim.slot:
-                self.wait_turn(claim, patience)
-                self.wait_at_gate(claim, patience)
-                self.admit(claim, patience)
+                with suppress(NoPool):  # removed just now: a tick makes it anew
+                    self.wait_turn(claim, patience)
+                    self.wait_at_gate(claim, patience)
+                    self.admit(claim, patience)
         except BaseException:
             self.give_up(claim)
             raise
@@ -339,11 +341,12 @@ class Pool:
     def tick(self, claim: Claim, patience: Patience, *, at_gate: bool = False) -> None:
         """Look after the pool between two sleeps of a waiter. Raises SlotTimeout (75) when the time is up."""
         patience.tick(claim.ticket)
-        if time.monotonic() - claim.kept_at >= KEEP_DUE_S:
-            claim.kept_at = time.monotonic()
-            self.keep(claim)
-        if self.store.idle_s() >= RECOVER_DUE_S or (at_gate and self._amiss()):
-            self.tidy(patience)
+        with suppress(NoPool):  # removed again while it was made anew: the next tick makes it
+            if time.monotonic() - claim.kept_at >= KEEP_DUE_S:
+                claim.kept_at = time.monotonic()
+                self.keep(claim)
+            if self.store.idle_s() >= RECOVER_DUE_S or (at_gate and self._amiss()):
+                self.tidy(patience)
 
     def tidy(self, patience: Patience) -> None:
         """Recover and call the next one, for a pool that nobody's step has looked after lately."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 from ipclock.config import MAX_CAPACITY
 from ipclock.entry import parse
-from ipclock.errors import BadValue, from_os
+from ipclock.errors import BadValue, NoPool, from_os
 from ipclock.folder import FILE_FLAGS, HOLDING, NEW, SAFE_FLAGS, STATES, Folder
 from ipclock.locks import is_locked, is_writable, out_of_the_way, try_lock, unlock
 from ipclock.values import TYPE_CHECKING, NamedTuple
@@ -99,7 +99,7 @@ class Store(Folder):
         """Hold the pool's mutex. While somebody else has it, `busy(seconds so far, their PID)` is called often.
 
         It may raise to stop waiting. The kernel frees the mutex of a dead owner; a stopped one keeps it.
-        An OSError inside leaves as NotPermitted (77) or CannotCreate (73).
+        An OSError inside leaves as NotPermitted (77), CannotCreate (73), or NoPool (69): the pool was removed.
         """
         fd = self._fds["mutex"]
         self._lock_mutex(fd, busy)
@@ -107,6 +107,8 @@ class Store(Folder):
         try:
             os.pwrite(fd, b"%-20d\n" % os.getpid(), 0)
             yield
+        except FileNotFoundError:
+            raise NoPool(self.path) from None
         except OSError as error:
             raise from_os(error, self.path) from None
         finally:
@@ -248,10 +250,12 @@ class Store(Folder):
         if self._seen is not None and state in self._seen:
             return list(self._seen[state])
         try:
-            names = map(parse, os.listdir(self._fds[state]))
+            names = os.listdir(self._fds[state])
+        except FileNotFoundError:
+            names = []  # the folder was removed, which tmpfs does not tell
         except OSError as error:
             raise from_os(error, self.path) from None
-        found = sorted(entry for entry in names if entry and bool(entry.slot) == (state == HOLDING))
+        found = sorted(entry for entry in map(parse, names) if entry and bool(entry.slot) == (state == HOLDING))
         if self._seen is not None:
             self._seen[state] = list(found)
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import stat
 import time
@@ -78,6 +79,23 @@ def test_a_new_pool_has_all_its_folders_and_numbers(store: Store, folder: Path) 
     found = {path.name: path.is_dir() for path in folder.iterdir()}
 
     assert found == dict.fromkeys(STATES, True) | dict.fromkeys(NUMBERS, False)
+
+
+@pytest.mark.parametrize("part", STATES)
+def test_what_is_removed_while_it_is_made_is_made_again(
+    part: str, pool_name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, removed = os.mkdir, []
+
+    def make_and_remove(name: str, mode: int, *, dir_fd: int) -> None:
+        make(name, mode, dir_fd=dir_fd)
+        if name == part and not removed:
+            removed.append(name)
+            shutil.rmtree(folder)
+
+    monkeypatch.setattr(os, "mkdir", make_and_remove)
+    with opened(pool_name) as store:
+        assert (removed, store.vanished()) == ([part], False)
 
 
 def test_looking_makes_nothing(pool_name: str, folder: Path) -> None:

@@ -10,7 +10,7 @@ import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import posix_ipc
 import pytest
@@ -19,6 +19,7 @@ from ipclock.claim import Claim
 from ipclock.errors import MutexStuck
 from ipclock.patience import Patience
 from ipclock.pool import Pool
+from ipclock.records import Store
 from ipclock.semaphore import path_of
 from tests.helpers.crash_at import OTHER_USER, USER, Client, in_child, needs_root, stopped_owner
 from tests.helpers.machine import FULL, NO_SHM, READ_ONLY, in_a_world_where
@@ -320,6 +321,31 @@ def test_a_waiter_that_finds_the_pool_removed_first_leaves_the_holder_its_slot(w
         return claim.slot, world.records("holding")
 
     assert in_child(child) == (0, ["1.1"])
+
+
+@pytest.mark.parametrize("step", ["draft", "publish"])
+def test_a_waiter_bears_that_the_pool_is_removed_again_while_it_writes_itself(
+    step: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, claim, patience = Pool.open(world.name, "/dev/shm"), Claim("waiter"), Patience(60)
+    pool.arrive(claim, patience)
+    write = getattr(Store, step)
+
+    def remove_and_write(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        remove_folder(world)
+        return write(*arguments)
+
+    monkeypatch.setattr(Store, step, remove_and_write)
+    remove_folder(world)
+    for _ in range(2):
+        claim.kept_at = 0.0  # as if a second had passed
+        pool.tick(claim, patience)
+    written = world.records("gate")
+    pool.give_up(claim)
+    pool.close()
+
+    assert (written, world.settled()) == (["1"], (1, {}))
 
 
 def test_who_comes_to_a_pool_that_was_removed_gets_nobodys_ticket(world: World) -> None:
