@@ -264,7 +264,7 @@ class Ground:
         """Install this checkout, as a user would, and the peers that PyPI has; return the Python there."""
         source, venv = self.folder / "source", self.folder / "venv"
         shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*OURS))
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+        subprocess.run([sys.executable, "-m", "venv", "--upgrade-deps", venv], check=True)
         pip = [str(venv / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
         subprocess.run([*pip, str(source)], check=True)
         for peer in PEERS:
