@@ -22,10 +22,15 @@ def run() -> NoReturn:
     kernel frees anyway. What has to come to an end in good order has done so when `main` returns.
     """
     gc.set_threshold(COLLECT_EVERY)
-    from ipclock.cli import main
-
     try:
+        from ipclock.cli import main
+
         status = main()
+    except KeyboardInterrupt:
+        from ipclock.supervise import die_of
+
+        die_of(2)
+        status = 130
     except SystemExit as end:  # --help, --version
         status = end.code if isinstance(end.code, int) else 0
     for stream in filter(None, (sys.stdout, sys.stderr)):

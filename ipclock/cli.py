@@ -70,11 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _flush()
         return status
     except Interrupted as error:
-        _die_of(error.signum)
+        from ipclock.supervise import die_of
+
+        die_of(error.signum)
         return error.status
-    except KeyboardInterrupt:
-        _die_of(2)
-        return 130
     except OSError as error:  # of stdout: the rooms below turn theirs into failures of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would try again at its end
         if isinstance(error, BrokenPipeError):
@@ -137,12 +136,6 @@ def _parse_all(arguments: list[str], end: int) -> Namespace:
             _("unrecognized arguments: {arguments}").format(arguments=" ".join(unknown)), f"ipclock {named}"
         )
     return args
-
-
-def _die_of(signum: int) -> None:
-    from ipclock.supervise import die_of
-
-    die_of(signum)
 
 
 def error_text(error: IpclockError, settings: Settings | None) -> str:

@@ -211,3 +211,23 @@ def test_the_wait_of_many_ends_in_the_order_of_their_tickets(world: World, tmp_p
     holder.end()
 
     assert ([waiter.wait() for waiter in waiters], log.read_text(), world.settled()) == ([0] * 8, "01234567", (1, {}))
+
+
+INTERRUPTING = """
+import os, signal, sys
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "{room}":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+"""
+
+
+@pytest.mark.parametrize("room", ["ipclock.cli", "ipclock.quick", "ipclock.commands.wrap", "ipclock.pool", "posix_ipc"])
+def test_ctrl_c_in_the_middle_of_the_start_up_ends_it_without_a_word(world: World, tmp_path: Path, room: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTING.format(room=room))
+
+    result = world.run("wrap", "a", "--", "true", env={"PYTHONPATH": str(tmp_path)})
+
+    assert (result.returncode, result.stdout, result.stderr) == (-signal.SIGINT, "", "")
