@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST = 32  # builds; each costs two descriptors
 AGAIN_MS = 20  # a signal that comes just before the sleep does not end it: so it is sent
 TIMES = 3
-OVER_MS = 1000  # until the thread notices that nobody needs it any more
+OVER_MS = 5000  # until the thread notices that nobody needs it any more
 
 
 class Deaths:
