@@ -306,7 +306,7 @@ class Pool:
             for entry in sweep:
                 if self._is_dead(QUEUED, entry):
                     self._clear(QUEUED, entry)
-            self.store.sweep_drafts()
+            self.store.sweep()
 
     def _level(self) -> None:
         lacking = policy.units_to_post(self._taken(), self._allowed(), self.gate.value)

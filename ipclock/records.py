@@ -396,8 +396,14 @@ class Store(Folder):
         """
         return any(not is_locked(fd, HOLDER_BYTE) for fd in descriptors)
 
-    def sweep_drafts(self) -> None:
-        """Clear away files in `new/` that nobody has locked for a minute: their writers died."""
+    def sweep(self) -> None:
+        """Clear away a drain whose time is over, and files in `new/` that nobody has locked for a minute.
+
+        The writers of those died. In the mutex.
+        """
+        if self.drain is None:
+            with suppress(OSError):
+                self.drain = None
         for name in os.listdir(self._fds[NEW]):
             try:
                 status = os.stat(name, dir_fd=self._fds[NEW], follow_symlinks=False)

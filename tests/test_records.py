@@ -17,7 +17,7 @@ import pytest
 from ipclock.entry import Entry
 from ipclock.errors import BadValue, Foreign, IpclockError, NoPool
 from ipclock.folder import GATE, HOLDING, NEW, NUMBERS, QUEUED, SETTLED_S, STATES
-from ipclock.records import OwnRecord, Store
+from ipclock.records import Drain, OwnRecord, Store
 from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root, sysctl
 from tests.helpers.world import until
 
@@ -367,6 +367,16 @@ def test_a_capacity_that_cannot_be_is_none(digits: str, store: Store, folder: Pa
     assert store.capacity is None
 
 
+def test_a_drain_is_swept_away_once_its_time_is_over(store: Store, folder: Path) -> None:
+    left = []
+    for until_then in (None, time.monotonic() + 3600, time.monotonic() - 1):
+        store.drain = Drain("night", 0, until_then)
+        store.sweep()
+        left.append((folder / "drained").exists())
+
+    assert left == [True, True, False]
+
+
 def test_a_pool_is_drained_while_the_file_is_there(store: Store, folder: Path) -> None:
     seen = [store.drained]
     (folder / "drained").symlink_to("nowhere")
@@ -627,7 +637,7 @@ def test_an_unlit_draft_is_swept_after_a_minute_and_a_lit_one_never(store: Store
     for name in ("old", lit.draft, "link", "folder"):
         os.utime(folder / NEW / name, (past, past), follow_symlinks=False)
 
-    store.sweep_drafts()
+    store.sweep()
 
     assert sorted(os.listdir(folder / NEW)) == sorted(["young", lit.draft, "folder"])
 

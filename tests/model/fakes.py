@@ -273,7 +273,7 @@ class FakeStore:
     def skip_tickets(self, ticket: int) -> None:
         pass
 
-    def sweep_drafts(self) -> None:
+    def sweep(self) -> None:
         pass
 
     def entries(self, state: str) -> list[Entry]:
