@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent.parent
 PEERS = ("floor", "ipclock", "flock")
-pytestmark = pytest.mark.timeout(300)  # a hang bound: it starts a hundred processes one after the other
+pytestmark = pytest.mark.timeout(180)  # a hang bound: it starts a hundred processes one after the other
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.helpers.world import HANG_S, Build, until
+from tests.helpers.world import Build, until
 
 if TYPE_CHECKING:
     from tests.helpers.world import World
@@ -33,7 +33,7 @@ def start(world: World, body: str) -> Build:
 def run(world: World, body: str) -> tuple[int, list[str], list[str]]:
     """Run a script to its end; return its status and the lines of both streams."""
     build = start(world, body)
-    out, err = build.process.communicate(timeout=HANG_S)
+    out, err = build.process.communicate(timeout=30)
     return build.process.returncode, out.decode().splitlines(), err.decode().splitlines()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.helpers.world import HANG_S, until
+from tests.helpers.world import until
 
 if TYPE_CHECKING:
     from tests.helpers.world import World
@@ -31,7 +31,7 @@ def run(world: World, script: str, *arguments: object, **env: str) -> subprocess
     """Run one of the scripts from the root folder."""
     command = [str(ORACLE / script), *map(str, arguments)]
     return subprocess.run(
-        command, env=world.env | env, cwd="/", capture_output=True, text=True, timeout=HANG_S, check=False
+        command, env=world.env | env, cwd="/", capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -146,7 +146,7 @@ def test_a_changed_settings_file_lets_a_waiting_script_in(world: World, project:
 
     settings.write_text(settings.read_text().replace("MAX_PARALLEL_BUILDS=1", "MAX_PARALLEL_BUILDS=2"))
 
-    assert (script.wait(HANG_S), deployed(project, "staging"), holder.end(), world.value()) == (0, "first", 0, 2)
+    assert (script.wait(30), deployed(project, "staging"), holder.end(), world.value()) == (0, "first", 0, 2)
 
 
 def test_the_lock_dir_of_an_old_settings_file_keeps_working(world: World, project: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def strace() -> None:
         pytest.skip(reason)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("kind", ["killed", "refused"])
 @pytest.mark.parametrize("scene", SCENES)
 def test_hit_at_any_call_a_command_breaks_no_promise(

@@ -178,7 +178,7 @@ def test_an_unknown_ticket_is_told(world: World) -> None:
     assert (result.returncode, result.stderr.splitlines()[0]) == (2, "ipclock: no holder or waiter has ticket 17")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(90)
 def test_a_reset_names_who_keeps_the_mutex_and_leaves(world: World) -> None:
     world.run("init")
     fd = os.open(world.folder / "mutex", os.O_RDWR)

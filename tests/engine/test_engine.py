@@ -26,7 +26,7 @@ def test_fifty_waiters_are_served_in_order(shared: SharedWorld, tmp_path: Path) 
     first = shared.wrap("first").started()
     note = ("sh", "-c", f'echo "$IPCLOCK_TICKET $IPCLOCK_TOKEN" >> {served}')
     waiters = [shared.popen("wrap", "-q", "next", "--", *note) for _ in range(50)]
-    until(lambda: len(shared.nodes("line")) == 50, "50 in line")
+    until(lambda: len(shared.nodes("line")) == 50, "50 in line", 60)
 
     first.end()
     statuses = {waiter.process.wait(60) for waiter in waiters}

@@ -207,7 +207,7 @@ def test_a_holder_whose_link_is_cut_ends_its_build_before_its_slot_goes_on(
 # Three servers
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(180)
 def test_a_leader_killed_three_times_costs_nobody_slot_or_place(tmp_path: Path, pool_name: str) -> None:
     if reason := servers.missing():
         pytest.skip(reason)

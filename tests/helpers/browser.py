@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-HANG_S = 90.0
+HANG_S = 50.0
 CHROMIUM = shutil.which("chromium")
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 STUB = str(Path(__file__).with_name("stub_build.py"))
-HANG_S = 90.0  # a guard against hangs, not an expectation: a virtual machine may stand still for half a minute
+HANG_S = 30.0  # a guard against hangs, not an expectation
 SHM = Path("/dev/shm")
 
 

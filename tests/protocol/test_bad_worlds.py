@@ -279,8 +279,8 @@ def test_builds_write_themselves_again_into_a_pool_that_was_removed(semaphore: s
     remove_folder(anywhere)
     if semaphore == "removed":
         shm(anywhere).unlink()
-    until(lambda: len(anywhere.records("holding")) == 2, "both records again")
-    until(shm(anywhere).exists, "the semaphore again")
+    until(lambda: len(anywhere.records("holding")) == 2, "both records again", 10)
+    until(shm(anywhere).exists, "the semaphore again", 10)
     waiter = anywhere.wrap("waiter")
     until(lambda: anywhere.records("gate"), "the waiter at the gate")
 
@@ -292,7 +292,7 @@ def test_a_waiter_writes_itself_again_into_a_pool_that_was_removed(anywhere: Wor
     holder, waiter = pair(anywhere)
 
     remove_folder(anywhere)
-    until(lambda: sorted([*tickets(anywhere)[0], *tickets(anywhere)[1]]) == [1, 2], "both again")
+    until(lambda: sorted([*tickets(anywhere)[0], *tickets(anywhere)[1]]) == [1, 2], "both again", 10)
 
     assert (holder.end(), waiter.started().end(), anywhere.settled()) == (0, 0, (1, {}))
 
@@ -304,7 +304,7 @@ def test_files_removed_one_by_one_come_back(world: World) -> None:
         for path in [*(Path(folder, name) for name in files), Path(folder)]:
             with suppress(OSError):  # somebody may write again where we just were
                 path.rmdir() if path.is_dir() else path.unlink()
-    until(lambda: tickets(world) == ([1], [2]), "both again")
+    until(lambda: tickets(world) == ([1], [2]), "both again", 10)
 
     assert (holder.end(), waiter.started().end(), another_build(world)) == (0, 0, (0, 1, {}))
 
@@ -384,7 +384,7 @@ def test_a_holders_record_that_was_removed_is_written_again_under_its_ticket(wor
     holder = world.wrap("holder").started()
 
     (world.folder / "holding" / "1.1").unlink()
-    until(lambda: world.records("holding"), "the record again")
+    until(lambda: world.records("holding"), "the record again", 10)
     shown = [(row["ticket"], row["label"], row["command_pid"], row["state"]) for row in world.status()["holders"]]
 
     assert (shown, holder.end(), another_build(world)) == (
@@ -400,7 +400,7 @@ def test_a_waiters_record_that_was_removed_is_written_again_under_its_ticket(wor
     until(lambda: world.waiting() == 2, "the late build in line")
 
     (world.folder / "gate" / "2").unlink()
-    until(lambda: tickets(world) == ([1], [2, 3]), "the record again")
+    until(lambda: tickets(world) == ([1], [2, 3]), "the record again", 10)
     ended = [holder.end()]
     for _ in range(2):
         # who was called while the record was missing may keep its place at the gate
@@ -413,7 +413,7 @@ def test_a_waiters_record_that_was_removed_is_written_again_under_its_ticket(wor
 def test_a_build_that_was_written_again_still_counts_when_its_supervisor_is_killed(world: World) -> None:
     holder = world.wrap("holder").started()
     (world.folder / "holding" / "1.1").unlink()
-    until(lambda: world.records("holding"), "the record again")
+    until(lambda: world.records("holding"), "the record again", 10)
 
     holder.signal(signal.SIGKILL)
     holder.wait()

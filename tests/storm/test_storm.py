@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 BROKEN = "import sys; from ipclock import cli, policy; policy.may_admit = lambda *_: True; sys.exit(cli.main())"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(120)
 def test_a_short_storm_exceeds_nothing_and_leaves_nothing(world: World, tmp_path: Path) -> None:
     report = Storm(world, tmp_path, 7, 3).run(plan(7, 80))
 
@@ -26,7 +26,7 @@ def test_a_short_storm_exceeds_nothing_and_leaves_nothing(world: World, tmp_path
     assert (sum(report.ended.values()), report.builds > 30, report.worst[0] > 1) == (80, True, True)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(120)
 def test_the_observer_sees_a_pool_that_admits_too_many(world: World, tmp_path: Path) -> None:
     jobs = [job._replace(fate="", options=(), slots=1, script=False, seconds=0.3) for job in plan(1, 12)]
 
