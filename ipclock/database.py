@@ -37,7 +37,7 @@ class Schema(NamedTuple):
 def load() -> None:
     """Load the library now, which takes longer than a write with it; where there is none, `opened` tells."""
     with suppress(ImportError):
-        import sqlite3  # noqa: F401
+        import sqlite3  # noqa: F401 - for its being loaded
 
 
 @contextmanager

@@ -276,7 +276,7 @@ def _settled(look: Callable[[], T], suspicious: Callable[[T], bool]) -> T:
     found = look()
     deadline = time.monotonic() + SECTION_S
     while suspicious(found) and time.monotonic() < deadline:
-        time.sleep(SECTION_S / 10)
+        time.sleep(SECTION_S / 10)  # a section ends without a sign to those who only look
         found = look()
     return found
 

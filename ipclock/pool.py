@@ -195,7 +195,7 @@ class Pool:
                 if claim.entry.reserved == claim.entry.units:
                     if claim.ready():
                         return
-                    time.sleep(patience.chunk(chunk))
+                    time.sleep(patience.chunk(chunk))  # what it is not ready for, memory, nobody announces
                 elif self.gate.wait(patience.chunk(chunk)):
                     return
                 self.tick(claim, patience, at_gate=True)

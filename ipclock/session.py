@@ -54,7 +54,7 @@ class Stat(NamedTuple):
     modified: float
 
 
-class _Handler(SequentialThreadingHandler):  # type: ignore[misc]
+class _Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
     def create_connection(self, *address: Any, timeout: float, **options: Any) -> Any:
         # kazoo gives one server the whole time of the session
         return super().create_connection(*address, timeout=min(timeout, DIAL_S), **options)

@@ -212,7 +212,7 @@ def end(find: Callable[[], list[int]], supervisor: int | None = None, *, grace_s
                     process.send(identity, signal.SIGCONT)  # a stopped one would not heed it
             except PermissionError:
                 refused.add(identity)
-        time.sleep(POLL_S)
+        time.sleep(POLL_S)  # not pidfds: what a process of these starts meanwhile is to be found too
 
 
 def _spawn(command: Sequence[str], environment: Mapping[str, str], mask: set[signal.Signals | int]) -> int:

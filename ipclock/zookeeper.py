@@ -430,7 +430,7 @@ class SharedPool:
             except Cut:
                 if time.monotonic() >= deadline:
                     raise EngineFailed(self.where, N_("no server answers")) from None
-            time.sleep(AGAIN_S)
+            time.sleep(AGAIN_S)  # no answer came: there is nothing to wait for
 
 
 def looker(settings: Settings) -> Callable[[], Snapshot]:

@@ -45,7 +45,7 @@ def run(args: Namespace, settings: Settings) -> int:
         print(json.dumps(as_json(now), indent=2))
         return 0
     if board.is_terminal() and now.uses:
-        time.sleep(LOOK_S)
+        time.sleep(LOOK_S)  # a share of a processor is the difference of two looks
         now = outlook.on(look())
     board.show(now)
     return 0

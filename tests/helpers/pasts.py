@@ -30,7 +30,7 @@ def build(label: str, admitted: float, held_s: float, *, waited_s: float = 0.0, 
     times = {"arrived": admitted - waited_s, "waited_s": waited_s, "admitted": admitted, "held_s": held_s}
     fields = {"uid": 0, "user": "root", "ticket": 1, "pool": "/oracle-build", "outcome": "done", "code": 0, "slots": 1}
     ended = {"ended": admitted + held_s, "capacity": 2, "memory": 2 * GB, "slot": 1}
-    return Row(label=label, **(fields | times | ended | more))  # type: ignore[arg-type]
+    return Row(label=label, **(fields | times | ended | more))  # type: ignore[arg-type]  # a mixture of types
 
 
 def wait(label: str, arrived: float, waited_s: float, outcome: str = "timeout", **more: object) -> Row:
