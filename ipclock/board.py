@@ -116,12 +116,17 @@ def _draw(console: Console, heads: Sequence[tuple[str, str, int]], rows: Sequenc
 
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     shown = [number for number, (_head, _align, width) in enumerate(heads) if console.width >= width]
+
+    def cell(text: str, style: str = "") -> Text:
+        # a label in square brackets is no markup, and what has no room is cut, not wrapped
+        return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+
     for number in shown:
         head, align, _width = heads[number]
-        drawn.add_column(head, justify="right" if align == "right" else "left", no_wrap=True, overflow="ellipsis")
+        # rich narrows the columns that could wrap, the widest first: texts give way, numbers stay whole
+        drawn.add_column(cell(head), justify="right" if align == "right" else "left", no_wrap=align == "right")
     for row in rows:
-        # Text: a label in square brackets is no markup
-        drawn.add_row(*(Text(row[number], style=row[-1]) for number in shown))
+        drawn.add_row(*(cell(row[number], row[-1]) for number in shown))
     console.print(drawn)
 
 
@@ -137,8 +142,8 @@ def _holder_heads() -> list[tuple[str, str, int]]:
         (_("user"), "left", 90),
         (_("age"), "right", 0),
         (_("of usual"), "right", 70),
-        ("CPU", "right", 0),
-        (_("memory"), "right", 0),
+        ("CPU", "right", 50),
+        (_("memory"), "right", 50),
         (_("command"), "left", 110),
     ]
 
@@ -170,8 +175,8 @@ def _waiter_heads() -> list[tuple[str, str, int]]:
         (_("user"), "left", 90),
         (_("since"), "right", 0),
         (_("limit"), "right", 70),
-        (_("left"), "left", 0),
-        (_("asks for"), "left", 0),
+        (_("left"), "left", 50),
+        (_("asks for"), "left", 70),
     ]
 
 

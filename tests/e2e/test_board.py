@@ -124,6 +124,27 @@ def test_no_row_is_wider_than_the_terminal(world: World, terminal: Callable[...,
     assert (holder.end(), waiter.started().end()) == (0, 0)
 
 
+@pytest.mark.parametrize("columns", [80, 110, 120, 200])
+def test_a_long_command_is_cut_and_leaves_the_other_columns_whole(
+    world: World, terminal: Callable[..., Terminal], columns: int
+) -> None:
+    holder = world.wrap("staging", stub=("--report", "28") * 40).started()
+    waiter = world.wrap("next")
+    until(lambda: world.records("gate"), "the waiter at the gate")
+
+    screen = terminal(*STATUS, columns=columns)
+    screen.wait()
+
+    _head, heads, row, waits, second = plain(screen.text)[:5]
+    assert [text in heads + waits for text in ("slot", "label", "PID", "age", "CPU", "memory", "since")] == [True] * 7
+    assert (row.split()[:3], row.endswith("…"), second.split()[:3]) == (
+        ["1", "staging", str(holder.command_pid)],
+        columns >= 110,  # where there is a command
+        ["1", "next", str(waiter.pid)],
+    )
+    assert (holder.end(), waiter.started().end()) == (0, 0)
+
+
 def test_without_rich_a_terminal_shows_the_lines(
     world: World, terminal: Callable[..., Terminal], tmp_path: Path
 ) -> None:
