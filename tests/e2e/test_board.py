@@ -69,7 +69,7 @@ def test_the_table_tells_who_builds_how_far_and_who_waits_for_how_long(
     waiter = world.wrap("[red]next[/]")
     until(lambda: world.records("gate"), "the waiter at the gate")
 
-    screen = terminal(*STATUS, columns=140)
+    screen = terminal(*STATUS, columns=400)  # room for any path of an interpreter
     status = screen.wait()
 
     head, holders, row, waiters, second = plain(screen.text)[:5]

@@ -26,8 +26,8 @@ class Terminal:
         if self.pid == 0:
             # a test runner may ignore it; a shell in a terminal starts with the default
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
             os.execvpe(command[0], list(command), dict(env))
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self._seen = b""
         self._status: int | None = None
         self._reader = threading.Thread(target=self._read, daemon=True)
