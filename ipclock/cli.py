@@ -39,8 +39,16 @@ def get_parser(only: str | None = None) -> ArgumentParser:
         description=_("Let N builds run at once on this machine; the others wait their turn."),
         epilog=_("More about a command: ipclock COMMAND --help"),
     )
-    parser.add_argument("-V", "--version", action="version", version=f"ipclock {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="ipclock")
+    parser.add_argument(
+        "-V",
+        "--version",
+        action="version",
+        version=f"ipclock {__version__}",
+        help=_("show program's version number and exit"),  # argparse translates it from Python 3.12 on
+    )
+    commands = parser.add_subparsers(
+        title=_("commands"), dest="command", metavar="COMMAND", required=True, prog="ipclock"
+    )
     for name in [only] if only else COMMANDS:
         module = _module(name)
         summary = _(module.SUMMARY)

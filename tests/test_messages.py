@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ipclock import config, messages
 
 PACKAGE = Path(messages.__file__).parent
 KEYWORDS = {"_": None, "N_": None}
+PERCENT = re.compile(r"%(?:\(\w+\))?[rs]")  # argparse's
 
 
 def _catalogue() -> dict[str, str]:
@@ -26,7 +28,7 @@ def _in_code() -> set[str]:
 
 
 def _placeholders(text: str) -> list[str]:
-    return sorted(name for _, name, _, _ in string.Formatter().parse(text) if name)
+    return sorted([*PERCENT.findall(text), *(name for _, name, _, _ in string.Formatter().parse(text) if name)])
 
 
 def test_every_message_has_its_korean_and_no_translation_is_left_over() -> None:

@@ -21,12 +21,8 @@ HEADINGS = {
         "SYNOPSIS": "개요",
         "DESCRIPTION": "설명",
         "OPTIONS": "옵션",
-        "COMMANDS": "명령",
         "AUTHOR": "저자",
-        "arguments:": "인자:",
-        "options:": "옵션:",
         "usage:": "사용법:",
-        "show program\\(aqs version number and exit": "버전을 보이고 끝냅니다",
     },
 }
 MANUALS = {"en": "User Commands", "ko": "사용자 명령"}
@@ -66,7 +62,7 @@ def finish(root: Path, language: str) -> None:
     """Make of what argparse-manpage has written a page that `man` and `mandoc` take without complaint."""
     path = root / FOLDERS[language] / "ipclock.1"
     first, *lines = path.read_text().splitlines()
-    text = "\n".join(lines).replace(".SH\nPOSITIONAL ARGUMENTS", ".SH COMMANDS").replace("'", "\\(aq")
+    text = "\n".join(lines).replace(".SH\n", ".SH ").replace("'", "\\(aq")
     for english, translated in HEADINGS[language].items():
         text = re.sub(rf"^(\.SH )?{re.escape(english)}", rf"\g<1>{translated}", text, flags=re.M)
     # the exit statuses are a table; a date with escapes is none

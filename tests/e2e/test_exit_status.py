@@ -188,4 +188,34 @@ def test_every_command_has_help_in_both_languages(world: World, command: str) ->
     korean = world.run(command, "--help", env={"LANG": "ko_KR.UTF-8"})
 
     assert (english.returncode, korean.returncode, english.stderr, korean.stderr) == (0, 0, "", "")
-    assert any("가" <= letter <= "힣" for letter in korean.stdout)
+    assert not [word for word in ("usage:", "arguments:", "options:", "show ") if word in korean.stdout]
+    assert [word in korean.stdout for word in ("사용법:", "옵션:", "도움말을 표시")] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("mistake", "told"),
+    [
+        ([], "필요한 인자가 없습니다: COMMAND"),
+        (["wrap"], "필요한 인자가 없습니다: LABEL"),
+        (["warp"], "COMMAND: 잘못된 값 'warp' (쓸 수 있는 값: "),
+        (["wrap", "--wait"], "-w/--wait/--timeout: 값이 필요합니다"),
+        (
+            ["wrap", "-n", "-w", "3", "a", "--", "true"],
+            "-w/--wait/--timeout: -n/--nb/--nonblock 옵션과 함께 쓸 수 없습니다",
+        ),
+        (["status", "--json=3"], "--json: 값을 받지 않는 옵션입니다: '3'"),
+        (["status", "more"], "알 수 없는 인자: more"),
+    ],
+)
+@pytest.mark.parametrize("variables", [{"LANG": "ko_KR.UTF-8"}, {"LANG": "en_US.UTF-8", "IPCLOCK_LANG": "ko"}])
+def test_a_mistake_on_the_command_line_is_told_in_korean(
+    world: World, mistake: list[str], told: str, variables: dict[str, str]
+) -> None:
+    result = world.run(*mistake, env=variables)
+
+    first, remedy = result.stderr.splitlines()
+    assert (result.returncode, first.startswith(f"ipclock: {told}"), remedy.startswith("   도움말: ")) == (
+        2,
+        True,
+        True,
+    )
