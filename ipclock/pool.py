@@ -16,7 +16,6 @@ from ipclock import line, liveness, policy, process
 from ipclock.claim import Claim, as_process, stamp
 from ipclock.entry import parse
 from ipclock.errors import (
-    N_,
     DamagedSemaphore,
     IpclockError,
     NoPool,
@@ -26,12 +25,11 @@ from ipclock.errors import (
     SlotBusy,
     Superseded,
     TooManySlots,
-    foreign,
 )
 from ipclock.folder import GATE, HOLDING, NEW, QUEUED
 from ipclock.patience import Patience
 from ipclock.records import Store
-from ipclock.semaphore import Semaphore, Turns, create, give, open_existing, path_of, require_support, unlink
+from ipclock.semaphore import Semaphore, Turns, give, open_gate, require_support
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -82,7 +80,7 @@ class Pool:
         require_support()  # before LOCK_DIR is made there
         store = Store.open(lock_dir, name[1:], create=True, group=group)
         try:
-            gate = _open_gate(name, store, repair=repair)
+            gate = open_gate(name, store, repair=repair)
         except BaseException:
             store.close()
             raise
@@ -371,7 +369,7 @@ class Pool:
         elif self.gate.replaced():
             # a damaged one in its place: a reset replaces it, until then the old one serves to sleep on
             with suppress(DamagedSemaphore, NotPermitted):
-                gate = _open_gate(self.name, self.store)
+                gate = open_gate(self.name, self.store)
                 self.gate.close()
                 self.gate = gate
         if claim.evicted or (self._listed(claim) and (not claim.slot or claim.era == self.store.era)):
@@ -497,7 +495,8 @@ class Pool:
     def _settle(self) -> None:
         """Take over the capacity that was asked for; in a new pool, see whether an old one left clients behind.
 
-        Its builds count until they have written themselves again, and the tickets of all are theirs.
+        Its builds count until they have written themselves again, and the tickets of all are theirs. The turn of a
+        waiter that died in between goes here: no record leads to it.
         """
         if self.store.capacity is None or self._wanted not in (None, self.store.capacity):
             self.store.capacity = self.capacity if self._wanted is None else self._wanted
@@ -506,6 +505,9 @@ class Pool:
             lost = [name.rpartition("/") for name in process.locked_and_deleted(f"{self.store.path}/")]
             found = [(state, entry) for state, _, name in lost if state != NEW and (entry := parse(name))]
             self.store.skip_tickets(max((entry.ticket for _, entry in found), default=0))
+            waiting = {entry.ticket for state in (QUEUED, GATE) for entry in self.store.entries(state)}
+            for ticket in self.turns.tickets() - waiting - {entry.ticket for _, entry in found}:
+                self.turns.remove(ticket)
             listed = {entry.ticket for entry in self.store.entries(HOLDING)}
             self.store.settled = {entry.ticket for state, entry in found if state == HOLDING} <= listed
 
@@ -535,24 +537,3 @@ class Pool:
         if claim.turn and self.turns.remove(claim.ticket):
             claim.turn.close()
             claim.turn = None
-
-
-def _open_gate(name: str, store: Store, *, repair: bool = False) -> Semaphore:
-    while True:
-        try:
-            gate = open_existing(name, store.trusts)
-        except DamagedSemaphore:
-            if not repair:
-                raise
-            unlink(name)
-            try:
-                # a folder, or in a sticky folder somebody else's file, is still there: trying on would never end
-                gate = open_existing(name, store.trusts)
-            except DamagedSemaphore:
-                raise foreign(path_of(name), N_("what lies there cannot be replaced; remove it")) from None
-        if gate is None:
-            # it has value 0: the first section levels it
-            with store.creating():
-                gate = create(name, store.mode, store.group)
-        if gate:
-            return gate

@@ -257,6 +257,31 @@ def unlink(name: str) -> bool:
     return True
 
 
+def open_gate(name: str, folder: Folder, *, repair: bool = False) -> Semaphore:
+    """Open the gate of a pool, making it with value 0 if it is not there; with *repair* a damaged one is replaced.
+
+    Raises what `open_existing` and `create` raise.
+    """
+    while True:
+        try:
+            gate = open_existing(name, folder.trusts)
+        except DamagedSemaphore:
+            if not repair:
+                raise
+            unlink(name)
+            try:
+                # a folder, or in a sticky folder somebody else's file, is still there: trying on would never end
+                gate = open_existing(name, folder.trusts)
+            except DamagedSemaphore:
+                raise foreign(path_of(name), N_("what lies there cannot be replaced; remove it")) from None
+        if gate is None:
+            # the first section levels it
+            with folder.creating():
+                gate = create(name, folder.mode, folder.group)
+        if gate:
+            return gate
+
+
 class Turns:
     """The turn semaphores of a pool, one a waiter: `/oracle-build.17` wakes the waiter with ticket 17."""
 
@@ -294,6 +319,12 @@ class Turns:
         if turn:
             turn.post()
             turn.close()
+
+    def tickets(self) -> set[int]:
+        """Return the tickets whose turns are there. Slow: lists the folder of all semaphores."""
+        prefix = os.path.basename(path_of(self._pool)) + "."
+        found = [name.removeprefix(prefix) for name in os.listdir(FOLDER) if name.startswith(prefix)]
+        return {int(text) for text in found if text.isascii() and text.isdigit()}
 
     def remove(self, ticket: int) -> bool:
         """Unlink the turn if it is there; return whether it is gone."""

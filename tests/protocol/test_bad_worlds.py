@@ -64,6 +64,11 @@ def tickets(world: World) -> tuple[list[int], list[int]]:
     return [row["ticket"] for row in now["holders"]], [row["ticket"] for row in now["waiters"]]
 
 
+def turns(world: World) -> list[int]:
+    """Return the tickets whose turn semaphores are there."""
+    return sorted(int(path.name.rpartition(".")[2]) for path in shm(world).parent.glob(f"{shm(world).name}.*"))
+
+
 def another_build(world: World) -> tuple[int, int, dict[str, list[str]]]:
     """Return what becomes of one more build: its status, the value after it, what is left."""
     status = world.run("wrap", "-w", "20", "another", "--", "true").returncode
@@ -363,6 +368,29 @@ def test_who_comes_to_a_pool_that_was_removed_gets_nobodys_ticket(world: World) 
 
     assert (drawn, tickets(world), holder.end()) == (([], [3]), ([1], [2, 3]), 0)
     assert {build.started().end() for build in (waiter, late)} == {0}
+
+
+def test_the_turn_of_a_waiter_that_was_killed_before_it_came_back_is_removed(anywhere: World) -> None:
+    builds = [*pair(anywhere), anywhere.wrap("killed")]
+    until(lambda: turns(anywhere) == [3], "the turn of the one in line")
+    builds.append(anywhere.wrap("last"))
+    until(lambda: turns(anywhere) == [3, 4], "the turn of the last one")
+    for build in builds:  # so that they cannot write themselves again yet
+        build.signal(signal.SIGSTOP)
+    killed = builds.pop(2)
+    killed.signal(signal.SIGKILL)
+    killed.wait()
+
+    remove_folder(anywhere)
+    refused = anywhere.run("wrap", "-n", "another", "--", "true").returncode
+    left = turns(anywhere)
+    for build in builds:
+        build.signal(signal.SIGCONT)
+    until(lambda: tickets(anywhere) == ([1], [2, 4]), "all three")
+
+    assert (refused, left) == (75, [4])
+    holder, *waiters = builds
+    assert (holder.end(), {waiter.started().end() for waiter in waiters}, anywhere.settled()) == (0, {0}, (1, {}))
 
 
 def test_an_orphan_counts_although_its_pool_was_removed(anywhere: World) -> None:
