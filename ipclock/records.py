@@ -121,9 +121,8 @@ class Store(Folder):
         while True:
             if try_lock(fd):
                 return
-            # F_OFD_SETLKW knows no deadline and would sit out a stopped owner for ever
             busy(time.monotonic() - begun, self._number("mutex") or 0)
-            time.sleep(pause)
+            time.sleep(pause)  # F_OFD_SETLKW knows no deadline and would sit out a stopped owner for ever
             pause = min(pause * 2, 0.005 if time.monotonic() - begun < 1 else 0.05)
 
     def mutex_owner(self) -> int | None:
