@@ -343,6 +343,7 @@ class Pool:
             if time.monotonic() - claim.kept_at >= KEEP_DUE_S:
                 claim.kept_at = time.monotonic()
                 self.keep(claim)
+                self._keep_turn(claim)
             if self.store.idle_s() >= RECOVER_DUE_S or (at_gate and self._amiss()):
                 self.tidy(patience)
 
@@ -381,6 +382,14 @@ class Pool:
                 claim.era = self.store.era
             else:
                 self._restore(claim)
+
+    def _keep_turn(self, claim: Claim) -> None:
+        # after the record, which leads whoever clears it to the turn
+        if claim.turn and claim.turn.replaced():
+            with suppress(IpclockError):  # until it can be made, the waiter has its own ticks
+                turn = self.turns.create(claim.ticket)
+                claim.turn.close()
+                claim.turn = turn
 
     def _listed(self, claim: Claim) -> bool:
         if claim.slot:

@@ -321,9 +321,11 @@ class Turns:
             turn.close()
 
     def tickets(self) -> set[int]:
-        """Return the tickets whose turns are there. Slow: lists the folder of all semaphores."""
+        """Return the tickets whose turns are there; none where the folder of all semaphores may not be listed. Slow."""
         prefix = os.path.basename(path_of(self._pool)) + "."
-        found = [name.removeprefix(prefix) for name in os.listdir(FOLDER) if name.startswith(prefix)]
+        found = []
+        with suppress(PermissionError):
+            found = [name.removeprefix(prefix) for name in os.listdir(FOLDER) if name.startswith(prefix)]
         return {int(text) for text in found if text.isascii() and text.isdigit()}
 
     def remove(self, ticket: int) -> bool:

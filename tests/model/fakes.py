@@ -371,6 +371,9 @@ class FakeTurn:
         self._run.world.turns[self._ticket] -= 1
         return True
 
+    def replaced(self) -> bool:
+        return False
+
     def close(self) -> None:
         pass
 

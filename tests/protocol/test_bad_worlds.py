@@ -393,6 +393,38 @@ def test_the_turn_of_a_waiter_that_was_killed_before_it_came_back_is_removed(any
     assert (holder.end(), {waiter.started().end() for waiter in waiters}, anywhere.settled()) == (0, {0}, (1, {}))
 
 
+def test_a_turn_that_was_removed_is_made_again_and_wakes_its_waiter(world: World) -> None:
+    holder, waiter = pair(world)
+    late = world.wrap("late")
+    until(lambda: turns(world) == [3], "the turn of the one in line")
+
+    turn = replaced(Path(path_of(f"{world.name}.3")))
+    until(turn.exists, "the turn again", 10)
+    again = posix_ipc.Semaphore(f"{world.name}.3")
+    again.release()
+    until(lambda: again.value == 0, "the waiter to wake up by it", 10)
+    again.close()
+
+    assert (holder.end(), waiter.started().end(), late.started().end(), world.settled()) == (0, 0, 0, (1, {}))
+
+
+def test_who_cannot_make_its_turn_again_waits_on(world: World) -> None:
+    holder, waiter = pair(world)
+    late = world.wrap("late", env={"PROGRESS_INTERVAL": "1"})
+    until(lambda: turns(world) == [3], "the turn of the one in line")
+    late.signal(signal.SIGSTOP)
+    turn = replaced(Path(path_of(f"{world.name}.3")))
+    turn.mkdir()
+    late.signal(signal.SIGCONT)
+
+    told = late.heard().count("⏳")
+    until(lambda: late.heard().count("⏳") >= told + 3, "a look after its turn, which comes after a line")
+    ended = holder.end(), waiter.started().end(), late.started().end()
+    turn.rmdir()
+
+    assert (ended, "ipclock:" in late.heard(), world.settled()) == ((0, 0, 0), False, (1, {}))
+
+
 def test_an_orphan_counts_although_its_pool_was_removed(anywhere: World) -> None:
     orphan = anywhere.wrap("orphan").started()
     orphan.signal(signal.SIGKILL)
@@ -620,6 +652,14 @@ def test_without_a_usable_dev_shm_one_line_says_so(command: tuple[str, ...], sha
         [first.format(folder=world.folder)],
         ["   "],
     )
+
+
+def test_a_dev_shm_that_may_not_be_listed_is_good_enough_for_the_semaphores(world: World) -> None:
+    needs_root(0)
+    unlisted = "mount -t tmpfs -o mode=1733 tmpfs /dev/shm; mount -t tmpfs -o mode=1777 tmpfs /mnt"
+    command = ["wrap", "-q", "--lock-dir", "/mnt", "late", "--", "true"]
+
+    assert in_a_world_where(unlisted, world, *command, uid=USER) == (0, [])
 
 
 def test_a_dev_shm_that_is_a_file_is_refused_in_one_line(world: World) -> None:

@@ -64,6 +64,10 @@ class Dozing:
         next(self._meanwhile, sys.exit)()
         return False
 
+    def replaced(self) -> bool:
+        """Nobody replaces it."""
+        return False
+
     def close(self) -> None:
         """Forget it."""
 
