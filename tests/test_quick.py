@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from ipclock import cli
-from ipclock.errors import UsageError
+from ipclock.errors import IpclockError
 from ipclock.quick import Reader
 
 OPTIONS = ["-w", "--wait", "--timeout", "-n", "--nb", "-E", "-q", "-v", "--quiet", "--slots", "--name", "--supersede"]
@@ -39,7 +39,7 @@ def by_argparse(command: str, words: list[str]) -> dict[str, Any] | None:
     """Return what argparse makes of a command line; None if it refuses or only helps."""
     try:
         args, unknown = cli.get_parser(command).parse_known_args([command, *words])
-    except (UsageError, SystemExit):
+    except (IpclockError, SystemExit):
         return None
     return None if unknown else vars(args)
 

@@ -6,7 +6,7 @@ import sys
 from functools import partial
 
 from ipclock import config, local
-from ipclock.errors import N_, EngineFailed
+from ipclock.errors import N_, BadValue, EngineFailed
 from ipclock.messages import _
 from ipclock.progress import say
 from ipclock.values import TYPE_CHECKING
@@ -60,7 +60,7 @@ def add_wait_options(parser: ArgumentParser) -> None:
         "--conflict-exit-code",
         dest="conflict_status",
         metavar="CODE",
-        type=_exit_status,
+        type=number("--conflict-exit-code", 255, N_("a number from 0 to 255")),
         help=_("exit with CODE instead of 75"),
     )
     how_much = parser.add_mutually_exclusive_group()
@@ -95,24 +95,20 @@ def hooks_for(settings: Settings, *, verbose: bool = False) -> Hooks | None:
     return Hooks(settings, 2 if verbose and sys.stderr is not None else None, partial(say, at_once=True))
 
 
-def unfit(text: str) -> Exception:
-    """Return what the type of an argument raises, for argparse to tell."""
-    from argparse import ArgumentTypeError
+def number(where: str, most: int, expected: str = N_("a number")) -> Callable[[str], int]:
+    """Return the type of the argument called *where*: a whole number from 0 to *most*. It raises BadValue (2)."""
 
-    return ArgumentTypeError(text)
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most):
+            raise BadValue(where, text, expected, usage=True)
+        return int(text)
 
-
-def ticket(text: str) -> int:
-    """Return the ticket that an argument says."""
-    if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise unfit(_("a ticket is a number"))
-    return int(text)
+    return read
 
 
-def _exit_status(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 3 and int(text) <= 255):
-        raise unfit(_("expected a number from 0 to 255"))
-    return int(text)
+def add_ticket(parser: ArgumentParser, help_text: str) -> None:
+    """Add the argument that names one slot, which may be left out."""
+    parser.add_argument("ticket", metavar="TICKET", nargs="?", type=number("TICKET", 10**19), help=help_text)
 
 
 def open_pool(settings: Settings, *, repair: bool = False) -> Engine:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ipclock.config import Settings
 
+MAX_ID = 2**31 - 1  # of an int, as a descriptor and a PID are
 SUMMARY = N_("take a slot for the calling script; print its ticket")
 
 
@@ -24,21 +25,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--fd",
         metavar="N",
-        type=_number,
+        type=commands.number("--fd", MAX_ID),
         help=_("hold the slot while descriptor N is open: a new file in the pool's folder new/"),
     )
     parser.add_argument(
-        "--pid", metavar="PID", type=_number, help=_("hold the slot while process PID lives (the parent)")
+        "--pid",
+        metavar="PID",
+        type=commands.number("--pid", MAX_ID),
+        help=_("hold the slot while process PID lives (the parent)"),
     )
     commands.add_on_lost(parser)
     commands.add_pool_options(parser)
     parser.add_argument("label", metavar="LABEL", help=_("what is built; shown to those who wait"))
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise commands.unfit(_("not a number"))
-    return int(text)
 
 
 def run(args: Namespace, settings: Settings) -> int:

@@ -23,7 +23,7 @@ SUMMARY = N_("give back a slot taken by acquire")
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
     help_text = _("what acquire has printed ($IPCLOCK_TICKET, else the caller's only slot)")
-    parser.add_argument("ticket", metavar="TICKET", nargs="?", type=commands.ticket, help=help_text)
+    commands.add_ticket(parser, help_text)
     parser.add_argument("-q", "--quiet", action="store_true", help=_("no lines of our own but errors"))
     commands.add_pool_options(parser)
 

@@ -24,7 +24,7 @@ SUMMARY = N_("force-unlock: take all slots back, or one")
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
     help_text = _("only the slot with this ticket (see status --json)")
-    parser.add_argument("ticket", metavar="TICKET", nargs="?", type=commands.ticket, help=help_text)
+    commands.add_ticket(parser, help_text)
     parser.add_argument(
         "--kill", action="store_true", help=_("also end their processes: SIGTERM, then SIGKILL after 5 s")
     )

@@ -40,10 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def _span(text: str) -> float:
-    try:
-        return config.seconds(text)
-    except ValueError as error:
-        raise commands.unfit(_(str(error))) from None
+    return config.checked(config.seconds, text, "--since")
 
 
 def run(args: Namespace, settings: Settings) -> int:

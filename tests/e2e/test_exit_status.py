@@ -219,3 +219,22 @@ def test_a_mistake_on_the_command_line_is_told_in_korean(
         True,
         True,
     )
+
+
+@pytest.mark.parametrize(
+    ("mistake", "told"),
+    [
+        (["reset", "abc"], "TICKET: invalid value 'abc': expected a number"),
+        (["acquire", "--pid", "9999999999", "a"], "--pid: invalid value '9999999999': expected a number"),
+        (
+            ["wrap", "-E", "256", "a", "--", "true"],
+            "--conflict-exit-code: invalid value '256': expected a number from 0",
+        ),
+        (["stats", "--since", "soon"], "--since: invalid value 'soon': expected seconds, as in 600, 0.5, 90s"),
+    ],
+)
+def test_a_value_that_cannot_be_is_told_with_what_is_expected(world: World, mistake: list[str], told: str) -> None:
+    result = world.run(*mistake)
+
+    (line,) = result.stderr.splitlines()
+    assert (result.returncode, line.startswith(f"ipclock: {told}")) == (2, True)
