@@ -304,7 +304,8 @@ def value(store: Store, gate: Semaphore) -> Check:
     def look() -> tuple[int, int, int, int, bool]:
         entries = store.entries(HOLDING)
         held = sum(liveness.verdict(store, HOLDING, entry) != policy.DEAD for entry in entries)
-        allowed = policy.limit(store.capacity or 1, store.drained or not store.settled)
+        unlisted = 0 if store.settled else store.unlisted()
+        allowed = max(0, policy.limit(store.capacity or 1, store.drained) - unlisted)
         waiting = bool(store.entries(GATE) or store.entries(QUEUED))
         return held, allowed, gate.value, policy.units_to_post(held, allowed, gate.value), waiting
 

@@ -225,6 +225,23 @@ class Foreign(NotPermitted):
         self.uid = uid
 
 
+class Elsewhere(IpclockError):
+    """The pool of this name lies in `folder`, which we may not use, and not where LOCK_DIR says: at `wanted`.
+
+    A second folder would be a second pool under one semaphore, and let twice as many builds run.
+    """
+
+    status = 78
+    what = N_("{wanted}: the pool of this name lies in {folder}, which cannot be used: {reason}")
+    remedy = N_("Use another name (--name); or, as its owner or root, move it: 'ipclock init'.")
+
+    def __init__(self, wanted: str, folder: str, reason: str) -> None:
+        super().__init__(wanted, folder, reason)
+        self.wanted = wanted
+        self.folder = folder
+        self.reason = reason
+
+
 class DamagedSemaphore(IpclockError):
     """What lies at the semaphore's path is no working semaphore."""
 

@@ -2,7 +2,8 @@
 
 Knows where things lie in it and who may use it. Guarantees: everything goes through directory descriptors, no link is
 followed, nothing is created over an existing name, and a file has its final owner and mode from the moment it exists,
-so that a creator may be killed anywhere.
+so that a creator may be killed anywhere. Of two makers at once one makes the pool and the other one uses it, whatever
+LOCK_DIR each of them has (`place`, INV-8).
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ import stat
 import time
 from contextlib import contextmanager, suppress
 
-from ipclock.errors import N_, Foreign, NoPool, NotPermitted, from_os
+from ipclock import place
+from ipclock.errors import N_, Elsewhere, Foreign, IpclockError, NoPool, NotPermitted, from_os
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
+    from ipclock.place import Place
+
 NEW, QUEUED, GATE, HOLDING = STATES = ("new", "queued", "gate", "holding")
+SETTLED = "settled"
 NUMBERS = ("mutex", "ticket", "capacity", "epoch", "priority")
 
 # of files; of the folders beside them, whose setgid bit gives new files the pool's group
@@ -41,16 +46,17 @@ class Folder:
     `group` is the gid that its owner shares it with, None where it is the owner's alone.
     """
 
-    def __init__(self, path: str, root: int) -> None:
-        self.path = path
+    def __init__(self, pool: str, found: Place, root: int) -> None:
+        self.path = found.path
+        self.pool = pool
+        self.place = found
         self._root = root
         self._fds: dict[str, int] = {}
         status = os.fstat(root)
         self.identity = (status.st_dev, status.st_ino)
         self._complete_at = 0
         self._owner = (status.st_uid, status.st_gid)
-        # without setgid the files in it would get the groups of whoever makes them
-        self.group = status.st_gid if status.st_mode & stat.S_IWGRP and status.st_mode & stat.S_ISGID else None
+        self.group = _group_of(status)
 
     @property
     def mode(self) -> int:
@@ -59,28 +65,43 @@ class Folder:
 
     @classmethod
     def open(cls, lock_dir: str, pool: str, *, create: bool, group: int | None = None) -> Self:
-        """Open the folder of *pool* (named without slash) in *lock_dir*, making whatever lacks if *create*.
+        """Open the folder of *pool* (named without slash), making whatever lacks if *create*.
 
-        One that is made is shared with *group*, if that is given.
+        A new one is made in *lock_dir*, shared with *group* if that is given; one that is there is used where it lies.
 
-        Raises NoPool (69), NotPermitted (77) for a foreign or planted folder, CannotCreate (73).
+        Raises NoPool (69), NotPermitted (77) for a foreign or planted folder, Elsewhere (78) for one that lies
+        elsewhere than in a *lock_dir* that was asked for and may not be used, CannotCreate (73).
         """
-        path = f"{lock_dir}/ipclock.{pool}"
+        path = place.path_of(pool)
         for _ in range(TRIES if create else 1):
+            found = None
             try:
-                folder = cls(path, _open_root(lock_dir, os.path.basename(path), create, group))
-                try:
-                    folder._accept()
-                    folder._fill(create)
-                except BaseException:
-                    folder.close()
-                    raise
+                if found := place.look(pool):
+                    path = found.path
+                    return cls._opened(pool, found, create)
+                if not create:
+                    break
+                path = f"{lock_dir}/{os.path.basename(path)}"
+                _make(lock_dir, pool, group)  # whatever lies there then is the pool, if another maker was first
             except FileNotFoundError:
-                continue  # there is none, or somebody removes what we have just made
-            except OSError as error:
-                raise from_os(error, path) from None
-            return folder
+                # removed just now, or a place that tells of a folder which is gone
+                if create and found and found.inside:
+                    _make_again(pool, found, group)
+            except (OSError, NotPermitted) as error:
+                failure = from_os(error, path) if isinstance(error, OSError) else error
+                raise _explained(failure, lock_dir, found) if found else failure from None
         raise NoPool(path)
+
+    @classmethod
+    def _opened(cls, pool: str, found: Place, create: bool) -> Self:
+        folder = cls(pool, found, _open_root(found))
+        try:
+            folder._accept()
+            folder._fill(create)
+        except BaseException:
+            folder.close()
+            raise
+        return folder
 
     def close(self) -> None:
         """Close every descriptor of the folder."""
@@ -96,13 +117,21 @@ class Folder:
         return status.st_uid in (0, os.geteuid(), self._owner[0]) or status.st_gid == self.group
 
     def _accept(self) -> None:
-        status = os.fstat(self._root)
-        ours = os.geteuid() in (0, status.st_uid) or status.st_uid == 0
-        shared = self.group is not None and _is_ours(self.group)
-        if status.st_mode & stat.S_IWOTH:
-            raise NotPermitted(self.path, N_("everybody may write to it"))
-        if not (ours or shared):
-            raise Foreign(self.path, status.st_uid)
+        _accept(self.path, os.fstat(self._root))
+        if self.place.inside is None:
+            return
+        if not self.trusts(self.place.status):
+            raise Foreign(place.path_of(self.pool), self.place.status.st_uid)
+        if self.place.inside != self.identity:
+            raise NotPermitted(self.path, N_("not the pool's folder, which was removed or cannot be seen from here"))
+        self._share_place()
+
+    def _share_place(self) -> None:
+        """Give the symlink to the group too: one that a member has made would be a stranger's to the others."""
+        path = place.path_of(self.pool)
+        ours = self.place.status.st_uid == os.geteuid()
+        if self.place.inside and self.group not in (None, self.place.status.st_gid) and ours:
+            os.chown(path, -1, self.group or 0, follow_symlinks=False)
 
     @contextmanager
     def creating(self) -> Iterator[None]:
@@ -110,19 +139,11 @@ class Folder:
 
         What is made first and given away afterwards would lock the owner out if we were killed in between.
         """
-        uid, gid = self._owner
-        as_owner = os.geteuid() == 0 and uid != 0
-        own_gid = os.getegid()
         umask = os.umask(0o777 & ~_FOLDER_MODES[self.mode])
         try:
-            if as_owner:
-                os.setegid(gid)
-                os.seteuid(uid)
-            yield
+            with _as_user(*self._owner):
+                yield
         finally:
-            if as_owner:
-                os.seteuid(0)
-                os.setegid(own_gid)
             os.umask(umask)
 
     def _fill(self, create: bool) -> None:
@@ -186,6 +207,7 @@ class Folder:
                     os.close(fd)
         if group is not None:
             _give(self._root, self.mode, group)
+            self._share_place()
 
     @property
     def folder_mode(self) -> int:
@@ -214,10 +236,14 @@ class Folder:
     def vanished(self) -> bool:
         """Return whether the folder, or anything that belongs into it, was removed or replaced under us.
 
-        Nothing came or went while its st_ctime stands (inode(7)), so mostly one look is enough.
+        Nothing comes or goes while its st_ctime stands (inode(7)), so mostly one look is enough.
         """
         try:
-            status = os.stat(self.path, follow_symlinks=False)
+            status = os.lstat(place.path_of(self.pool))
+            if (status.st_dev, status.st_ino) != self.place.identity:
+                return True
+            if self.place.inside:
+                status = os.lstat(self.path)
         except OSError:
             return True
         if (status.st_dev, status.st_ino) != self.identity:
@@ -229,6 +255,14 @@ class Folder:
         if abs(time.time() - status.st_ctime) > SETTLED_S:
             self._complete_at = status.st_ctime_ns
         return False
+
+    def stands(self) -> bool:
+        """Return whether the place of the pool still says that this folder is its."""
+        try:
+            status = os.lstat(place.path_of(self.pool))
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self.place.identity
 
     def changed_at(self, state: str) -> int:
         """Return the moment of the last change of what lies in a state folder; any change makes it another one."""
@@ -251,34 +285,124 @@ def _give(fd: int, mode: int, group: int | None) -> None:
         os.fchmod(fd, _FOLDER_MODES[mode] if folder else mode)
 
 
-def _open_root(lock_dir: str, name: str, create: bool, group: int | None) -> int:
-    if create:
-        _make_lock_dir(lock_dir)
-    parent = os.open(lock_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _group_of(status: os.stat_result) -> int | None:
+    # without setgid the files in it would get the groups of whoever makes them
+    return status.st_gid if status.st_mode & stat.S_IWGRP and status.st_mode & stat.S_ISGID else None
+
+
+def _accept(path: str, status: os.stat_result) -> None:
+    """Raise NotPermitted (77) for a folder that is neither ours, nor root's, nor shared with a group of ours."""
+    group = _group_of(status)
+    if status.st_mode & stat.S_IWOTH:
+        raise NotPermitted(path, N_("everybody may write to it"))
+    if os.geteuid() not in (0, status.st_uid) and status.st_uid != 0 and (group is None or not _is_ours(group)):
+        raise Foreign(path, status.st_uid)
+
+
+def _explained(error: IpclockError, lock_dir: str, found: Place) -> IpclockError:
+    """Return the failure to use the pool that was found: with a LOCK_DIR that asks for another folder, name both."""
+    lock_dir = os.path.realpath(lock_dir)
+    wanted = f"{lock_dir}/{os.path.basename(found.path)}"
+    default = lock_dir == os.path.realpath(place.SHM)
+    if default or wanted == found.path or not isinstance(error, NotPermitted):
+        return error
+    reason = N_("it belongs to another user") if isinstance(error, Foreign) else error.reason
+    return Elsewhere(wanted, found.path, reason)
+
+
+def _open_root(found: Place) -> int:
+    """Open the folder that a place tells of. Raises NotPermitted (77), OSError."""
+    folder = os.path.dirname(found.path)
+    parent = place.open_parent(found.path) if found.inside else os.open(folder, place.PATH_FLAGS)
     try:
-        status = os.fstat(parent)
-        if status.st_mode & stat.S_IWOTH and not (status.st_mode & stat.S_ISVTX and status.st_uid == 0):
-            raise NotPermitted(lock_dir, N_("world-writable, but not root's with the sticky bit"))
-        if create:
-            if group is not None and os.geteuid() != 0 and not _is_ours(group) and not _exists(parent, name):
-                raise NotPermitted(f"{lock_dir}/{name}", N_("you are no member of the group to share it with"))
-            umask = os.umask(0o077)
-            try:
-                _make_folder(parent, name, 0o700)
-            finally:
-                os.umask(umask)
-        try:
-            root = os.open(name, FOLDER_FLAGS, dir_fd=parent)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise NotPermitted(f"{lock_dir}/{name}", N_("not a folder")) from None
-            raise
-        # a bare one is of our making just now, or of a maker who died there
-        if create and group is not None and os.fstat(root).st_uid == os.geteuid() and not os.listdir(root):
-            _give(root, SHARED, group)
-        return root
+        _require_safe(folder, parent)
+        return _open_folder(parent, found.path)
     finally:
         os.close(parent)
+
+
+def _open_folder(parent: int, path: str) -> int:
+    try:
+        return os.open(os.path.basename(path), FOLDER_FLAGS, dir_fd=parent)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise NotPermitted(path, N_("not a folder")) from None
+        raise
+
+
+def _require_safe(lock_dir: str, fd: int) -> None:
+    status = os.fstat(fd)
+    if status.st_mode & stat.S_IWOTH and not (status.st_mode & stat.S_ISVTX and status.st_uid == 0):
+        raise NotPermitted(lock_dir, N_("world-writable, but not root's with the sticky bit"))
+
+
+def _make(lock_dir: str, pool: str, group: int | None) -> None:
+    """Make an empty folder for the pool, and its place. Does nothing where somebody else is first."""
+    name = os.path.basename(place.path_of(pool))
+    _make_lock_dir(lock_dir)
+    lock_dir = os.path.realpath(lock_dir)
+    parent = place.open_parent(f"{lock_dir}/{name}")
+    try:
+        _require_safe(lock_dir, parent)
+        if group is not None and os.geteuid() != 0 and not _is_ours(group) and not _exists(parent, name):
+            raise NotPermitted(f"{lock_dir}/{name}", N_("you are no member of the group to share it with"))
+        umask = os.umask(0o077)
+        try:
+            made = _make_folder(parent, name, 0o700)
+        finally:
+            os.umask(umask)
+        root = _open_folder(parent, f"{lock_dir}/{name}")
+        try:
+            _accept(f"{lock_dir}/{name}", os.fstat(root))
+            # a bare one is of our making just now, or of a maker who died there
+            if group is not None and os.fstat(root).st_uid == os.geteuid() and not os.listdir(root):
+                _give(root, SHARED, group)
+            if lock_dir != os.path.realpath(place.SHM):
+                _point(pool, f"{lock_dir}/{name}", root)
+        except FileExistsError:
+            if made:
+                with suppress(OSError):  # already filled by one that found it, or gone
+                    os.rmdir(name, dir_fd=parent)
+        finally:
+            os.close(root)
+    finally:
+        os.close(parent)
+
+
+def _point(pool: str, path: str, root: int) -> None:
+    """Make the place of the pool tell of the folder at *path*. Raises FileExistsError."""
+    status = os.fstat(root)
+    # one that was a pool's before does not know who has come to hold a slot since
+    with suppress(FileNotFoundError):
+        os.unlink(SETTLED, dir_fd=root)
+    place.point(pool, path, (status.st_dev, status.st_ino))
+
+
+def _make_again(pool: str, found: Place, group: int | None) -> None:
+    """Make the folder anew that a place tells of. Raises Foreign (77): that is its owner's, or root's for it."""
+    uid = found.status.st_uid
+    if os.geteuid() not in (0, uid):
+        raise Foreign(place.path_of(pool), uid)
+    group = group if os.geteuid() == uid else None
+    with suppress(FileNotFoundError), _as_user(uid, found.status.st_gid):
+        place.clear(pool, found)
+        _make(os.path.dirname(found.path), pool, group)
+
+
+@contextmanager
+def _as_user(uid: int, gid: int) -> Iterator[None]:
+    """Make files as this user, if we are root and it is not: given away later, they would lock it out until then."""
+    switch = os.geteuid() == 0 and uid != 0
+    own_gid = os.getegid()
+    try:
+        if switch:
+            os.setegid(gid)
+            os.seteuid(uid)
+        yield
+    finally:
+        if switch:
+            os.seteuid(0)
+            os.setegid(own_gid)
 
 
 def _exists(parent: int, name: str) -> bool:
@@ -299,6 +423,9 @@ def _make_lock_dir(path: str) -> None:
         os.umask(umask)
 
 
-def _make_folder(parent: int, name: str, mode: int) -> None:
-    with suppress(FileExistsError):
+def _make_folder(parent: int, name: str, mode: int) -> bool:
+    try:
         os.mkdir(name, mode, dir_fd=parent)
+    except FileExistsError:
+        return False
+    return True

@@ -11,40 +11,69 @@ import fcntl
 import os
 import struct
 
+from ipclock.values import NamedTuple
+
 HIGH_DESCRIPTOR = 100
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock: l_type, l_whence, l_start, l_len (0: to the end), l_pid
+_TABLE = "/proc/locks"
 
 
-def _ask(fd: int, command: int, kind: int, byte: int | None = None) -> int:
-    start, length = (0, 0) if byte is None else (byte, 1)
-    answer = fcntl.fcntl(fd, command, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0))
+class Range(NamedTuple):
+    """Bytes of a file, which need not be there: the first one, and how many; 0 for all from there on."""
+
+    start: int
+    length: int = 1
+
+
+WHOLE = Range(0, 0)
+
+
+def _ask(fd: int, command: int, kind: int, where: Range) -> int:
+    answer = fcntl.fcntl(fd, command, _FLOCK.pack(kind, os.SEEK_SET, *where, 0))
     return int(_FLOCK.unpack(answer)[0])
 
 
-def try_lock(fd: int, byte: int | None = None) -> bool:
-    """Take the write lock if nobody has it; return whether it is ours now. Needs a writable descriptor.
-
-    Locks one *byte* of the file, which need not exist, or else the whole file.
-    """
+def try_lock(fd: int, where: Range = WHOLE) -> bool:
+    """Take the write lock if nobody has it; return whether it is ours now. Needs a writable descriptor."""
     try:
-        _ask(fd, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, byte)
+        _ask(fd, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, where)
     except BlockingIOError:
         return False
     return True
 
 
-def unlock(fd: int) -> None:
-    """Undo every lock of this open file, for all processes that share it."""
-    _ask(fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK)
+def unlock(fd: int, where: Range = WHOLE) -> None:
+    """Undo the locks of this open file, for all processes that share it."""
+    _ask(fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, where)
 
 
-def is_locked(fd: int, byte: int | None = None) -> bool:
-    """Return whether another open file has a lock on the *byte*, or anywhere. Takes nothing and never blocks.
+def is_locked(fd: int, where: Range = WHOLE) -> bool:
+    """Return whether another open file has a lock there. Takes nothing and never blocks.
 
     Through the very open file that has the lock it looks free.
     """
-    return _ask(fd, fcntl.F_OFD_GETLK, fcntl.F_WRLCK, byte) != fcntl.F_UNLCK
+    return _ask(fd, fcntl.F_OFD_GETLK, fcntl.F_WRLCK, where) != fcntl.F_UNLCK
+
+
+def lengths(start: int) -> list[int]:
+    """Return how many bytes each write lock has that begins at *start*, in whatever file of the machine.
+
+    From /proc/locks, which everybody may read and which has the locks of all users, containers and removed files. None
+    where the kernel shows no such table.
+    """
+    # a table of several pages is read in pieces, between which an end may move a row from one into the other
+    return max((_read_lengths(start) for _ in range(2)), key=sum)
+
+
+def _read_lengths(start: int) -> list[int]:
+    try:
+        with open(_TABLE, "rb") as table:
+            rows = [line.split() for line in table]
+    except OSError:
+        return []
+    wanted = [b"OFDLCK", b"WRITE", b"%d" % start]
+    return [int(row[7]) - start + 1 for row in rows if [*row[1:4:2], *row[6:7]] == wanted and row[7].isdigit()]
 
 
 def is_writable(fd: int) -> bool:

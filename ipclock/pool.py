@@ -60,6 +60,7 @@ class Pool:
         self.turns = turns
         self.dead: list[tuple[Entry, Record]] = []  # holders that this client has cleared away
         self._wanted = capacity
+        self._unlisted = 0  # units that builds of an earlier folder of the pool hold, as long as it is not settled
 
     @classmethod
     def open(
@@ -229,6 +230,7 @@ class Pool:
             era = self.store.era
             claim.times |= stamp("admitted")
             claim.write(**claim.times)
+            self._hold(claim)
             claim.entry = self.store.move(claim.entry, GATE, HOLDING, slot=slot)
             claim.era, claim.held = era, held + wanted
             self._drop_turn(claim)
@@ -236,6 +238,18 @@ class Pool:
             reserved = policy.units_to_reserve(held, wanted, allowed)
             if reserved != claim.entry.reserved:
                 claim.entry = self.store.move(claim.entry, GATE, GATE, reserved=reserved)
+
+    def _hold(self, claim: Claim) -> None:
+        """Light the holder's beacon. Raises NoPool if the pool has another folder by now.
+
+        Beacon, then look at the place: one that puts another folder there looks for beacons afterwards, so either it
+        finds ours, or we find its folder (INV-8).
+        """
+        if claim.record:
+            claim.record.hold(claim.entry.units)
+            if not self.store.stands():
+                claim.record.let_go(claim.entry.units)
+                raise NoPool(self.store.path)
 
     def _overtakes(self, entry: Entry, holders: list[Entry]) -> bool:
         """Return whether somebody ahead in line, passed over so far, could go to the gate now."""
@@ -418,6 +432,8 @@ class Pool:
         elif claim.slot:
             fields |= as_process(fields.get("command_pid"))
         claim.record = self.store.draft(fields)
+        if claim.slot:
+            claim.record.hold(claim.entry.units)
         self.store.publish(claim.record, HOLDING if claim.slot else QUEUED, claim.entry)
         self.store.skip_tickets(claim.ticket)
         old.close()
@@ -511,17 +527,17 @@ class Pool:
             self.store.capacity = self.capacity if self._wanted is None else self._wanted
         self._wanted = None  # said once: a later change by somebody else stands
         if not self.store.settled:
+            self._unlisted = self.store.unlisted()
             lost = [name.rpartition("/") for name in process.locked_and_deleted(f"{self.store.path}/")]
             found = [(state, entry) for state, _, name in lost if state != NEW and (entry := parse(name))]
             self.store.skip_tickets(max((entry.ticket for _, entry in found), default=0))
             waiting = {entry.ticket for state in (QUEUED, GATE) for entry in self.store.entries(state)}
             for ticket in self.turns.tickets() - waiting - {entry.ticket for _, entry in found}:
                 self.turns.remove(ticket)
-            listed = {entry.ticket for entry in self.store.entries(HOLDING)}
-            self.store.settled = {entry.ticket for state, entry in found if state == HOLDING} <= listed
+            self.store.settled = not self._unlisted
 
     def _allowed(self) -> int:
-        return policy.limit(self.capacity, self.store.drained or not self.store.settled)
+        return max(0, policy.limit(self.capacity, self.store.drained) - (0 if self.store.settled else self._unlisted))
 
     def _amiss(self) -> bool:
         """Look without the mutex whether a recover has anything to do; a wrong yes costs one for nothing."""

@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import stat
 import time
+from binascii import crc32
 from bisect import insort
 from contextlib import contextmanager, suppress
 
 from ipclock.config import MAX_CAPACITY
 from ipclock.entry import parse
 from ipclock.errors import BadValue, NoPool, from_os
-from ipclock.folder import FILE_FLAGS, HOLDING, NEW, SAFE_FLAGS, STATES, Folder
-from ipclock.locks import is_locked, is_writable, out_of_the_way, try_lock, unlock
+from ipclock.folder import FILE_FLAGS, HOLDING, NEW, SAFE_FLAGS, SETTLED, STATES, Folder
+from ipclock.locks import WHOLE, Range, is_locked, is_writable, lengths, out_of_the_way, try_lock, unlock
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 MAX_RECORD_BYTES = 4096  # one page: a finished record can be appended to even when the file system is full
 DRAFT_GRACE_S = 60.0
-# the two beacons of a record, a byte each: who waits and who holds need not be the same process (`acquire --fd`), and
-# the rename into holding/ is what makes the other one count
-WAITER_BYTE, HOLDER_BYTE = 0, 1
 _HIGHEST_NICE = -20  # the file counts from there: its numbers have no sign
 
 
@@ -52,6 +50,30 @@ class Record(NamedTuple):
         return kind if kind in ("fd", "pid") else ""
 
 
+class Beacons(NamedTuple):
+    """The ranges of a record's file whose locks prove that its client lives, as a waiter and as a holder.
+
+    They begin where no other pool of the machine has its own, and the holder's is as long as it has units: so the
+    kernel's table of all locks tells how many units are held under a pool's name, wherever their records lie.
+    """
+
+    start: int
+
+    @classmethod
+    def of(cls, pool: str, device: int) -> Beacons:
+        """Return those of the *pool* whose place lies on this device: a container may have a /dev/shm of its own."""
+        return cls(crc32(f"{device}:{pool}".encode(errors="surrogateescape")) << 20)
+
+    @property
+    def waiter(self) -> Range:
+        """What a waiter locks."""
+        return Range(self.start)
+
+    def holder(self, units: int = 1) -> Range:
+        """What a holder of so many units locks."""
+        return Range(self.start + 2, units)  # next to the waiter's the kernel would make one range of both
+
+
 class Drain(NamedTuple):
     """Why no build is started: `reason` in words, the `uid` of who wants it so, `until` on time.monotonic()'s clock."""
 
@@ -61,12 +83,18 @@ class Drain(NamedTuple):
 
 
 class OwnRecord:
-    """The record of this process: its open file, whose locks are the beacons, and all that was written into it."""
+    """The record of this process: its open file, and all that was written into it.
 
-    def __init__(self, fd: int, draft: str) -> None:
+    *beacons* are the ranges that it locks. The holder's beacon is that of *holder_fd*, the open file of a script, where
+    there is one: who waits and who holds need not be the same process (`acquire --fd`).
+    """
+
+    def __init__(self, fd: int, draft: str, beacons: Beacons, holder_fd: int | None = None) -> None:
         self.fd = fd
         self.draft = draft
         self.fields: dict[str, str] = {}
+        self._beacons = beacons
+        self._holder_fd = fd if holder_fd is None else holder_fd
         status = os.fstat(fd)
         self.identity = (status.st_dev, status.st_ino)
 
@@ -75,9 +103,19 @@ class OwnRecord:
         self.fields.update({key: str(value) for key, value in fields.items()})
         os.write(self.fd, _lines(fields))
 
+    def hold(self, units: int) -> None:
+        """Light the holder's beacon, for so many units."""
+        try_lock(self._holder_fd, self._beacons.holder(units))
+
+    def let_go(self, units: int) -> None:
+        """Put the holder's beacon out again."""
+        unlock(self._holder_fd, self._beacons.holder(units))
+
     def unlock(self) -> None:
-        """Put the beacon out, in every process that inherited it."""
+        """Put the beacons out, in every process that inherited them."""
         unlock(self.fd)
+        if self._holder_fd != self.fd:
+            unlock(self._holder_fd)
 
     def close(self) -> None:
         """Close the descriptor; without `unlock` the beacon stays lit while a child has it."""
@@ -93,6 +131,11 @@ class Store(Folder):
 
     # what the state folders hold, as far as it was read in the section that we are in: nobody else changes it then
     _seen: dict[str, list[Entry]] | None = None
+
+    @property
+    def beacons(self) -> Beacons:
+        """The ranges that this pool's clients lock."""
+        return Beacons.of(self.pool, self.place.status.st_dev)
 
     @contextmanager
     def mutex(self, busy: Callable[[float, int], None]) -> Iterator[None]:
@@ -223,13 +266,13 @@ class Store(Folder):
     @property
     def settled(self) -> bool:
         """Whether it is known that no build of an earlier folder of this name still has to come back."""
-        return os.access("settled", os.F_OK, dir_fd=self._root, follow_symlinks=False)
+        return os.access(SETTLED, os.F_OK, dir_fd=self._root, follow_symlinks=False)
 
     @settled.setter
     def settled(self, value: bool) -> None:
         if value and not self.settled:
             with self.creating():
-                os.close(os.open("settled", FILE_FLAGS | os.O_CREAT | os.O_EXCL, self.mode, dir_fd=self._root))
+                os.close(os.open(SETTLED, FILE_FLAGS | os.O_CREAT | os.O_EXCL, self.mode, dir_fd=self._root))
 
     def draw_ticket(self) -> int:
         """Return the next ticket. Without a readable counter it goes on behind every ticket in use."""
@@ -272,10 +315,10 @@ class Store(Folder):
         return os.access(entry.file, os.F_OK, dir_fd=self._fds[state], follow_symlinks=False)
 
     def draft(self, fields: dict[str, str], holder_fd: int | None = None) -> OwnRecord:
-        """Write a record in `new/` and light its beacons. `publish` makes it a record of the pool.
+        """Write a record in `new/` and light the waiter's beacon. `publish` makes it a record of the pool.
 
         With *holder_fd* the record is written into the file in `new/` that a script has opened under this
-        descriptor: the holder's beacon is then lit on the script's open file, the waiter's on ours.
+        descriptor: the holder's beacon will be lit on the script's open file, the waiter's on ours.
         Raises BadValue (2) for a descriptor that is no such file.
         """
         if holder_fd is None:
@@ -287,11 +330,10 @@ class Store(Folder):
             fd = os.open(name, FILE_FLAGS, dir_fd=self._fds[NEW])
             self._adopt(fd)
         try:
-            # the beacons first: an unlocked file in new/ is anybody's to clear away
-            try_lock(fd, WAITER_BYTE)
-            try_lock(fd if holder_fd is None else holder_fd, HOLDER_BYTE)
+            # the beacon first: an unlocked file in new/ is anybody's to clear away
+            try_lock(fd, self.beacons.waiter)
             fd = out_of_the_way(fd)
-            record = OwnRecord(fd, name)
+            record = OwnRecord(fd, name, self.beacons, holder_fd)
             record.append(**fields)
         except BaseException:
             os.unlink(name, dir_fd=self._fds[NEW])
@@ -357,9 +399,10 @@ class Store(Folder):
 
         In `holding/` the holder's beacon counts, elsewhere the waiter's.
         """
-        return self._beacon(state, entry.file, HOLDER_BYTE if state == HOLDING else WAITER_BYTE)
+        beacons = self.beacons
+        return self._beacon(state, entry.file, beacons.holder() if state == HOLDING else beacons.waiter)
 
-    def _beacon(self, state: str, name: str, byte: int | None = None) -> bool | None:
+    def _beacon(self, state: str, name: str, where: Range = WHOLE) -> bool | None:
         try:
             fd = self._open_record(state, name)
         except FileNotFoundError:
@@ -367,7 +410,7 @@ class Store(Folder):
         except OSError:
             return None
         try:
-            return is_locked(fd, byte)
+            return is_locked(fd, where)
         except OSError:
             return None
         finally:
@@ -393,7 +436,16 @@ class Store(Folder):
 
         Somebody who merely opened the file sees the lock; through its own open file it looks free.
         """
-        return any(not is_locked(fd, HOLDER_BYTE) for fd in descriptors)
+        return any(not is_locked(fd, self.beacons.holder()) for fd in descriptors)
+
+    def unlisted(self) -> int:
+        """Return how many units are held under the pool's name by builds whose record does not lie here.
+
+        Those of a folder of the pool that was removed or replaced under them, or that cannot be seen from here.
+        """
+        held = sum(lengths(self.beacons.holder().start))
+        listed = [entry for entry in self.entries(HOLDING) if held and self.beacon(HOLDING, entry)]
+        return max(0, held - sum(entry.units for entry in listed))
 
     def sweep(self) -> None:
         """Clear away a drain whose time is over, and files in `new/` that nobody has locked for a minute.

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "ipclock"
 LAYERS = (
     "errors values",
     "messages address",
-    "shellfile quick parser deaths",
+    "shellfile quick parser deaths place",
     "config locks folder entry clockwait stats forecast",
     "records semaphore process policy host database",
     "liveness patience claim line memory totals",
@@ -111,7 +111,7 @@ def test_a_library_for_the_kernel_has_one_importer(door: str, keepers: set[str])
 @pytest.mark.parametrize(
     ("door", "keepers"),
     [
-        ("/proc", {"process", "host", "memory", "semaphore"}),
+        ("/proc", {"process", "host", "memory", "semaphore", "locks"}),
         ("/dev/kmsg", {"memory"}),
         ("os.environ", {"config"}),
         ("os.getenv", set()),

@@ -120,17 +120,17 @@ def test_the_umask_changes_no_mode(umask: int, uid: int, pool_name: str, folder:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o777])
-def test_a_missing_lock_folder_is_made_with_its_parents(umask: int, tmp_path: Path) -> None:
+def test_a_missing_lock_folder_is_made_with_its_parents(umask: int, pool_name: str, tmp_path: Path) -> None:
     path = tmp_path / "run" / "ipclock"
 
     def make() -> None:
-        with opened("p", str(path)):
+        with opened(pool_name, str(path)):
             pass
 
     in_child(make, umask=umask)
 
     assert [oct(stat.S_IMODE(made.stat().st_mode) & 0o022) for made in (path, path.parent)] == [oct(0)] * 2
-    assert (path / "ipclock.p" / "mutex").exists()
+    assert (path / f"ipclock.{pool_name}" / "mutex").exists()
 
 
 @pytest.mark.parametrize("missing", [*STATES, *NUMBERS])
@@ -247,22 +247,24 @@ def test_what_is_no_folder_is_refused(plant: str, pool_name: str, folder: Path, 
 
 
 @pytest.mark.parametrize(("mode", "owner"), [(0o777, 0), (0o777, USER), (0o1777, USER), (0o772, USER)])
-def test_a_lock_folder_where_anybody_may_swap_ours_is_refused(mode: int, owner: int, tmp_path: Path) -> None:
+def test_a_lock_folder_where_anybody_may_swap_ours_is_refused(
+    mode: int, owner: int, pool_name: str, tmp_path: Path
+) -> None:
     needs_root(0)
     lock_dir = tmp_path / "locks"
     lock_dir.mkdir()
     os.chown(lock_dir, owner, owner)
     lock_dir.chmod(mode)
 
-    assert (refusal("p", str(lock_dir)), list(lock_dir.iterdir())) == (("NotPermitted", 77), [])
+    assert (refusal(pool_name, str(lock_dir)), list(lock_dir.iterdir())) == (("NotPermitted", 77), [])
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o1777])
-def test_a_lock_folder_of_root_is_trusted(mode: int, tmp_path: Path) -> None:
+def test_a_lock_folder_of_root_is_trusted(mode: int, pool_name: str, tmp_path: Path) -> None:
     needs_root(0)
     tmp_path.chmod(mode)
 
-    assert refusal("p", str(tmp_path)) == ("opened", 0)
+    assert refusal(pool_name, str(tmp_path)) == ("opened", 0)
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -564,9 +566,10 @@ def test_names_that_are_no_records_are_nobodys(store: Store, folder: Path) -> No
 
 
 def test_a_record_moves_by_one_rename_and_gets_its_slot(store: Store) -> None:
-    record(store, 3)
+    own = record(store, 3)
 
     at_gate = store.move(Entry(3), QUEUED, GATE)
+    own.hold(1)
     held = store.move(at_gate, GATE, HOLDING, slot=2)
 
     assert (held, [store.entries(state) for state in (QUEUED, GATE, HOLDING)], store.beacon(HOLDING, held)) == (
@@ -593,6 +596,7 @@ def test_in_the_queue_the_waiter_counts_and_with_a_slot_the_holder(store: Store,
     own = store.draft({"kind": "fd"}, script)
     store.publish(own, QUEUED, Entry(1))
     lit = [store.beacon(QUEUED, Entry(1))]
+    own.hold(1)
 
     own.close()  # the waiter ends; the script has its file open still
     lit.append(store.beacon(QUEUED, Entry(1)))

@@ -56,6 +56,7 @@ LOADED = (
 # What leaves something behind in a pool, or asks it; a crash comes right before the event.
 POINTS = (
     *("open", "os.mkdir", "os.chmod", "os.chown", "os.rename", "os.remove", "os.listdir", "os.posix_spawn"),
+    *("os.rmdir", "os.symlink"),
     *("fcntl.fcntl", "ipclock.sem_create", "ipclock.sem_post", "ipclock.sem_wait", "ipclock.sem_unlink"),
 )
 

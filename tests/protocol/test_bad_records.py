@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipclock.locks import try_lock
-from ipclock.records import HOLDER_BYTE, WAITER_BYTE
+from ipclock.place import name_of
+from ipclock.records import Beacons
 from tests.helpers.world import until
 
 if TYPE_CHECKING:
@@ -43,10 +44,11 @@ def planted(world: World, state: str, name: str, content: bytes) -> Path:
 
 
 @contextmanager
-def lit(path: Path, byte: int) -> Iterator[None]:
-    """Hold the record's beacon."""
+def lit(path: Path) -> Iterator[None]:
+    """Hold the record's beacon, as what the folder in which it lies says of its client."""
     fd = os.open(path, os.O_RDWR)
-    assert try_lock(fd, byte)
+    beacons = Beacons.of(name_of(str(path.parents[1])), path.stat().st_dev)
+    assert try_lock(fd, beacons.holder() if path.parent.name == "holding" else beacons.waiter)
     try:
         yield
     finally:
@@ -79,7 +81,7 @@ def test_a_record_that_cannot_be_understood_counts_and_is_shown_until_a_reset(
     path = planted(world, "holding", "5.1", DAMAGE[what])
 
     if beacon == "held":
-        with lit(path, HOLDER_BYTE):
+        with lit(path):
             while_held = refused(world), [row[2] for row in shown(world)]
     else:
         while_held = refused(world), [row[2] for row in shown(world)]
@@ -92,14 +94,14 @@ def test_a_record_that_cannot_be_understood_counts_and_is_shown_until_a_reset(
 def test_a_holder_of_a_newer_version_is_shown_by_what_is_understood_of_it(world: World) -> None:
     path = planted(world, "holding", "5.1", NEWER.encode())
 
-    with lit(path, HOLDER_BYTE):
+    with lit(path):
         assert shown(world) == [(5, "from the future", "unknown")]
 
 
 def test_unknown_keys_change_nothing(world: World) -> None:
     path = planted(world, "holding", "5.1", NEWER_KEYS.encode())
 
-    with lit(path, HOLDER_BYTE):
+    with lit(path):
         counts = refused(world), shown(world)
 
     assert (counts, another_build(world)) == ((75, [(5, "from the future", "unknown")]), (0, 1, {}))
@@ -112,7 +114,7 @@ def test_unknown_keys_change_nothing(world: World) -> None:
 def test_a_waiter_that_cannot_be_understood_keeps_its_place_while_it_lives(what: str, world: World) -> None:
     path = planted(world, "queued", "5", DAMAGE[what])
 
-    with lit(path, WAITER_BYTE):
+    with lit(path):
         late = world.wrap("late")
         until(lambda: world.records("gate") == ["5"], "the other one at the gate")
         now = [(row["ticket"], row["position"]) for row in world.status()["waiters"]]
@@ -131,7 +133,7 @@ def test_a_gigantic_record_is_not_read_to_its_end(state: str, name: str, world: 
     def spare() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
-    with lit(path, HOLDER_BYTE if state == "holding" else WAITER_BYTE):
+    with lit(path):
         runs = [
             world.run(*command, preexec_fn=spare)
             for command in (("status",), ("wrap", "-n", "late", "--", "true"), ("init",), ("doctor",))
