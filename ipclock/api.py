@@ -6,7 +6,7 @@ import os
 import warnings
 from typing import TYPE_CHECKING
 
-from ipclock import config, ledger, local
+from ipclock import config, ledger, local, process
 from ipclock.claim import Claim
 from ipclock.errors import SlotUnavailable, Unsupported
 from ipclock.patience import Patience
@@ -54,7 +54,8 @@ class Slot:
         if self._process == os.getpid() and self._claim.record:
             self._pool.release(self._claim)
             outcome = "evicted" if self._claim.evicted else outcome
-            ledger.slot_ended(self._pool, self._claim, self._settings, outcome, warnings.warn)
+            if not self._claim.entry.within:
+                ledger.slot_ended(self._pool, self._claim, self._settings, outcome, warnings.warn)
             self._pool.close()
 
     def __enter__(self) -> Slot:
@@ -89,8 +90,8 @@ def slot(
     subclasses of IpclockError; TooManySlots, and PriorityNotAllowed.
 
     KeyboardInterrupt ends the wait; what other signal handlers raise meanwhile is dropped by posix_ipc, so such a
-    handler sets a flag or calls `os._exit`. Inside a build that holds a slot of the same pool it waits for another one
-    all the same: a program that may run there looks at `IPCLOCK_TICKET`, or is started by `ipclock wrap`.
+    handler sets a flag or calls `os._exit`. Inside a build of another process that holds a slot of the same pool it
+    takes part in that slot, at once, and keeps it for as long as it lives.
     """
     options = {
         "BUILD_SLOTS": None if slots is None else str(slots),
@@ -112,7 +113,11 @@ def slot(
     try:
         block = block and settings.build_timeout > 0
         patience = Patience(settings.build_timeout if block else DUE_PATIENCE_S)
-        return Slot(pool, label, pool.acquire(claim, patience, block=block), settings)
+        # not in a slot that this very process has taken: its threads and loops hold slots of their own
+        around = pool.around_us(process.identify(os.getpid()))
+        if not (around and pool.join(claim, patience, max(around))):
+            pool.acquire(claim, patience, block=block)
+        return Slot(pool, label, claim, settings)
     except BaseException as error:
         if isinstance(error, SlotUnavailable):
             ledger.wait_ended(pool, claim, settings, error, warnings.warn)

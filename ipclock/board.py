@@ -44,7 +44,9 @@ def lines(now: Standing) -> list[str]:
     pool = now.pool
     found = _headings(pool)
     for holder in pool.holders:
-        found.append(f"  - [{clock(holder.since)}] {holder.label} (PID: {pid_of(holder)})" + _holder_notes(holder, now))
+        mark = "  -" if holder in pool.outermost else "    -"
+        text = f"{mark} [{clock(holder.since)}] {holder.label} (PID: {pid_of(holder)})"
+        found.append(text + _holder_notes(holder, now))
         found += [f"      {row.pid}  {span(row.age_s)}  {printable(row.command)}" for row in holder.processes]
     if pool.waiters:
         found.append(_("⏳ builds waiting: {count}").format(count=len(pool.waiters)))
@@ -149,11 +151,12 @@ def _holder_heads() -> list[tuple[str, str, int]]:
 
 
 def _holder_rows(holder: Holder, now: Standing) -> Iterator[list[str]]:
+    nested = holder not in now.pool.outermost
     use, usual, held_s = now.uses.get(holder.ticket), now.usual.get(holder.label), holder.held_s or 0
     shown_pid = holder.command_pid or holder.pid
     yield [
         str(holder.slot) if holder.slots == 1 else f"{holder.slot}+{holder.slots - 1}",
-        " ".join([_named(holder), *(f"({word})" for word in state_of(holder))]),
+        " ".join(["└ " * nested + _named(holder), *(f"({word})" for word in state_of(holder))]),
         pid_of(holder),
         holder.user,
         span(held_s),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ipclock.claim import Claim, Ended
     from ipclock.headroom import Headroom
     from ipclock.patience import Patience
+    from ipclock.process import Identity
     from ipclock.records import Drain
     from ipclock.snapshot import Snapshot
 
@@ -52,6 +53,12 @@ class Engine(Protocol):
         Raises SlotTimeout or SlotBusy (75) and whatever *patience* raises; then nothing is left behind.
         """
 
+    def join(self, claim: Claim, patience: Patience, ticket: int) -> bool:
+        """Let the claim hold its own part of the slot of *ticket*, at once; False if that has been given back.
+
+        On an engine whose nested builds are those around them the claim stays as it is.
+        """
+
     def note(self, claim: Claim, pid: int) -> None:
         """Tell those who look which process the build is. Raises OSError where that fails."""
 
@@ -84,11 +91,11 @@ class Engine(Protocol):
     def holds(self, ticket: int) -> bool:
         """Return whether the ticket has a slot."""
 
-    def around_us(self) -> list[int]:
-        """Return the tickets of the builds that this process runs inside of."""
+    def around_us(self, besides: Identity | None = None) -> list[int]:
+        """Return the tickets of the builds that this process runs inside of, but for those that *besides* holds."""
 
     def encloses_us(self, ticket: str) -> bool:
-        """Return whether this process runs inside the build that holds *ticket*, with NESTED inside any: a proof."""
+        """Return whether this process runs inside the build that holds *ticket*: a proof, not a belief."""
 
     # What an administrator does.
 
@@ -98,10 +105,10 @@ class Engine(Protocol):
     def drain(self, drain: Drain | None, patience: Patience) -> None:
         """Admit nobody from now on, or (None) go on admitting."""
 
-    def evict(self, patience: Patience, ticket: int | None = None) -> list[Ended]:
-        """Take the slots of all holders, or of the one with *ticket*; return the living, whose processes go on.
+    def evict(self, patience: Patience, ticket: int | None = None, *, nested: bool = True) -> list[Ended]:
+        """Take the slots of all holders, or the slot of *ticket*; return the living, whose processes go on.
 
-        Raises NoTicket (2).
+        Without *nested* the builds that run in that slot beside *ticket* keep it. Raises NoTicket (2).
         """
 
     def take_dead(self) -> list[Ended]:

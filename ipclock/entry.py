@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 # letter in the name, field, default; what a later version adds comes behind these
-_ATTRIBUTES = (("u", "units", 1), ("p", "priority", 0), ("l", "limit", 0), ("r", "reserved", 0), ("b", "by", 0))
+_ATTRIBUTES = (
+    *(("u", "units", 1), ("p", "priority", 0), ("l", "limit", 0), ("r", "reserved", 0), ("b", "by", 0)),
+    ("n", "within", 0),
+)
 _FIELDS = {letter: (field, default) for letter, field, default in _ATTRIBUTES}
 
 
@@ -22,7 +25,8 @@ class Entry(NamedTuple):
 
     `slot` is 0 outside of `holding/`. `units` are the slots that the build takes. `limit` is how many of its label may
     run at once, 0 any number; `key` stands for the label then. `reserved` are units kept for the one at the gate until
-    it can have all. `by` is the ticket of the build that supersedes this one, 0 none. `rest` is what we do not know.
+    it can have all. `by` is the ticket of the build that supersedes this one, 0 none. `within` is the ticket that has
+    taken the slot in which a nested build runs, 0 for one with a slot of its own. `rest` is what we do not know.
     """
 
     ticket: int
@@ -34,6 +38,12 @@ class Entry(NamedTuple):
     by: int = 0
     key: str = ""
     rest: str = ""
+    within: int = 0
+
+    @property
+    def outer(self) -> int:
+        """The ticket that has taken the slot: its own, or that of the build around it."""
+        return self.within or self.ticket
 
     @property
     def file(self) -> str:

@@ -68,6 +68,8 @@ def holds_ended(pool: Engine, settings: Settings, holders: Iterable[Ended] = (),
 
 
 def _of_ended(pool: Engine, one: Ended, outcome: str) -> Row | None:
+    if one.entry.within:  # a part of a hold that has a row of its own
+        return None
     try:
         return _row(pool, one.label, one.entry, one.times, one.uid, outcome)
     except ValueError:  # somebody else has written in it

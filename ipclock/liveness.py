@@ -33,14 +33,28 @@ def verdict(store: Store, state: str, entry: Entry) -> str:
     record = store.read(state, entry)
     if record is None:
         return policy.DEAD
-    bound = identity(record) if record.kind == "pid" else None
+    # the namespace of a command that cannot be asked might be gone with it, and nobody would ever know
+    bound = identity(record) if record.kind == "pid" else command(record)
     return policy.verdict(record.kind, beacon, process.exists(bound) if bound else None)
+
+
+def command(record: Record) -> process.Identity | None:
+    """Return the process that `wrap` has started, as the record names it; None where its PID means nothing here."""
+    bound = identity(record)
+    pid, start = (record.fields.get(key, "") for key in ("command_pid", "command_start"))
+    if bound is None or bound.namespace != process.namespace() or not (_is_number(pid, 10) and _is_number(start, 20)):
+        return None
+    return bound._replace(pid=int(pid), start=int(start))
+
+
+def _is_number(text: str, limit: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < limit
 
 
 def keepers(record: Record) -> list[int]:
     """Return the PIDs of those who keep the slot: by the beacon, or by being the process that the record names."""
     found = process.keepers_of(record.device, record.inode)
-    bound = identity(record) if record.kind == "pid" else None
+    bound = identity(record) if record.kind == "pid" else command(record)
     return [*found, bound.pid] if bound and process.exists(bound) and bound.pid not in found else found
 
 
@@ -49,9 +63,13 @@ def processes(record: Record) -> list[int]:
     bound = identity(record)
     if bound is None or bound.namespace != process.namespace():
         return []
-    command = record.fields.get("command_pid", "")
-    named = command.isascii() and command.isdigit() and len(command) < 10
-    return [bound.pid, int(command)] if named else [bound.pid]
+    pid = record.fields.get("command_pid", "")
+    return [bound.pid, int(pid)] if _is_number(pid, 10) else [bound.pid]
+
+
+def is_around(record: Record, ancestors: list[process.Identity]) -> bool:
+    """Return whether one of these is the process that holds the record's slot, or the command that runs in it."""
+    return any(bound in ancestors for bound in (identity(record), command(record)) if bound)
 
 
 def supervisor(record: Record) -> int | None:

@@ -5,7 +5,7 @@ What only some commands need is loaded where it is used: a build that need not w
 
 from __future__ import annotations
 
-from ipclock import line
+from ipclock import line, process
 from ipclock.errors import NoPool, StillRunning
 from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.pool import Pool
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ipclock.entry import Entry
     from ipclock.headroom import Headroom
     from ipclock.patience import Patience
+    from ipclock.process import Identity
     from ipclock.records import Record
     from ipclock.snapshot import Snapshot
 
@@ -34,7 +35,7 @@ class LocalPool(Pool):
 
     def note(self, claim: Claim, pid: int) -> None:
         """Write the build's process into its record."""
-        claim.write(command_pid=pid)
+        claim.write(command_pid=pid, command_start=process.start_of(pid))
 
     def beacon(self, claim: Claim) -> int | None:
         """Return the descriptor whose lock is the beacon."""
@@ -65,21 +66,24 @@ class LocalPool(Pool):
         """Return whether the ticket has a slot."""
         return any(entry.ticket == ticket for entry in self.store.entries(HOLDING))
 
-    def around_us(self) -> list[int]:
+    def around_us(self, besides: Identity | None = None) -> list[int]:
         """Return the tickets of the builds that this process runs inside of."""
-        from ipclock import snapshot
+        if not self.store.entries(HOLDING):
+            return []
+        from ipclock import liveness, snapshot
 
-        return snapshot.tickets_around_us(self.store)
+        found = snapshot.around_us(self.store)
+        if besides:
+            found = [entry for entry in found if liveness.identity(self.store.read(HOLDING, entry)) != besides]
+        return [entry.ticket for entry in found]
 
     def encloses_us(self, ticket: str) -> bool:
         """Return whether this process runs inside the build that holds *ticket*."""
-        from ipclock import snapshot
+        return ticket in map(str, self.around_us())
 
-        return snapshot.encloses_us(self.store, ticket)
-
-    def evict(self, patience: Patience, ticket: int | None = None) -> list[Ended]:
+    def evict(self, patience: Patience, ticket: int | None = None, *, nested: bool = True) -> list[Ended]:
         """Reset the pool, or one of its slots."""
-        return [_ended(*one) for one in self.reset(patience, ticket)]
+        return [_ended(*one) for one in self.reset(patience, ticket, nested=nested)]
 
     def take_dead(self) -> list[Ended]:
         """Return those that `recover` has found dead."""

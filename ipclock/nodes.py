@@ -101,8 +101,8 @@ class Nodes:
     def tickets_around_us(self) -> list[int]:
         """Return the tickets of the builds that this process runs inside of, by their processes on this host."""
         found = ((entry.ticket, self.said(self.slot(entry))) for entry in self.slots())
-        bound = ((ticket, identity(said[0])) for ticket, said in found if said)
-        return [ticket for ticket, who in bound if who and process.is_around_us(who)]
+        ancestors = process.ancestors()
+        return [ticket for ticket, said in found if said and identity(said[0]) in ancestors]
 
     def _holder(self, entry: Entry) -> Holder | None:
         found = self.said(self.slot(entry))

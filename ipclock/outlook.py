@@ -94,7 +94,7 @@ class Outlook:
         """Return how much longer one waits who wants so many slots, behind those *ahead* (label, slots)."""
         if now.drained:
             return None
-        running = [Work(self._spans(holder.label), holder.slots, holder.held_s or 0.0) for holder in now.holders]
+        running = [Work(self._spans(holder.label), holder.slots, holder.held_s or 0.0) for holder in now.outermost]
         before = [Work(self._spans(label), units) for label, units in ahead]
         return forecast.wait(running, before, slots, now.capacity)
 

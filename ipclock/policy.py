@@ -24,14 +24,15 @@ def verdict(kind: str, beacon: bool | None, process: bool | None) -> str:
     """Return whether a holder is ALIVE, DEAD or UNKNOWN. Errs towards alive: only a proof makes it DEAD.
 
     *kind* is the record's ("fd", "pid", "" for a damaged one), *beacon* whether it is held, *process* whether the
-    process of a "pid" record exists; None means that it could not be asked.
+    process of a "pid" record exists, or the command of an "fd" record; None means that it could not be asked.
 
     ========  ======  =======  =======
     beacon    kind    process  verdict
     ========  ======  =======  =======
     held      any     any      ALIVE
     None      any     any      UNKNOWN
-    free      fd      any      DEAD
+    free      fd      True     ALIVE: a command that has closed what it inherited
+    free      fd      other    DEAD
     free      pid     True     ALIVE
     free      pid     False    DEAD
     free      pid     None     UNKNOWN
@@ -43,7 +44,7 @@ def verdict(kind: str, beacon: bool | None, process: bool | None) -> str:
     if beacon:
         return ALIVE
     if kind == "fd":
-        return DEAD
+        return ALIVE if process else DEAD
     if kind == "pid" and process is not None:
         return ALIVE if process else DEAD
     return UNKNOWN
@@ -64,8 +65,8 @@ def limit(capacity: int, drained: bool) -> int:
 
 
 def units(entries: Iterable[Entry]) -> int:
-    """Return how many units all of them take."""
-    return sum(entry.units for entry in entries)
+    """Return how many units all of them take. Nested builds share those of the slot that they run in."""
+    return sum({entry.outer: entry.units for entry in entries}.values())
 
 
 def may_admit(held: int, wanted: int, allowed: int) -> bool:
@@ -123,7 +124,7 @@ def has_room_for_label(entry: Entry, key: str, holders: Iterable[tuple[Entry, st
     """
     same = [holder for holder, its_key in holders if its_key == key]
     limits = [one.limit for one in (entry, *same) if one.limit]
-    return not limits or len(same) < min(limits)
+    return not limits or len({holder.outer for holder in same}) < min(limits)
 
 
 def still_to_grow(expected: int, used: int) -> int:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ipclock.entry import Entry
-    from ipclock.records import Drain, Record
+    from ipclock.records import Drain, OwnRecord, Record
 
 FIRST_CHUNK_S = 0.1  # who does not get its unit at once is told so soon
 GATE_CHUNK_S = 1.0
@@ -119,23 +119,47 @@ class Pool:
             self._clear_away(None if block else self.store.entries(QUEUED))
             self._level()
             self._refuse(claim, block=block, ready=ready)
-            this = process.identify(os.getpid())
-            fields = {
-                "kind": "pid" if claim.holder and claim.holder_fd is None else "fd",
-                "label": claim.label,
-                "process": str(claim.holder or this),
-                "waiter": str(this),
-                "uid": str(os.getuid()),
-                "timeout": f"{patience.timeout:g}",
-                **claim.times,
-            }
-            if claim.memory:
-                fields["memory"] = str(claim.memory)
-            claim.record = self.store.draft(fields, claim.holder_fd)
-            claim.entry = claim.entry._replace(ticket=self.store.draw_ticket())
-            self.store.publish(claim.record, QUEUED, claim.entry)
+            self.store.publish(self._draft(claim, patience), QUEUED, claim.entry)
             self._pass_others(claim)
             self.call_next()
+
+    def _draft(self, claim: Claim, patience: Patience) -> OwnRecord:
+        """Write the claim's record and return it; draw its ticket."""
+        this = process.identify(os.getpid())
+        fields = {
+            "kind": "pid" if claim.holder and claim.holder_fd is None else "fd",
+            "label": claim.label,
+            "process": str(claim.holder or this),
+            "waiter": str(this),
+            "uid": str(os.getuid()),
+            "timeout": f"{patience.timeout:g}",
+            **claim.times,
+        }
+        if claim.memory:
+            fields["memory"] = str(claim.memory)
+        claim.record = self.store.draft(fields, claim.holder_fd)
+        claim.entry = claim.entry._replace(ticket=self.store.draw_ticket())
+        return claim.record
+
+    def join(self, claim: Claim, patience: Patience, ticket: int) -> bool:
+        """Make the claim a holder in the slot of *ticket*, whose build it runs inside of; False if that is given back.
+
+        At once: it takes no unit and waits for nobody, or it would wait for the build around it. The slot is given on
+        when the last one of those in it has ended.
+        """
+        claim.times = stamp("arrived") | stamp("admitted")
+        claim.memory = 0  # the build around it is expected to need it
+        with self._mutex(patience):
+            around = next((entry for entry in self.store.entries(HOLDING) if entry.ticket == ticket), None)
+            if around is None:
+                return False
+            record = self._draft(claim, patience)
+            claim.entry = claim.entry._replace(units=around.units, within=around.outer)
+            self._hold(claim)
+            entry = claim.entry._replace(slot=around.slot)
+            self.store.publish(record, HOLDING, entry)
+            claim.entry, claim.era = entry, self.store.era
+        return True
 
     def _refuse(self, claim: Claim, *, block: bool, ready: bool) -> None:
         wanted = claim.entry
@@ -304,7 +328,7 @@ class Pool:
         for entry in self.store.entries(HOLDING):
             if self._is_dead(HOLDING, entry):
                 record = self.store.read(HOLDING, entry)
-                if record and not liveness.supervisor(record):  # else it is just leaving by itself
+                if record and not entry.within and not liveness.supervisor(record):  # else it is just leaving by itself
                     self.dead.append((entry, record))
                 self._clear(HOLDING, entry)
             else:
@@ -423,7 +447,8 @@ class Pool:
             return
         old, fields = claim.record, dict(claim.record.fields)
         if claim.slot:
-            taken = [entry.slot for entry in self.store.entries(HOLDING)]
+            beside = [entry for entry in self.store.entries(HOLDING) if entry.outer != claim.entry.outer]
+            taken = [entry.slot for entry in beside]
             slot = policy.lowest_free_slot(taken) if claim.slot in taken else claim.slot
             claim.entry = claim.entry._replace(slot=slot)
         # the new file's beacon is ours alone, the build has the old one: count the build by its process
@@ -476,16 +501,21 @@ class Pool:
             self.store.share(group)
             give(self.name, self.store.mode, group)
 
-    def reset(self, patience: Patience, ticket: int | None = None) -> list[tuple[Entry, Record]]:
-        """Take all holders, or the one with *ticket*, off the records; return those of the living.
+    def reset(
+        self, patience: Patience, ticket: int | None = None, *, nested: bool = True
+    ) -> list[tuple[Entry, Record]]:
+        """Take all holders, or those in the slot of *ticket*, off the records; return those of the living.
 
-        Their processes go on. Works in place: waiters sleep on the semaphore that is there, so it is never replaced.
+        Without *nested* only the one with *ticket* goes; the slot stays taken while others live in it. Their processes
+        go on. Works in place: waiters sleep on the semaphore that is there, so it is never replaced.
         Raises NoTicket (2).
         """
         with self._mutex(patience):
-            entries = [entry for entry in self.store.entries(HOLDING) if ticket in (None, entry.ticket)]
-            if ticket is not None and not entries:
+            holders = self.store.entries(HOLDING)
+            outer = {entry.outer for entry in holders if ticket in (None, entry.ticket)}
+            if ticket is not None and not outer:
                 raise NoTicket(ticket)
+            entries = [entry for entry in holders if entry.outer in outer and (nested or entry.ticket == ticket)]
             # epoch first: a holder that misses its record under the old epoch would write it again
             self.store.epoch += 1
             self.store.settled = True

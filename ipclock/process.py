@@ -90,6 +90,11 @@ def namespace() -> int:
     return os.stat("/proc/self/ns/pid").st_ino
 
 
+def start_of(pid: int) -> int:
+    """Return when process *pid* started, in clock ticks since boot. Raises OSError."""
+    return _stat(pid).start
+
+
 def identify(pid: int) -> Identity:
     """Return the identity of process *pid*. Raises OSError if there is none or it may not be seen."""
     return Identity(pid, _stat(pid).start, boot_id(), namespace())
@@ -137,23 +142,21 @@ def stopped(pid: int) -> bool:
         return False
 
 
-def is_around_us(identity: Identity) -> bool:
-    """Return whether the process is an ancestor of this one, or this one itself.
+def ancestors() -> list[Identity]:
+    """Return this process, its parent, and so on, as far as they can be seen.
 
-    A shell lets the last command of `sh -c` take its place: then we are the script.
+    Itself too: a shell lets the last command of `sh -c` take its place, and then we are the script.
     """
-    if identity.namespace != namespace() or identity.boot != boot_id():
-        return False
+    found = []
     pid = os.getpid()
     while pid > 0:
         try:
-            found = _stat(pid)
+            stat = _stat(pid)
         except OSError:
-            return False
-        if pid == identity.pid:
-            return found.start == identity.start
-        pid = found.parent
-    return False
+            break
+        found.append(Identity(pid, stat.start, boot_id(), namespace()))
+        pid = stat.parent
+    return found
 
 
 def open_descriptors(device: int, inode: int, pid: int | str = "self") -> list[int]:

@@ -49,7 +49,7 @@ class View(NamedTuple):
         why = [_("place {position} in line").format(position=self.position), *self.reasons]
         if self.pool.drained:
             why.append(drained(self.pool))
-        return " · ".join([head, *why]), estimate(self.left), " · ".join(map(self._holder, self.pool.holders))
+        return " · ".join([head, *why]), estimate(self.left), " · ".join(map(self._holder, self.pool.outermost))
 
     def _holder(self, holder: Holder) -> str:
         uses = activity_of(self.uses.get(holder.ticket))

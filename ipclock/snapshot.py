@@ -22,7 +22,8 @@ class Holder(NamedTuple):
 
     `pid` is the supervisor's (or the script's), `command_pid` the build's. `state`: running, orphaned, stopped or
     unknown. `processes` are those that keep an orphan's beacon. It takes `slots` of the pool, the first one `slot`.
-    `here`: the PIDs are of our PID namespace, so that they mean something to us.
+    `here`: the PIDs are of our PID namespace, so that they mean something to us. A nested build runs `within` the slot
+    that another ticket has taken, and shares it for as long as one of them lives.
     In a pool of several hosts it is on `host`, its session lasts for `session_s` now, and `token` is its fencing token;
     its state may be "doubtful": it has not been heard of for a while.
     """
@@ -39,6 +40,7 @@ class Holder(NamedTuple):
     state: str
     here: bool
     processes: list[process.Usage]
+    within: int | None = None
     host: str = ""
     session_s: float | None = None
     token: str = ""
@@ -82,12 +84,18 @@ class Snapshot(NamedTuple):
     holders: list[Holder]
     waiters: list[Waiter]
 
+    @property
+    def outermost(self) -> list[Holder]:
+        """One holder for each slot that is taken: a nested one only where the build around it has ended."""
+        first = {holder.within or holder.ticket: holder for holder in reversed(self.holders)}
+        return list(reversed(first.values()))
+
 
 def take(store: Store, name: str, *, waiters: bool = True) -> Snapshot:
     """Read the pool. Without *waiters* the line is left out, which spares reading its records."""
     capacity, drain = 1 if store.capacity is None else store.capacity, store.drain
     held = holders(store)
-    taken = sum(holder.slots for holder in held)
+    taken = sum({holder.within or holder.ticket: holder.slots for holder in held}.values())
     free = max(0, policy.limit(capacity, drain is not None) - taken)
     in_line = _waiters(store, capacity) if waiters else []
     return Snapshot(name, capacity, taken, free, drain is not None or capacity == 0, drain, held, in_line)
@@ -101,7 +109,7 @@ def empty(name: str, capacity: int) -> Snapshot:
 def holders(store: Store) -> list[Holder]:
     """Return the living holders in the order of their slots; dead ones that wait for a recover are left out."""
     found = (_holder(store, entry) for entry in store.entries(HOLDING))
-    return sorted((holder for holder in found if holder), key=lambda holder: holder.slot)
+    return sorted((holder for holder in found if holder), key=lambda holder: (holder.slot, holder.ticket))
 
 
 def ahead(store: Store, ticket: int) -> list[tuple[str, int]]:
@@ -112,31 +120,28 @@ def ahead(store: Store, ticket: int) -> list[tuple[str, int]]:
     return [(_label(record), entry.units) for entry, record in before if record]
 
 
-NESTED = "0"  # what `acquire` prints as the ticket where the slot is that of a build around it
+NESTED = "0"  # what `acquire` prints as the ticket where the slot is that of a build around it, which keeps no record
 
 
-def tickets_around_us(store: Store) -> list[int]:
-    """Return the tickets of the builds that this process runs inside of."""
-    return [entry.ticket for entry in store.entries(HOLDING) if encloses_us(store, str(entry.ticket))]
+def around_us(store: Store) -> list[Entry]:
+    """Return the holders that this process runs inside of: a proof, not a belief.
 
-
-def encloses_us(store: Store, ticket: str) -> bool:
-    """Return whether this process runs inside the build that holds *ticket*: a proof, not a belief.
-
-    With NESTED for a ticket any holder's build will do. Either the holder's process is an ancestor of ours, or the
-    very open file that keeps its beacon lit is open in this process too.
+    An ancestor of ours is the process or the command of such a holder, or the very open file that keeps its beacon lit
+    is open in this process too. One that has lost its parents and closes every descriptor cannot know.
     """
-    for entry in store.entries(HOLDING):
-        record = store.read(HOLDING, entry) if ticket in (NESTED, str(entry.ticket)) else None
-        if record is None or liveness.verdict(store, HOLDING, entry) == policy.DEAD:
-            continue
-        bound = liveness.identity(record)
-        if bound and process.is_around_us(bound):
-            return True
-        lit = store.beacon(HOLDING, entry) is True
-        if lit and store.shares_beacon(process.open_descriptors(record.device, record.inode)):
-            return True
-    return False
+    entries = store.entries(HOLDING)
+    ancestors = process.ancestors() if entries else []
+    return [entry for entry in entries if _is_around(store, entry, ancestors)]
+
+
+def _is_around(store: Store, entry: Entry, ancestors: list[process.Identity]) -> bool:
+    record = store.read(HOLDING, entry)
+    if record is None or liveness.verdict(store, HOLDING, entry) == policy.DEAD:
+        return False
+    if liveness.is_around(record, ancestors):
+        return True
+    lit = store.beacon(HOLDING, entry) is True
+    return lit and store.shares_beacon(process.open_descriptors(record.device, record.inode))
 
 
 def named(record: Record) -> tuple[str, str]:
@@ -167,6 +172,7 @@ def _holder(store: Store, entry: Entry) -> Holder | None:
         state=state,
         here=bound is not None and bound.namespace == process.namespace(),
         processes=process.usage(liveness.keepers(record)) if state == "orphaned" else [],
+        within=entry.within or None,
     )
 
 

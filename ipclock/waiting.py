@@ -31,21 +31,37 @@ if TYPE_CHECKING:
 DUE_PATIENCE_S = 10.0  # how long -n goes through the gate for a slot that is due to it
 
 
-def is_nested(pool: Engine) -> bool:
-    """Return whether a build around us holds a slot of this pool: waiting for another could wait for ever."""
-    held = config.held_slot()
-    if held is None:
-        return False
-    from ipclock import snapshot  # few builds are nested
+def slot_around_us(pool: Engine, holder: Identity | None = None) -> int | None:
+    """Return the ticket of the build that this process runs inside of: to wait for another slot would be for ever.
 
-    if held[0] not in ("", pool.name):
-        # the innermost build is of another pool, but one around that may be of ours
-        return pool.encloses_us(snapshot.NESTED)
-    if pool.encloses_us(held[1]):
-        return True
-    text = _("ipclock: warning: IPCLOCK_TICKET={ticket} holds no slot around this process; ignored")
-    say(text.format(ticket=ascii(held[1])))
-    return False
+    None where there is no such build in this pool. The processes say so, and the environment which one is meant where
+    there are several. One that *holder* has itself taken counts only if the environment names it: a script may hold
+    two slots.
+    """
+    held = config.held_slot()
+    if held is None and not pool.keeps_without_us:
+        return None  # not worth a question to the servers at each build
+    around = pool.around_us()
+    if held and held[0] in ("", pool.name):
+        if held[1] in map(str, around):
+            return int(held[1])
+        text = _("ipclock: warning: IPCLOCK_TICKET={ticket} holds no slot around this process; ignored")
+        say(text.format(ticket=ascii(held[1])))
+    if around and holder:
+        around = pool.around_us(holder)
+    return max(around, default=None)
+
+
+def join(
+    pool: Engine, claim: Claim, args: Namespace, check: Callable[[], None], holder: Identity | None = None
+) -> bool:
+    """Hold a part of the slot of the build around us, at once; return whether there is such a build."""
+    ticket = slot_around_us(pool, holder)
+    if ticket is None or not pool.join(claim, Patience(DUE_PATIENCE_S, check), ticket):
+        return False
+    if args.verbose:
+        say(_("   inside the slot of ticket {ticket}").format(ticket=ticket))
+    return True
 
 
 def claim_for(

@@ -25,7 +25,7 @@ from ipclock.entry import Entry
 from ipclock.errors import N_, BadValue, EngineFailed, NoTicket, SlotBusy, Unsupported
 from ipclock.nodes import Nodes, identity, packed, text, ticket_of
 from ipclock.session import Cut, Session, host_name
-from ipclock.snapshot import NESTED, empty
+from ipclock.snapshot import empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -255,6 +255,10 @@ class SharedPool:
         claim.grace = self._session.timeout / MARGIN
         claim.until = begun + self._session.timeout - claim.grace
 
+    def join(self, claim: Claim, patience: Patience, ticket: int) -> bool:
+        """Return True: a build inside another one needs nothing of its own, and ends with it."""
+        return True
+
     def note(self, claim: Claim, pid: int) -> None:
         """Tell who looks which process the build is."""
         self._data["command_pid"] = pid
@@ -342,14 +346,13 @@ class SharedPool:
         """Return whether the ticket has a slot."""
         return any(entry.ticket == ticket for entry in self._insist(self._nodes.slots, LEAVE_S))
 
-    def around_us(self) -> list[int]:
+    def around_us(self, besides: process.Identity | None = None) -> list[int]:
         """Return the tickets of the builds that this process runs inside of, by their processes on this host."""
         return self._insist(self._nodes.tickets_around_us, LEAVE_S)
 
     def encloses_us(self, ticket: str) -> bool:
-        """Return whether this process runs inside the build that holds *ticket*, with NESTED inside any."""
-        around = self.around_us()
-        return bool(around) if ticket == NESTED else ticket in map(str, around)
+        """Return whether this process runs inside the build that holds *ticket*."""
+        return ticket in map(str, self.around_us())
 
     # What an administrator does.
 
@@ -376,7 +379,7 @@ class SharedPool:
                 self.capacity = (now | said)["capacity"]
                 return
 
-    def evict(self, patience: Patience, ticket: int | None = None) -> list[Ended]:
+    def evict(self, patience: Patience, ticket: int | None = None, *, nested: bool = True) -> list[Ended]:
         """Remove the nodes of slots. Raises NoTicket (2)."""
         taken = self._insist(self._nodes.slots, patience.chunk(LEAVE_S))
         entries = [entry for entry in taken if ticket in (None, entry.ticket)]

@@ -104,11 +104,7 @@ def test_a_process_of_another_boot_is_gone() -> None:
 def test_of_another_pid_namespace_nothing_is_known() -> None:
     identity = gone()._replace(namespace=1)
 
-    assert (process.exists(identity), process.is_stopped(identity), process.is_around_us(identity)) == (
-        None,
-        False,
-        False,
-    )
+    assert (process.exists(identity), process.is_stopped(identity)) == (None, False)
 
 
 def test_from_inside_a_pid_namespace_nothing_is_known_of_outside() -> None:
@@ -167,14 +163,15 @@ def test_we_are_within_ourselves_our_parents_and_their_parents() -> None:
     def grandchild() -> list[bool]:
         own, parent = process.identify(os.getpid()), process.identify(os.getppid())
         wrong = grandparent._replace(start=grandparent.start + 1)
-        return [process.is_around_us(one) for one in (grandparent, parent, own, wrong)]
+        found = process.ancestors()
+        return [one in found for one in (grandparent, parent, own, wrong)]
 
     assert in_child(lambda: in_child(grandchild)) == [True, True, True, False]
 
 
 def test_a_child_is_no_ancestor() -> None:
     with child() as pid:
-        assert process.is_around_us(process.identify(pid)) is False
+        assert process.identify(pid) not in process.ancestors()
 
 
 # Descriptors and names

@@ -57,13 +57,17 @@ def run(args: Namespace, settings: Settings) -> int:
         keeper = Keeper(notices)
         if keeper.status is not None:
             return keeper.status
-    if waiting.is_nested(pool):
+    claim = waiting.claim_for(label, settings, holder, args.fd, supersede=args.supersede)
+    nested = waiting.join(pool, claim, args, notices.check, holder)
+    if nested and not claim.slot:
         from ipclock.snapshot import NESTED
 
         print(NESTED)
         return 0
-    claim = waiting.claim_for(label, settings, holder, args.fd, supersede=args.supersede)
-    waiting.take_slot(pool, claim, args, settings, notices.check, hooks)
+    if nested:
+        hooks = None
+    else:
+        waiting.take_slot(pool, claim, args, settings, notices.check, hooks)
     try:
         notices.check()
         print(claim.ticket, flush=True)

@@ -38,6 +38,6 @@ def run(args: Namespace, settings: Settings) -> int:
     pool.drain(drain, Patience(commands.MUTEX_PATIENCE_S))
     now = pool.snapshot()
     text = _("✓ {drained} ({running} running, {waiting} waiting)")
-    say(text.format(drained=drained(now), running=len(now.holders), waiting=len(now.waiters)))
+    say(text.format(drained=drained(now), running=len(now.outermost), waiting=len(now.waiters)))
     pool.close()
     return 0

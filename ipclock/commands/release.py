@@ -39,7 +39,7 @@ def run(args: Namespace, settings: Settings) -> int:
         if not pool.encloses_us(str(ticket)):
             raise NotYours(ticket)
         with suppress(NoTicket):  # given back by somebody else just now
-            given_back = pool.evict(Patience(commands.MUTEX_PATIENCE_S), ticket)
+            given_back = pool.evict(Patience(commands.MUTEX_PATIENCE_S), ticket, nested=False)
             if hooks:
                 for one in given_back:
                     hooks.tell("release", one.shown, one.entry, one.times, int(one.pid) if one.pid.isdigit() else None)

@@ -36,14 +36,17 @@ def run(args: Namespace, settings: Settings) -> int:
     pool = commands.open_pool(settings, repair=True)
     stuck = Progress(0, quiet=False, interval=1, terminal=False).stuck
     patience = Patience(commands.MUTEX_PATIENCE_S, on_stuck=stuck)
-    holders = [holder for holder in pool.snapshot(waiters=False).holders if args.ticket in (None, holder.ticket)]
+    found = pool.snapshot(waiters=False).holders
+    slots = {holder.within or holder.ticket for holder in found if args.ticket in (None, holder.ticket)}
+    # nested ones first: they need not be children of the build around them any more
+    holders = [holder for holder in reversed(found) if (holder.within or holder.ticket) in slots]
     if args.kill and holders:
         _refuse_suicide(pool, args.ticket)
         for holder in holders:
             pool.end(holder.ticket)
             # one by one: whoever is admitted meanwhile keeps the slot
             with suppress(NoTicket):
-                ledger.holds_ended(pool, settings, pool.evict(patience, holder.ticket), "evicted")
+                ledger.holds_ended(pool, settings, pool.evict(patience, holder.ticket, nested=False), "evicted")
             say(_("ipclock: {label} (PID: {pid}) was ended").format(label=holder.label, pid=pid_of(holder)))
     else:
         # as the reset itself found them: somebody may have been admitted since we looked

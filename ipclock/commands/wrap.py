@@ -82,10 +82,14 @@ def run(args: Namespace, settings: Settings) -> int:
     )
     # all that can be done before the wait is: the end of another build waits for the start of this one
     inherited = config.inherited_environment()
-    if waiting.is_nested(pool):
+    nested = waiting.join(pool, claim, args, notices.check)
+    if nested and not claim.slot:
         return _end(execute(inherited))
     used = meter.Meter()
-    waiting.take_slot(pool, claim, args, settings, notices.check, hooks)
+    if nested:
+        hooks = None  # they and the history tell of the build around it
+    else:
+        waiting.take_slot(pool, claim, args, settings, notices.check, hooks)
     jobs = max(1, meter.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None
     guard = Guard(pool, claim, settings, lambda: process.descendants_of(os.getpid()), warden)
 
@@ -98,7 +102,7 @@ def run(args: Namespace, settings: Settings) -> int:
         guard.tick()
         with suppress(OSError):  # it is only for the history
             used.tick()
-        if settings.history:
+        if settings.history and not nested:
             history.prepare()
 
     try:
@@ -125,7 +129,8 @@ def run(args: Namespace, settings: Settings) -> int:
     if starved:
         _blame_memory(used.pid, beside)
     outcome = ledger.outcome_of(claim, status, starved=starved)
-    ledger.build_ended(pool, claim, settings, outcome, abs(status), memory=used.memory(), cpu_s=used.cpu_s())
+    if not nested:
+        ledger.build_ended(pool, claim, settings, outcome, abs(status), memory=used.memory(), cpu_s=used.cpu_s())
     if hooks:
         hooks.tell_of("release", claim, outcome, abs(status))
     if guard.lost:

@@ -96,12 +96,12 @@ def test_a_killed_acquire_keeps_no_place_although_the_script_has_the_file_open(w
     assert (ended, late.started().end(), world.settled()) == ("ended", 0, (1, {}))
 
 
-def test_an_acquire_inside_a_build_prints_0_and_releasing_that_gives_nothing_back(world: World) -> None:
+def test_an_acquire_inside_a_build_takes_part_in_its_slot_and_releasing_that_gives_nothing_back(world: World) -> None:
     inner = f"t=$({IPCLOCK} acquire inner); echo $t; {IPCLOCK} release $t; {IPCLOCK} status"
 
     result = world.run("wrap", "-q", "outer", "--", "bash", "-c", inner)
 
-    assert (result.returncode, result.stdout.splitlines()[:2]) == (0, ["0", "⏳ builds running: 1/1"])
+    assert (result.returncode, result.stdout.splitlines()[:2]) == (0, ["2", "⏳ builds running: 1/1"])
 
 
 @pytest.fixture

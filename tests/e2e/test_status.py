@@ -29,6 +29,7 @@ HOLDER = {
     "state": str,
     "here": bool,
     "processes": list,
+    "within": type(None),
     "host": str,
     "session_s": type(None),
     "token": str,
@@ -247,7 +248,7 @@ def test_a_record_holds_no_command_line_and_no_environment(world: World) -> None
     assert (keys, "s3cret" in text + told, "--report" in text, holder.end()) == (
         {
             *("kind", "label", "process", "waiter", "uid", "timeout"),
-            *("arrived", "arrived_mono", "admitted", "admitted_mono", "command_pid"),
+            *("arrived", "arrived_mono", "admitted", "admitted_mono", "command_pid", "command_start"),
         },
         False,
         False,

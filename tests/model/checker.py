@@ -90,10 +90,10 @@ def initial(clients: int | Sequence[Client], capacity: int, **budget: int) -> St
     return State(coming, value=capacity, capacity=capacity, budget=tuple(budget.items()))
 
 
-def client(units: int = 1, priority: int = 0, limit: int = 0, label: str = "") -> Client:
-    """Return a client still to come that asks for more than one slot in its turn."""
+def client(units: int = 1, priority: int = 0, limit: int = 0, label: str = "", inside: int = -1) -> Client:
+    """Return a client still to come that asks for more than one slot in its turn, perhaps *inside* another's build."""
     key = key_of(label) if limit else ""
-    return Client(entry=Entry(0, units=units, priority=priority, limit=limit, key=key), label=label)
+    return Client(entry=Entry(0, units=units, priority=priority, limit=limit, key=key), label=label, inside=inside)
 
 
 class Checker:
@@ -149,7 +149,8 @@ class Checker:
 
     def _violation_at(self, state: State) -> str | None:
         if not (state.killed or state.posted or any(client.unit for client in state.clients)):
-            taken = sum((entry.units if folder == HOLDING else entry.reserved) for folder, entry in state.records)
+            taken = policy.units(entry for folder, entry in state.records if folder == HOLDING)
+            taken += sum(entry.reserved for folder, entry in state.records if folder != HOLDING)
             if state.value != max(0, state.capacity - taken):
                 return UNLEVEL
         if all(client.phase in OVER_AND_OUT for client in state.clients):
@@ -233,10 +234,10 @@ def _starves(state: State) -> bool:
 
 def _violation_on_the_way(before: State, after: State) -> str | None:
     for old, new in zip(before.clients, after.clients, strict=True):
+        if old.phase in (OUT, ADMIT) and new.phase == BUILD and after.running() > after.capacity:
+            return OVER
         if old.phase == ADMIT and new.phase == BUILD:
             running = [after.clients[index] for index in after.builds()]
-            if policy.units(client.entry for client in running) > after.capacity:
-                return OVER
             if new.entry.limit and sum(client.label == new.label for client in running) > new.entry.limit:
                 return CLASH
             # who was found stopped when this one was called to the gate has been passed over, or who may not go on

@@ -212,8 +212,12 @@ class FakeRecord:
     def append(self, **fields: object) -> None:
         """Nobody's decision depends on what is written."""
 
+    def hold(self, units: int) -> None:
+        # whoever is killed right after it is as dead as right before it
+        self._run.world.lit.add(-self._run.claim.ticket)
+
     def unlock(self) -> None:
-        self._run.operation(lambda: self._run.world.lit.discard(self.ticket))
+        self._run.operation(lambda: self._run.world.put_out(self.ticket))
 
     def close(self) -> None:
         pass
@@ -239,6 +243,9 @@ class FakeStore:
 
     def vanished(self) -> bool:
         return False
+
+    def stands(self) -> bool:
+        return True
 
     def changed_at(self, state: str) -> int:
         return 0
@@ -311,7 +318,7 @@ class FakeStore:
         return True
 
     def beacon(self, state: str, entry: Entry) -> bool:
-        return self._run.look(entry.ticket in self._world.lit)
+        return self._run.look((-entry.ticket if state == HOLDING else entry.ticket) in self._world.lit)
 
     def read(self, state: str, entry: Entry) -> Record:
         """Return a record whose process has the ticket for a PID."""
@@ -407,6 +414,9 @@ class FakeProcesses:
 
     def identify(self, pid: int) -> Identity:
         return Identity(pid, 0, "", 0)
+
+    def namespace(self) -> int:
+        return 0
 
     def exists(self, identity: Identity) -> bool:
         return any(client.ticket == identity.pid and client.phase != ORPHAN for client in self.world.clients)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from ipclock import liveness, policy
@@ -21,8 +23,14 @@ from tests.model.checker import (
     UNHEALED,
     UNLEVEL,
     Checker,
+    client,
     initial,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.model.world import Client
 
 
 class PostBeforeRename(Pool):
@@ -157,6 +165,21 @@ class LearnsTheEpochTooSoon(Pool):
                     self._restore(claim)
 
 
+class NestedBuildsHaveNoRecord(Pool):
+    """A nested build runs along in the slot around it, and nobody knows of it once that is given back."""
+
+    def join(self, claim: Claim, patience: Patience, ticket: int) -> bool:
+        with self._mutex(patience):
+            around = next((entry for entry in self.store.entries(HOLDING) if entry.ticket == ticket), None)
+            if around:
+                claim.entry = around._replace(ticket=self.store.draw_ticket(), within=around.outer)
+                claim.era = self.store.era
+        return around is not None
+
+
+INSIDE = (client(), client(inside=0), client())
+
+
 @pytest.mark.parametrize(
     ("mutant", "clients", "budget", "kind"),
     [
@@ -173,9 +196,12 @@ class LearnsTheEpochTooSoon(Pool):
         (TurnsAreForgotten, 2, {"kill": 1}, LEFT_OVER),
         (NeverSweeps, 2, {"nonblock": 1, "kill": 1}, REFUSED),
         (LearnsTheEpochTooSoon, 2, {"reset": 1, "keep": 2}, RETURNED),
+        (NestedBuildsHaveNoRecord, INSIDE, {}, OVER),
     ],
 )
-def test_a_mutant_is_caught(mutant: type[Pool], clients: int, budget: dict[str, int], kind: str) -> None:
+def test_a_mutant_is_caught(
+    mutant: type[Pool], clients: int | Sequence[Client], budget: dict[str, int], kind: str
+) -> None:
     verdict = Checker(mutant).explore(initial(clients, 1, **budget))
 
     assert verdict.violation

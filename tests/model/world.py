@@ -64,6 +64,7 @@ class Client(NamedTuple):
     unit: bool = False  # it has taken a unit from the semaphore and not yet asked to be admitted
     stopped: bool = False
     was_reset: bool = False  # a reset took its record away
+    inside: int = -1  # the number of the client whose build it runs inside of
 
     @property
     def ticket(self) -> int:
@@ -71,7 +72,7 @@ class Client(NamedTuple):
 
     def orphaned(self) -> Client:
         """Return what is left of it while its build goes on: all that its process knew is gone with it."""
-        return Client(ORPHAN, entry=self.entry, label=self.label, was_reset=self.was_reset)
+        return Client(ORPHAN, entry=self.entry, label=self.label, was_reset=self.was_reset, inside=self.inside)
 
 
 class State(NamedTuple):
@@ -79,7 +80,7 @@ class State(NamedTuple):
 
     clients: tuple[Client, ...]
     records: frozenset[tuple[str, Entry]] = frozenset()
-    lit: frozenset[int] = frozenset()  # the tickets whose beacon is held
+    lit: frozenset[int] = frozenset()  # the tickets whose waiter's beacon is held, negative those of a holder's
     turns: frozenset[tuple[int, int]] = frozenset()
     value: int = 0
     capacity: int = 1
@@ -98,7 +99,7 @@ class State(NamedTuple):
 
     def holders(self) -> list[Entry]:
         """Return the records of those alive who hold slots."""
-        return [entry for folder, entry in self.records if folder == HOLDING and entry.ticket in self.lit]
+        return [entry for folder, entry in self.records if folder == HOLDING and -entry.ticket in self.lit]
 
     def may_go(self, client: Client, holders: list[Entry]) -> bool:
         """Return whether the rules let a waiter be the next one beside these holders."""
@@ -123,6 +124,14 @@ class State(NamedTuple):
     def builds(self) -> list[int]:
         """Return the numbers of the clients whose build runs and was not taken off the records by a reset."""
         return [i for i, client in enumerate(self.clients) if client.phase in BUILDING and not client.was_reset]
+
+    def running(self) -> int:
+        """Return how many units the builds take, those inside of others sharing theirs; not by what records say."""
+        return sum({self._outermost(index): self.clients[index].entry.units for index in self.builds()}.values())
+
+    def _outermost(self, index: int) -> int:
+        inside = self.clients[index].inside
+        return index if inside < 0 else self._outermost(inside)
 
 
 class Move(NamedTuple):
@@ -214,6 +223,9 @@ class World:
     def _moves(self) -> list[Move]:
         found: list[Move] = []
         for index, client in enumerate(self.clients):
+            if client.phase == OUT and client.inside >= 0 and self.clients[client.inside].phase in BUILDING:
+                found.append(Move("joins", index, section=True))
+                break
             if client.phase == OUT:
                 # they arrive in the order of their numbers
                 found.append(Move("arrives", index, section=True))
@@ -279,8 +291,8 @@ class World:
         elif name == "ends its build":
             self.update(index, phase=RELEASE)
         elif name == "ends":
-            self.lit.discard(self.clients[index].ticket)
-            self.clients[index] = Client(DEAD)
+            self.put_out(self.clients[index].ticket)
+            self.clients[index] = Client(DEAD, inside=self.clients[index].inside)
         else:
             if "looks after its record" in name:
                 self.spend("keep")
@@ -288,7 +300,7 @@ class World:
                 self.update(index, phase=WATCH)
             if name == "arrives with -n":
                 self.spend("nonblock")
-            self._goes_on(index, Run(self, index, waking=_WAKING.get(name)), block=name != "arrives with -n")
+            self._goes_on(index, Run(self, index, waking=_WAKING.get(name)), name)
 
     def _happens_to_pool(self, name: str) -> None:
         if name == "a stranger posts":
@@ -307,11 +319,19 @@ class World:
         except Killed:
             self.killed = True
 
-    def _goes_on(self, index: int, run: Run, *, block: bool) -> None:
+    def put_out(self, ticket: int) -> None:
+        """Put both beacons of a client out."""
+        self.lit -= {ticket, -ticket}
+
+    def _goes_on(self, index: int, run: Run, move: str) -> None:
         """Run the real code of the client's step to its next operation or through its section."""
-        phase = self.clients[index].phase
+        client = self.clients[index]
+        phase = client.phase
+        outer = self.clients[client.inside].ticket if move == "joins" else 0
+        if move.startswith("arrives"):
+            self.update(index, inside=-1)  # what was around it is over
         try:
-            phase = _step(phase, run, block=block)
+            phase = _step(phase, run, block=move != "arrives with -n", outer=outer)
         except Suspended:
             self.update(index, log=tuple(run.log), asleep=run.asleep)
         except Restart:
@@ -325,7 +345,7 @@ class World:
     def _save(self, index: int, run: Run, phase: str) -> None:
         claim = run.claim
         if phase in OVER_AND_OUT:
-            self.clients[index] = Client(phase)
+            self.clients[index] = Client(phase, inside=self.clients[index].inside)
             return
         # a waiter's era is never asked for
         era = claim.era if claim.slot else Client().era
@@ -340,13 +360,18 @@ class World:
         if client.phase in BUILDING:
             self.clients[index] = client.orphaned()
         else:
-            self.lit.discard(client.ticket)
-            self.clients[index] = Client(DEAD)
+            self.put_out(client.ticket)
+            self.clients[index] = Client(DEAD, inside=client.inside)
 
 
-def _step(phase: str, run: Run, *, block: bool) -> str:
+def _step(phase: str, run: Run, *, block: bool, outer: int) -> str:
     """Run one step of a client's life and return where it stands after it."""
     pool, claim, patience = run.pool, run.claim, FakePatience(run)
+    if outer:
+        if pool.join(claim, patience, outer):
+            return BUILD
+        run.world.update(run.index, inside=-1)
+        return OUT
     if phase == OUT:
         try:
             pool.arrive(claim, patience, block=block)
