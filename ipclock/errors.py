@@ -127,6 +127,18 @@ class TooManySlots(IpclockError):
         self.capacity = capacity
 
 
+class PoolInUse(IpclockError):
+    """A pool was to be moved while builds run or wait in it."""
+
+    status = 75
+    what = N_("{folder}: builds run or wait in this pool, so it cannot be moved")
+    remedy = N_("Drain it ('ipclock drain'), and try again when the last build has ended.")
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        self.folder = folder
+
+
 class PriorityNotAllowed(IpclockError):
     """Somebody but root asks for a priority below the lowest that the pool allows."""
 

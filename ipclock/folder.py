@@ -16,13 +16,12 @@ from contextlib import contextmanager, suppress
 
 from ipclock import place
 from ipclock.errors import N_, Elsewhere, Foreign, IpclockError, NoPool, NotPermitted, from_os
+from ipclock.place import Place
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
-
-    from ipclock.place import Place
 
 NEW, QUEUED, GATE, HOLDING = STATES = ("new", "queued", "gate", "holding")
 SETTLED = "settled"
@@ -78,23 +77,30 @@ class Folder:
             try:
                 if found := place.look(pool):
                     path = found.path
-                    return cls._opened(pool, found, create)
+                    return cls._found(pool, found, create=create, group=group)
                 if not create:
                     break
                 path = f"{lock_dir}/{os.path.basename(path)}"
                 _make(lock_dir, pool, group)  # whatever lies there then is the pool, if another maker was first
             except FileNotFoundError:
-                # removed just now, or a place that tells of a folder which is gone
-                if create and found and found.inside:
-                    _make_again(pool, found, group)
+                continue  # removed just now, or to be made again
             except (OSError, NotPermitted) as error:
                 failure = from_os(error, path) if isinstance(error, OSError) else error
                 raise _explained(failure, lock_dir, found) if found else failure from None
         raise NoPool(path)
 
     @classmethod
-    def _opened(cls, pool: str, found: Place, create: bool) -> Self:
-        folder = cls(pool, found, _open_root(found))
+    def _found(cls, pool: str, found: Place, *, create: bool, group: int | None) -> Self:
+        try:
+            return cls._filled(pool, found, _open_root(found), create=create)
+        except FileNotFoundError:
+            if create and found.inside:  # a place that tells of a folder which is gone
+                _make_again(pool, found, group)
+            raise
+
+    @classmethod
+    def _filled(cls, pool: str, found: Place, root: int, *, create: bool) -> Self:
+        folder = cls(pool, found, root)
         try:
             folder._accept()
             folder._fill(create)
@@ -102,6 +108,16 @@ class Folder:
             folder.close()
             raise
         return folder
+
+    @classmethod
+    def stage(cls, pool: str, path: str) -> Self:
+        """Make a whole folder at *path*, which is to be the pool's. Raises OSError."""
+        umask = os.umask(0o077)
+        try:
+            os.mkdir(path, 0o700)
+        finally:
+            os.umask(umask)
+        return cls._filled(pool, Place(os.lstat(path), path), os.open(path, FOLDER_FLAGS), create=True)
 
     def close(self) -> None:
         """Close every descriptor of the folder."""
@@ -339,11 +355,9 @@ def _require_safe(lock_dir: str, fd: int) -> None:
 def _make(lock_dir: str, pool: str, group: int | None) -> None:
     """Make an empty folder for the pool, and its place. Does nothing where somebody else is first."""
     name = os.path.basename(place.path_of(pool))
-    _make_lock_dir(lock_dir)
-    lock_dir = os.path.realpath(lock_dir)
+    lock_dir = make_lock_dir(lock_dir)
     parent = place.open_parent(f"{lock_dir}/{name}")
     try:
-        _require_safe(lock_dir, parent)
         if group is not None and os.geteuid() != 0 and not _is_ours(group) and not _exists(parent, name):
             raise NotPermitted(f"{lock_dir}/{name}", N_("you are no member of the group to share it with"))
         umask = os.umask(0o077)
@@ -409,11 +423,25 @@ def _exists(parent: int, name: str) -> bool:
     return os.access(name, os.F_OK, dir_fd=parent, follow_symlinks=False)
 
 
-def _make_lock_dir(path: str) -> None:
-    """Make the folder and its parents, so that everybody may look and only we may write."""
+def make_lock_dir(path: str) -> str:
+    """Make a folder for pools and its parents, if need be; return its path without links.
+
+    Everybody may look into what is made, and only we may write. Raises NotPermitted (77), OSError.
+    """
+    _make_parents(path)
+    path = os.path.realpath(path)
+    parent = os.open(path, place.PATH_FLAGS)
+    try:
+        _require_safe(path, parent)
+    finally:
+        os.close(parent)
+    return path
+
+
+def _make_parents(path: str) -> None:
     if os.path.isdir(path):
         return
-    _make_lock_dir(os.path.dirname(path))
+    _make_parents(os.path.dirname(path))
     umask = os.umask(0o022)
     try:
         os.mkdir(path, 0o755)

@@ -5,9 +5,13 @@ What only some commands need is loaded where it is used: a build that need not w
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+
 from ipclock import line, process
-from ipclock.errors import NoPool, StillRunning
+from ipclock.errors import CannotCreate, DamagedSemaphore, Elsewhere, NoPool, NotPermitted, StillRunning
 from ipclock.folder import GATE, HOLDING, QUEUED
+from ipclock.patience import Patience
 from ipclock.pool import Pool
 from ipclock.values import TYPE_CHECKING
 
@@ -16,10 +20,10 @@ if TYPE_CHECKING:
     from ipclock.config import Settings
     from ipclock.entry import Entry
     from ipclock.headroom import Headroom
-    from ipclock.patience import Patience
     from ipclock.process import Identity
     from ipclock.records import Record
     from ipclock.snapshot import Snapshot
+    from ipclock.takeover import Taken
 
 
 class LocalPool(Pool):
@@ -126,6 +130,40 @@ def open_pool(settings: Settings, *, repair: bool = False) -> LocalPool:
         group=settings.shared_with,
         repair=repair,
     )
+
+
+def open_for_administrator(settings: Settings, *, ours: bool = False) -> tuple[LocalPool, Taken | None]:
+    """Open the pool as `open_pool` does, with whatever is damaged in it replaced.
+
+    What root may not use it takes over, with *ours* also what is another user's. Returns the pool, and what was taken.
+    """
+    from ipclock import takeover
+
+    taken = None
+    root = os.geteuid() == 0
+
+    def take_over() -> Taken | None:
+        patience = Patience(takeover.PATIENCE_S)
+        return takeover.replace(settings.semaphore_name, settings.lock_dir, settings.shared_with, patience)
+
+    if root and ours and takeover.owner(settings.semaphore_name) not in (None, 0):
+        taken = take_over()
+    try:
+        return open_pool(settings, repair=True), taken
+    except (NotPermitted, Elsewhere, CannotCreate, DamagedSemaphore):
+        if not root or taken:
+            raise
+    taken = take_over()
+    return open_pool(settings, repair=True), taken
+
+
+def move(settings: Settings) -> None:
+    """Let the pool's folder lie where the settings say, if nobody holds or waits. Raises PoolInUse (75)."""
+    from ipclock import takeover
+
+    with suppress(NoPool):
+        patience = Patience(takeover.PATIENCE_S)
+        takeover.replace(settings.semaphore_name, settings.lock_dir, settings.shared_with, patience, idle=True)
 
 
 def look(settings: Settings) -> Snapshot:

@@ -35,9 +35,12 @@ class Identity(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Identity:
-        """Make an identity from its text. Raises ValueError."""
+        """Make an identity from its text. Raises ValueError, also for numbers that none can have: C calls get them."""
         pid, start, boot, namespace = text.split(":")
-        return cls(int(pid), int(start), boot, int(namespace))
+        found = cls(int(pid), int(start), boot, int(namespace))
+        if not (0 < found.pid < 1 << 31 and 0 <= found.start < 1 << 64):
+            raise ValueError(text)
+        return found
 
 
 class Stat(NamedTuple):

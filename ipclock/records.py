@@ -278,9 +278,13 @@ class Store(Folder):
         """Return the next ticket. Without a readable counter it goes on behind every ticket in use."""
         last = self._number("ticket")
         if last is None:
-            last = max((entry.ticket for state in STATES[1:] for entry in self.entries(state)), default=0)
+            last = max(self.tickets())
         self._write_number("ticket", last + 1)
         return last + 1
+
+    def tickets(self) -> set[int]:
+        """Return the tickets in use, and the last one that was drawn."""
+        return {self._number("ticket") or 0, *(entry.ticket for state in STATES[1:] for entry in self.entries(state))}
 
     def skip_tickets(self, ticket: int) -> None:
         """Make sure that no ticket up to *ticket* is drawn any more."""

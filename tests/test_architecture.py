@@ -17,7 +17,7 @@ LAYERS = (
     "records semaphore process policy host database",
     "liveness patience claim line memory totals",
     "pool snapshot",
-    "supervise doctor headroom meter history screen hooks",
+    "supervise doctor takeover headroom meter history screen hooks",
     "outlook chart archive metrics engine warden",
     "phrases",
     "prospect drawing local session",

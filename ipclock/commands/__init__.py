@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-from ipclock import config, local
+from ipclock import config, local, process
 from ipclock.errors import N_, BadValue, EngineFailed
 from ipclock.messages import _
 from ipclock.progress import say
@@ -117,6 +117,20 @@ def open_pool(settings: Settings, *, repair: bool = False) -> Engine:
         pool: Engine = _zookeeper(settings.engine).SharedPool(settings)
         return pool
     return local.open_pool(settings, repair=repair)
+
+
+def open_for_administrator(settings: Settings, *, ours: bool = False) -> Engine:
+    """Open the pool to repair it, and say what root has taken over for that; with *ours* it is root's from now on."""
+    if settings.engine:
+        return open_pool(settings)
+    pool, taken = local.open_for_administrator(settings, ours=ours)
+    if taken:
+        if taken.readable:
+            text = _("ipclock: took the pool over from {user}; builds that go on and count: {builds}")
+        else:
+            text = _("ipclock: took the pool over from {user}; it could not be read, so its builds count unseen")
+        say(text.format(user=process.user_name(taken.uid), builds=taken.builds))
+    return pool
 
 
 def looker(settings: Settings) -> Callable[[], Snapshot]:

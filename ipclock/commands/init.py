@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipclock import commands
+from ipclock import commands, local
 from ipclock.errors import N_
 from ipclock.messages import _
 from ipclock.patience import Patience
@@ -29,6 +29,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="P",
         help=_("the lowest priority that others than root may ask for (0)"),
     )
+    parser.add_argument(
+        "--move", action="store_true", help=_("let the folder of an idle pool lie where --lock-dir says")
+    )
     group.add_argument("--group", dest="LOCK_GROUP", metavar="GROUP", help=_("the group that may use the pool"))
     commands.add_pool_options(parser)
 
@@ -38,7 +41,9 @@ def run(args: Namespace, settings: Settings) -> int:
 
     Mode and group are an existing pool's from now on, where they are given.
     """
-    pool = commands.open_pool(settings)
+    if args.move and not settings.engine:
+        local.move(settings)
+    pool = commands.open_for_administrator(settings, ours=True)
     patience = Patience(commands.MUTEX_PATIENCE_S)
     if settings.lock_mode is not None or settings.lock_group is not None:
         pool.share(settings.shared_with, patience)

@@ -99,6 +99,7 @@ def folder_of(world: World) -> Path:
     return Path(found.path)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("other", [True, False], ids=["then without LOCK_DIR", "then with the same one"])
 def test_a_maker_killed_anywhere_leaves_one_pool_to_the_next(other: bool, world: World, lock_dir: Path) -> None:
     points = client(world, "init", crash=Crash(str(lock_dir), 0), env=wanting(lock_dir))

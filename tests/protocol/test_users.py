@@ -117,6 +117,7 @@ def remove(home: str, name: str) -> None:
     for path in sorted(Path(home).rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     Path(home).rmdir()
+    Path("/dev/shm", f"ipclock.{name[1:]}").unlink()
     posix_ipc.unlink_semaphore(name)
 
 
