@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -97,14 +98,20 @@ class Scene:
     def start(self, label: str, *, stays: bool = False) -> Build:
         return self.world.popen(*self.wrap(label, stays=stays))
 
-    def victim(self, *arguments: str) -> Build:
+    def victim(self, *arguments: str, before: tuple[str, ...] = ()) -> Build:
+        """Start the victim; *before* is a command that runs the one behind it, and ends as it ends."""
         inject = []
         if self.point:
             call, nth, error, _ = self.point
             how = f"error={error}" if error else "signal=SIGKILL"
             inject = ["-e", f"inject={call}:{how}:when={nth}"]
         trace = ["-e", f"trace={','.join(f'?{call}' for call in CALLS)}", "-o", str(self.log), *inject]
-        return self.world.spawn("strace", "-qq", *trace, sys.executable, "-m", "ipclock", *arguments)
+        return self.world.spawn(*before, "strace", "-qq", *trace, sys.executable, "-m", "ipclock", *arguments)
+
+    def shell(self, script: str) -> tuple[str, ...]:
+        """Return a command that runs a script and then, in its place, the one behind it."""
+        ipclock = f'ipclock() {{ {sys.executable} -m ipclock "$@"; }}; '
+        return ("sh", "-c", f'{ipclock}{script}; exec "$@"', "sh")
 
     def points(self) -> list[Point]:
         """Return the calls of the run that has been, from the first touch of the pool on."""
@@ -179,26 +186,78 @@ def acquiring(scene: Scene) -> tuple[Build, list[Build]]:
 
 
 def releasing(scene: Scene) -> tuple[Build, list[Build]]:
-    """Give back what was acquired for this process, while one waits for it; what fails is done again."""
-    ticket = scene.world.run("acquire", "--pid", str(os.getpid()), "here").stdout.strip()
+    """Give back what a script has acquired, while one waits for it; what fails is done by the end of the script."""
+    victim = scene.victim("release", before=scene.shell("ipclock acquire here; read -r _"))
+    ticket = victim.line()
     waiter = scene.start("waiter")
     until(lambda: scene.world.records("gate"), "the waiter at the gate")
-    victim = ended(scene.victim("release", ticket))
-    scene.world.run("release", "-q", ticket)
-    return victim, [waiter]
+    victim.tell(ticket)
+    return ended(victim), [waiter]
 
 
 def resetting(scene: Scene) -> tuple[Build, list[Build]]:
-    """Take the slot of one that is stopped; what fails is done again."""
-    ticket = scene.world.run("acquire", "--pid", str(os.getpid()), "here").stdout.strip()
+    """Take the slot of one that goes on; what fails is done again."""
+    script = subprocess.Popen(["sleep", "1000"])
+    ticket = scene.world.run("acquire", "--pid", str(script.pid), "here").stdout.strip()
     waiter = scene.start("waiter")
     until(lambda: scene.world.records("gate"), "the waiter at the gate")
     victim = ended(scene.victim("reset", ticket))
     scene.world.run("reset", ticket)
+    script.kill()
+    script.wait()
     return victim, [waiter]
 
 
-SCENES = (alone, beside_another, behind_a_holder, in_line, acquiring, releasing, resetting)
+def inside(scene: Scene) -> tuple[Build, list[Build]]:
+    """Build inside of another build, whose supervisor is killed when this one runs; one more waits for both to end."""
+    outer = (sys.executable, "-m", "ipclock", "wrap", "-q", "outer", "--", *scene.shell("unset IPCLOCK_TICKET"))
+    victim = scene.victim(*scene.wrap("victim", stays=True), before=outer)
+    until(lambda: ready(victim) or victim.process.poll() is not None, "the nested build, or its end")
+    waiter = scene.start("waiter")
+    until(lambda: scene.world.records("gate") or waiter.process.poll() is not None, "the waiter at the gate")
+    close(victim)
+    return ended(victim), [waiter]
+
+
+def elsewhere(scene: Scene) -> tuple[Build, list[Build]]:
+    """Make the pool in a LOCK_DIR, and build; another one has no LOCK_DIR."""
+    move(scene)
+    victim = ended(scene.victim(*scene.wrap("victim")))
+    del scene.world.env["LOCK_DIR"]
+    return victim, [scene.start("other")]
+
+
+def after_a_removal(scene: Scene) -> tuple[Build, list[Build]]:
+    """Make the pool anew after its place was removed under a build, which has the folder in a LOCK_DIR open."""
+    move(scene)
+    holder = scene.start("holder", stays=True)
+    holder.line()
+    (SHM / scene.world.folder.name).unlink()
+    del scene.world.env["LOCK_DIR"]
+    scene.world.folder = SHM / scene.world.folder.name
+    victim = scene.victim(*scene.wrap("victim"))
+    waiter = scene.start("waiter")
+    until(lambda: scene.world.waiting() or victim.process.poll() is not None, "somebody in line")
+    close(holder)
+    return ended(victim), [holder, waiter]
+
+
+def move(scene: Scene) -> None:
+    """Let the folder of the pool, which is not made yet, lie in a LOCK_DIR."""
+    scene.world.env["LOCK_DIR"] = str(scene.mark.parent / "locks")
+    scene.world.folder = scene.mark.parent / "locks" / scene.world.folder.name
+
+
+def ready(build: Build) -> bool:
+    """Return whether the build has said that it runs."""
+    assert build.process.stdout
+    return bool(select.select([build.process.stdout], [], [], 0)[0])
+
+
+SCENES = (
+    *(alone, beside_another, behind_a_holder, in_line, acquiring, releasing, resetting),
+    *(inside, elsewhere, after_a_removal),
+)
 
 
 def ended(build: Build) -> Build:
