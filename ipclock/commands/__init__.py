@@ -119,8 +119,18 @@ def open_pool(settings: Settings, *, repair: bool = False) -> Engine:
     return local.open_pool(settings, repair=repair)
 
 
+def open_as_it_is(settings: Settings) -> Engine:
+    """Open the pool for a command that starts no build: how many slots there are is not for it to say."""
+    return open_pool(settings._replace(max_parallel_builds=None))
+
+
 def open_for_administrator(settings: Settings, *, ours: bool = False) -> Engine:
-    """Open the pool to repair it, and say what root has taken over for that; with *ours* it is root's from now on."""
+    """Open the pool to repair it, and say what root has taken over for that.
+
+    With *ours* it is root's from now on, and has as many slots as the settings say.
+    """
+    if not ours:
+        settings = settings._replace(max_parallel_builds=None)
     if settings.engine:
         return open_pool(settings)
     pool, taken = local.open_for_administrator(settings, ours=ours)

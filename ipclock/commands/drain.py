@@ -33,7 +33,7 @@ def run(args: Namespace, settings: Settings) -> int:
     """Drain the pool; once more replaces reason and end."""
     reason = args.reason and config.checked(config.line, args.reason, "--reason")
     span = None if args.span is None else config.checked(config.interval, args.span, "--for")
-    pool = commands.open_pool(settings)
+    pool = commands.open_as_it_is(settings)
     drain = Drain(reason, os.getuid(), None if span is None else time.monotonic() + span)
     pool.drain(drain, Patience(commands.MUTEX_PATIENCE_S))
     now = pool.snapshot()

@@ -31,7 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, settings: Settings) -> int:
     """Give the slot back. One that is gone already is a warning: a trap may run twice."""
     hooks = commands.hooks_for(settings)
-    pool = commands.open_pool(settings)
+    pool = commands.open_as_it_is(settings)
     ticket = _ticket(pool) if args.ticket is None else args.ticket
     if str(ticket) == snapshot.NESTED:
         return 0  # the slot is that of a build around the script, which gives it back itself

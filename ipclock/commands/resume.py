@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, settings: Settings) -> int:
     """End the drain. A pool that is not drained stays as it is."""
-    pool = commands.open_pool(settings)
+    pool = commands.open_as_it_is(settings)
     pool.drain(None, Patience(commands.MUTEX_PATIENCE_S))
     if pool.capacity:
         say(_("✓ builds are started again"))

@@ -269,6 +269,41 @@ def test_a_senseless_drain_is_a_usage_mistake(options: list[str], world: World) 
     assert (done.returncode, done.stderr.startswith(f"ipclock: {options[0]}: invalid value")) == (2, True)
 
 
+# The number of slots
+
+
+@pytest.fixture(params=["environment", "file"])
+def said(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """The environment of a command for which MAX_PARALLEL_BUILDS is 5."""
+    if request.param == "environment":
+        return {"MAX_PARALLEL_BUILDS": "5"}
+    file = tmp_path / "build-config.sh"
+    file.write_text("MAX_PARALLEL_BUILDS=5\n")
+    return {"IPCLOCK_CONFIG": str(file)}
+
+
+def test_who_starts_no_build_leaves_the_number_of_slots_as_it_is(world: World, said: dict[str, str]) -> None:
+    world.run("init", "--max-parallel-builds", "2")
+    ticket = world.run("acquire", "a").stdout.strip()
+
+    commands = ("release " + ticket, "drain", "resume", "reset", "status", "stats", "metrics", "doctor")
+    seen = {}
+    for command in commands:
+        world.run(*command.split(), env=said)
+        seen[command] = (world.status()["capacity"], world.value())
+
+    assert seen == {command: (2, 0 if command == "drain" else 2) for command in commands}
+
+
+def test_who_starts_a_build_or_makes_the_pool_says_how_many_slots_there_are(world: World, said: dict[str, str]) -> None:
+    seen = []
+    for command in (["wrap", "a", "--", "true"], ["acquire", "a"], ["init"]):
+        world.run("init", "--max-parallel-builds", "2")
+        seen.append((world.run(*command, env=said).returncode, world.status()["capacity"]))
+
+    assert seen == [(0, 5)] * 3
+
+
 # Memory
 
 

@@ -107,6 +107,15 @@ def test_drained_nobody_starts_until_it_is_resumed(shared: SharedWorld) -> None:
     assert (waiter.end(), shared.settled()) == (0, (1, {}))
 
 
+def test_who_starts_no_build_leaves_the_number_of_slots_as_it_is(shared: SharedWorld) -> None:
+    shared.run("init", "--max-parallel-builds", "2")
+
+    for command in ("drain", "resume", "release", "reset"):
+        shared.run(command, env={"MAX_PARALLEL_BUILDS": "5"})
+
+    assert (shared.status()["capacity"], shared.settled()) == (2, (2, {}))
+
+
 def test_a_drain_ends_by_itself(shared: SharedWorld) -> None:
     shared.run("drain", "--for", "2s")
     waiter = shared.wrap()
