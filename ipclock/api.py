@@ -112,7 +112,8 @@ def slot(
     )
     try:
         block = block and settings.build_timeout > 0
-        patience = Patience(settings.build_timeout if block else DUE_PATIENCE_S)
+        limit = settings.build_timeout if block else DUE_PATIENCE_S
+        patience = Patience(limit, resized=config.CapacityFile(settings).changed)
         # not in a slot that this very process has taken: its threads and loops hold slots of their own
         around = pool.around_us(process.identify(os.getpid()))
         if not (around and pool.join(claim, patience, max(around))):

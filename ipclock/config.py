@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from contextlib import suppress
 
 from ipclock.errors import N_, BadConfig, BadValue
@@ -30,6 +31,8 @@ ON_LOST = ("kill", "warn")
 
 _DIGITS, _FLOAT = set("0123456789."), set("0123456789.eE+-")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+SETTLED_NS = 100_000_000  # so coarse may a file system's time stamps be
 
 _SIZES = ("", "k", "m", "g", "t")
 
@@ -432,7 +435,8 @@ class CapacityFile:
             status = os.stat(self._path) if self._path else None
         except OSError:
             return None
-        return (status.st_ino, status.st_mtime_ns, status.st_size) if status else None
+        # the mtime may be set, and a copy often keeps that of its original
+        return (status.st_ino, status.st_ctime_ns, status.st_size) if status else None
 
     def changed(self) -> int | None:
         """Return the new capacity if the file gives another one than before, else None.
@@ -441,7 +445,8 @@ class CapacityFile:
         """
         if self._path is None or (stamp := self._stamp()) == self._seen:
             return None
-        self._seen = stamp
+        # a later change may have the same time stamp as one of just now, which is read once more
+        self._seen = stamp if stamp and abs(time.time_ns() - stamp[1]) > SETTLED_NS else None
         try:
             text = settings_file(self._path).get("MAX_PARALLEL_BUILDS")
             given = capacity(text) if text else None

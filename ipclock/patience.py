@@ -29,7 +29,8 @@ class Patience:
     *check* is called often and may raise to make the client leave; *on_wait(ticket)* at every tick of a waiter, up
     to three times a second; *on_stuck(seconds, pid)* while another process keeps the pool's mutex. *watching(find)*
     ends a sleep early once all processes of one of the builds that *find* returns have ended, within its block, and
-    tells whether it can. No sleep is longer than *pace* seconds.
+    tells whether it can. No sleep is longer than *pace* seconds. *resized()* is asked for each section: it returns how
+    many slots the pool is to have from now on, None for no change.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class Patience:
         on_stuck: Callable[[float, int], None] = _nothing,
         watching: Callable[[Callable[[], list[list[int]]]], AbstractContextManager[bool]] = _blind,
         pace: float = float("inf"),
+        resized: Callable[[], int | None] = _nothing,
     ) -> None:
         self._pace = pace
+        self._resized = resized
         self.watching = watching
         self.timeout = timeout
         self._deadline = time.monotonic() + timeout
@@ -52,6 +55,11 @@ class Patience:
     def chunk(self, limit: float) -> float:
         """Return how long to sleep now: *limit*, or what is left of the wait if that is less."""
         return min(limit, self._pace, max(0.0, self._deadline - time.monotonic()))
+
+    def capacity(self, wanted: int | None) -> int | None:
+        """Return how many slots the pool is to have, by what has been heard of it by now; else *wanted*."""
+        resized = self._resized()
+        return wanted if resized is None else resized
 
     def tick(self, ticket: int) -> None:
         """Do what a waiter does between two sleeps. Raises SlotTimeout (75) when the time is up."""

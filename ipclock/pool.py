@@ -539,9 +539,13 @@ class Pool:
     @contextmanager
     def _mutex(self, patience: Patience) -> Iterator[None]:
         while True:
+            # a look at a file whose server does not answer keeps us here, rather than all others out of the mutex
+            self._wanted = patience.capacity(self._wanted)
             with self.store.mutex(lambda seconds, pid: patience.stuck(self.store.path, seconds, pid)):
                 # a mutex that was removed excludes nobody who opens the folder anew
                 if not self.store.vanished():
+                    # again: it may have changed while we waited for the mutex
+                    self._wanted = patience.capacity(self._wanted)
                     self._settle()
                     yield
                     return

@@ -95,8 +95,8 @@ def take_slot(
 ) -> None:
     """Wait for a slot on behalf of a person, with the waiting line, until the claim holds one.
 
-    *check* raises to stop waiting. A change of the capacity in the settings file is taken over meanwhile. *hooks* are
-    told of the wait and of its end.
+    *check* raises to stop waiting. A change of the capacity in the settings file is taken over meanwhile: in each
+    section, so that nobody is admitted by an older one, and at each tick. *hooks* are told of the wait and of its end.
     """
     limit = settings.build_timeout
     block = not args.nonblock and limit > 0
@@ -124,7 +124,8 @@ def take_slot(
             prospect = prospect or _prospect(pool, claim, headroom, settings)
             progress.waiting(prospect.view(ticket))
 
-    patience = Patience(limit if block else DUE_PATIENCE_S, check, on_wait, progress.stuck, _watching, progress.pace)
+    limits = limit if block else DUE_PATIENCE_S
+    patience = Patience(limits, check, on_wait, progress.stuck, _watching, progress.pace, file.changed)
     try:
         pool.acquire(claim, patience, block=block)
     except (SlotUnavailable, Interrupted, Superseded) as error:

@@ -139,6 +139,7 @@ class SharedPool:
                 if session.wake.is_set() or time.monotonic() >= due:
                     session.wake.clear()
                     session.limit = patience.chunk(LEAVE_S)
+                    self._wanted = patience.capacity(self._wanted)
                     try:
                         due = self._step(claim, block=block)
                     except Cut:

@@ -29,7 +29,7 @@ LAYERS = (
     "__main__",
 )
 SIZES = """
-    cli 250  supervise 265  progress 230  api 140  pool 550  snapshot 250  liveness 100  patience 100
+    cli 250  supervise 265  progress 230  api 140  pool 555  snapshot 250  liveness 100  patience 100
     records 430  folder 310  semaphore 340  process 330  policy 200  locks 100  config 560  messages 120
     errors 430  memory 260  commands.__init__ 150  commands.status 140  commands.wrap 170  __main__ 45  host 200
     doctor 370  history 150  database 200  waiting 200  board 210  stats 200  commands.stats 190

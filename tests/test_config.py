@@ -588,6 +588,20 @@ def test_a_change_of_the_capacity_is_told_once(replace: Callable[[Path, str], No
     assert seen == [None, 2, None]
 
 
+def test_a_change_is_told_that_leaves_the_file_as_long_and_as_old_as_it_was(file: Path) -> None:
+    file.write_text("MAX_PARALLEL_BUILDS=1\n")
+    watched = config.CapacityFile(config.load())
+    seen = [watched.changed()]
+    written_at = file.stat().st_mtime_ns
+
+    for number in (2, 3):
+        file.write_text(f"MAX_PARALLEL_BUILDS={number}\n")
+        os.utime(file, ns=(written_at, written_at))
+        seen.append(watched.changed())
+
+    assert seen == [None, 2, 3]
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "MAX_PARALLEL_BUILDS=", "MAX_PARALLEL_BUILDS='2", "MAX_PARALLEL_BUILDS=-1", "MAX", "BUILD_TIMEOUT=5"],

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ipclock import process
+from ipclock.locks import try_lock
 from tests.helpers.crash_at import USER, Client, needs_root
 from tests.helpers.world import until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.helpers.world import Build, World
 
 BUILD = ("sh", "-c", "echo ready; cat")
@@ -302,6 +307,89 @@ def test_who_starts_a_build_or_makes_the_pool_says_how_many_slots_there_are(worl
         seen.append((world.run(*command, env=said).returncode, world.status()["capacity"]))
 
     assert seen == [(0, 5)] * 3
+
+
+def replaced_in_place(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def replaced_by_rename(path: Path, text: str) -> None:
+    draft = path.with_suffix(".new")
+    draft.write_text(text)
+    draft.rename(path)
+
+
+@pytest.fixture
+def settings(world: World, tmp_path: Path) -> Path:
+    """The settings file of all commands, which gives two slots."""
+    file = tmp_path / "build-config.sh"
+    file.write_text("MAX_PARALLEL_BUILDS=2\n")
+    world.env["IPCLOCK_CONFIG"] = str(file)
+    return file
+
+
+LIBRARY = """
+import ipclock
+with ipclock.slot("waiter"):
+    print("ready 0", flush=True)
+    input()
+"""
+
+
+@pytest.mark.parametrize("replace", [replaced_in_place, replaced_by_rename])
+@pytest.mark.parametrize("program", [None, LIBRARY], ids=["command", "library"])
+def test_a_lowered_number_lets_nobody_in_beside_the_one_who_is_left(
+    program: str | None, replace: Callable[[Path, str], None], world: World, settings: Path
+) -> None:
+    first, second = world.wrap("first").started(), world.wrap("second").started()
+    waiter = in_line(world, "waiter") if program is None else world.spawn(sys.executable, "-c", program)
+    until(lambda: world.records("gate"), "the waiter at the gate")
+
+    replace(settings, "MAX_PARALLEL_BUILDS=1 # from now on\n")
+    first.end()
+    until(lambda: world.status()["capacity"] == 1 or len(world.records("holding")) == 2, "the waiter's decision")
+
+    assert (len(world.records("holding")), world.waiting()) == (1, 1)
+    assert (second.end(), waiter.started().end(), world.settled()) == (0, 0, (1, {}))
+
+
+@pytest.mark.parametrize("options", [(), ("-n",)])
+def test_a_newcomer_goes_by_what_the_file_says_when_its_turn_to_decide_has_come(
+    options: tuple[str, ...], world: World, settings: Path
+) -> None:
+    first = world.wrap("first").started()
+    mutex = os.open(world.folder / "mutex", os.O_RDWR)
+    assert try_lock(mutex)
+    late = world.wrap("late", *options)
+    until(lambda: process.open_descriptors(*inode(mutex), late.pid), "the newcomer before the mutex")
+
+    settings.write_text("MAX_PARALLEL_BUILDS=1 # from now on\n")
+    os.close(mutex)
+    until(lambda: late.process.poll() is not None or world.waiting() or len(world.records("holding")) == 2, "its way")
+    decided = (len(world.records("holding")), world.waiting())
+    first.end()
+    status = late.wait() if options else late.started().end()
+
+    assert (decided, status, world.settled()) == ((1, 0) if options else (1, 1), 75 if options else 0, (1, {}))
+
+
+def inode(fd: int) -> tuple[int, int]:
+    """Return device and inode of an open file."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+@pytest.mark.parametrize("text", ["MAX_PARALLEL_BUILDS=", "MAX_PARALLEL_BUILDS='1", "", None])
+def test_a_file_that_says_nothing_now_changes_nothing(text: str | None, world: World, settings: Path) -> None:
+    first, second = world.wrap("first").started(), world.wrap("second").started()
+    waiter = in_line(world, "waiter")
+
+    settings.unlink() if text is None else settings.write_text(text)
+    first.end()
+    waiter.started()
+
+    del world.env["IPCLOCK_CONFIG"]  # it is half written, which a new command refuses
+    assert (world.status()["taken"], waiter.end(), second.end(), world.settled()) == (2, 0, 0, (2, {}))
 
 
 # Memory
