@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ipclock import utf8
 from ipclock.errors import N_
 
 SESSION_S = 30.0
@@ -48,12 +49,12 @@ def path_of(text: str) -> str:
 def parse(text: str) -> Address:
     """Return the address that a checked text means, its password read. Raises OSError, ValueError."""
     hosts, path, options = _parts(text)
-    files: dict[str, str] = {name: options[name] for name in ("ca", "cert", "key") if name in options}
+    files: dict[str, str] = {name: utf8.native(options[name]) for name in ("ca", "cert", "key") if name in options}
     for file in files.values():
         open(file, "rb").close()  # or kazoo would try for ever
     auth = None
     if "auth" in options:
-        with open(options["auth"], encoding="utf-8") as file_of_auth:
+        with open(utf8.native(options["auth"]), encoding="utf-8") as file_of_auth:
             auth = file_of_auth.readline().strip()
         if not re.fullmatch("[^:]+:.+", auth):
             raise ValueError(N_("the file of the password holds one line: user:password"))

@@ -6,7 +6,7 @@ import os
 import warnings
 from typing import TYPE_CHECKING
 
-from ipclock import config, ledger, local, process
+from ipclock import config, ledger, local, process, utf8
 from ipclock.claim import Claim
 from ipclock.errors import SlotUnavailable, Unsupported
 from ipclock.patience import Patience
@@ -29,7 +29,7 @@ class Slot:
     """
 
     def __init__(self, pool: LocalPool, label: str, claim: Claim, settings: Settings) -> None:
-        self.name = pool.name
+        self.name = utf8.text_of(pool.name)
         self.label = label
         self.ticket = claim.ticket
         self.number = claim.slot

@@ -14,7 +14,7 @@ from ipclock import config, process, screen
 from ipclock.messages import _
 from ipclock.phrases import activity_of, clock, cut, drained, estimate, of_usual, pid_of, size, span, state_of
 from ipclock.progress import encodable
-from ipclock.snapshot import printable
+from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

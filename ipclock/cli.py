@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 
-from ipclock import __version__, config, messages
+from ipclock import __version__, config, messages, utf8
 from ipclock.errors import N_, CannotCreate, Interrupted, IpclockError, SlotTimeout, SlotUnavailable, UsageError
 from ipclock.messages import _
 from ipclock.progress import say
@@ -58,7 +59,7 @@ def get_parser(only: str | None = None) -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line *argv* (default: the process's) and return the exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(_own_words() if argv is None else argv)
     messages.use(config.language())
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a Korean text must not end an ASCII pipe
@@ -105,6 +106,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return IpclockError.status
 
 
+def _own_words() -> list[str]:
+    """Return the words of our command line, native.
+
+    Those in sys.argv were decoded by the C library. Python's own codec cannot encode all of them again, as in EUC-KR,
+    and then no command could be started with them.
+    """
+    words = sys.argv[1:]
+    if not utf8.ALIKE and words:
+        from ipclock import process
+
+        with suppress(OSError):
+            words = list(map(os.fsdecode, process.own_command_line()[-len(words) :]))
+    return words
+
+
 def _flush() -> None:
     if sys.stdout is not None:
         sys.stdout.flush()
@@ -113,7 +129,8 @@ def _flush() -> None:
 def _parse(arguments: list[str]) -> Namespace:
     # the command to wrap is what follows the first `--`, to the letter: argparse never sees it
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    args = _read(arguments[:end]) or _parse_all(arguments, end)
+    ours = list(map(utf8.text_of, arguments[:end]))
+    args = _read(ours) or _parse_all([*ours, *arguments[end:]], end)
     args.command_line = arguments[end + 1 :]
     if args.command == "wrap" and not args.command_line:
         raise UsageError(_(NO_COMMAND), "ipclock wrap")

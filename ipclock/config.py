@@ -2,7 +2,8 @@
 
 The only reader of the environment. The settings file is the shell file of the deploy scripts; it is read, never
 executed. Guarantees: every value has been checked, so that no name or number can crash glibc or posix_ipc
-(a NUL or a lone surrogate in a semaphore's name ends the interpreter).
+(a NUL or a lone surrogate in a semaphore's name ends the interpreter). A check takes text and returns names and paths
+native (`utf8`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import time
 from contextlib import suppress
 
+from ipclock import utf8
 from ipclock.errors import N_, BadConfig, BadValue
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
@@ -108,7 +110,7 @@ def _printable(text: str, limit: int) -> bool:
 
 
 def name(text: str) -> str:
-    """A semaphore's name (sem_overview(7)); the leading slash may be left out. Returns it with the slash.
+    """A semaphore's name (sem_overview(7)); the leading slash may be left out. Returns it with the slash, native.
 
     A name that ends in a dot and digits is refused: that is how the turn semaphores of a pool are named.
     """
@@ -120,14 +122,14 @@ def name(text: str) -> str:
         or (bare.rpartition(".")[2].isdigit() and "." in bare)
     ):
         raise ValueError(N_("a name like /oracle-build: printable, one slash at most, 200 bytes at most"))
-    return "/" + bare
+    return utf8.native("/" + bare)
 
 
 def directory(text: str) -> str:
-    """An absolute path of a folder."""
+    """An absolute path of a folder. Returns it native."""
     if not (_printable(text, 4000) and text[0] == "/"):
         raise ValueError(N_("an absolute path"))
-    return os.path.normpath(text)
+    return utf8.native(os.path.normpath(text))
 
 
 def mode(text: str) -> int:
@@ -142,7 +144,7 @@ def group(text: str) -> int:
     import grp
 
     try:
-        return grp.getgrnam(text).gr_gid
+        return grp.getgrnam(utf8.native(text)).gr_gid
     except (KeyError, UnicodeEncodeError):
         if not (text.isascii() and text.isdigit() and len(text) < 10):
             raise ValueError(N_("the name or number of a group")) from None
@@ -150,9 +152,9 @@ def group(text: str) -> int:
 
 
 def line(text: str) -> str:
-    """One line of printable text."""
+    """One line of printable UTF-8 text."""
     if not _printable(text, 1000):
-        raise ValueError(N_("one line of printable text"))
+        raise ValueError(N_("one line of printable UTF-8 text"))
     return text
 
 
@@ -210,7 +212,7 @@ def days(text: str) -> int:
 def label(text: str) -> str:
     """A build's label: printable UTF-8 text of at most 255 bytes."""
     if not _printable(text, MAX_LABEL_BYTES) or text.isspace():
-        raise ValueError(N_("printable text of at most 255 bytes"))
+        raise ValueError(N_("printable UTF-8 text of at most 255 bytes"))
     return text
 
 
@@ -252,7 +254,7 @@ SETTINGS = (
 
 
 class Settings(NamedTuple):
-    """The settings of one run. Times are in seconds, memory in bytes.
+    """The settings of one run. Times are in seconds, memory in bytes; names and paths are native, the rest is text.
 
     `max_parallel_builds` is None where nobody set it: an existing pool then keeps its capacity.
     `history` is the file of finished builds, None where none is kept.
@@ -290,9 +292,9 @@ class Settings(NamedTuple):
 
     @property
     def pool_name(self) -> str:
-        """The pool's name: the semaphore's, or where several hosts share it the path on the servers."""
+        """The pool's name, as text: the semaphore's, or where several hosts share it the path on the servers."""
         if self.engine is None:
-            return self.semaphore_name
+            return utf8.text_of(self.semaphore_name)
         from ipclock import address
 
         return address.path_of(self.engine)
@@ -360,8 +362,8 @@ def _source(
     key = setting.key
     if (text := options.get(key)) is not None:
         return Source(setting, text, setting.option)
-    if text := os.environ.get(key):
-        return Source(setting, text, f"${key}")
+    if data := os.environb.get(key.encode()):
+        return Source(setting, utf8.text(data), f"${key}")
     if key in from_file:
         return Source(setting, from_file[key], f"{path}: {key}", path)
     return Source(setting, setting.default)
@@ -408,7 +410,7 @@ def _places(option: str | None) -> tuple[list[str], bool]:
 
     Of the default ones the first that is there is read.
     """
-    asked_for = os.environ.get("IPCLOCK_CONFIG") or None if option is None else option
+    asked_for = os.environ.get("IPCLOCK_CONFIG") or None if option is None else utf8.native(option)
     if asked_for is not None:
         return [asked_for], True
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
@@ -503,7 +505,7 @@ def build_environment(
         **ours,
         **({"IPCLOCK_TOKEN": token} if token else {}),
         "IPCLOCK_NAME": name,
-        "IPCLOCK_LABEL": label,
+        "IPCLOCK_LABEL": utf8.native(label),
         "IPCLOCK_TICKET": str(ticket),
         "IPCLOCK_SLOT": str(slot),
     }
@@ -512,7 +514,7 @@ def build_environment(
 def hook_environment(facts: Mapping[str, Any]) -> dict[str, str]:
     """Return the environment of a hook: ours, and *facts*, each in a variable; without it where the fact is None."""
     ours = {f"IPCLOCK_{key.upper()}": value for key, value in facts.items()}
-    told = {key: str(value) for key, value in ours.items() if value is not None}
+    told = {key: utf8.native(str(value)) for key, value in ours.items() if value is not None}
     return {key: text for key, text in os.environ.items() if key not in ours} | told
 
 

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from ipclock import __version__, host, liveness, policy, process, semaphore, snapshot
+from ipclock import __version__, host, liveness, policy, process, semaphore, snapshot, utf8
 from ipclock.errors import N_, BadValue, ForeignLibrary, IpclockError, NoPool, Unavailable, foreign, from_os
 from ipclock.folder import GATE, HOLDING, NEW, QUEUED
 from ipclock.messages import _, told
@@ -233,7 +233,7 @@ def parts(store: Store) -> Check:
     text = _("{path}: not with the pool's owner or mode: {names}")
     remedy = _("Give files mode {mode}, folders {folder_mode}, and the owner {user}.")
     values = {"user": owner, "mode": mode, "folder_mode": f"{store.folder_mode:04o}"}
-    finding = text.format(path=store.path, names=", ".join(map(snapshot.printable, wrong)))
+    finding = text.format(path=store.path, names=", ".join(map(utf8.printable, wrong)))
     return Check("pool", WARN, finding, remedy.format(**values))
 
 

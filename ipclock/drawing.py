@@ -15,7 +15,7 @@ from ipclock import chart
 from ipclock.errors import N_
 from ipclock.messages import _
 from ipclock.phrases import columns, cut, size, span
-from ipclock.snapshot import printable
+from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -24,7 +24,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """The pool's name, as IPCLOCK_NAME tells it to a build."""
+        """The pool's name, as IPCLOCK_NAME tells it to a build: native."""
 
     @property
     def where(self) -> str:

@@ -14,7 +14,7 @@ import stat
 import time
 from contextlib import suppress
 
-from ipclock import config, process
+from ipclock import config, process, utf8
 from ipclock.errors import UnsafeHook
 from ipclock.messages import _
 from ipclock.values import TYPE_CHECKING
@@ -94,7 +94,7 @@ class Hooks:
             "code": code,
         }
         try:
-            self.sessions.add(_start(command, facts, self._out))
+            self.sessions.add(_start(utf8.native(command), facts, self._out))
         except OSError as error:
             text = _("ipclock: warning: {key} could not be run: {reason}")
             self._warn(text.format(key=key, reason=error.strerror or error))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 
-from ipclock import history, process
+from ipclock import history, process, utf8
 from ipclock.errors import HistoryFailed, Interrupted, SlotBusy, SlotTimeout, Superseded
 from ipclock.messages import _, told
 from ipclock.progress import say
@@ -88,7 +88,7 @@ def _row(pool: Engine, label: str, entry: Entry, times: Mapping[str, str], uid: 
         uid=uid,
         user=process.user_name(uid),
         ticket=entry.ticket,
-        pool=pool.name,
+        pool=utf8.text_of(pool.name),
         arrived=float(times["arrived"]),
         waited_s=round(max(0.0, begun - float(times["arrived_mono"])), 3),
         admitted=admitted,

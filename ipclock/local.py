@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from ipclock import line, process
+from ipclock import line, process, utf8
 from ipclock.errors import CannotCreate, DamagedSemaphore, Elsewhere, NoPool, NotPermitted, StillRunning
 from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.patience import Patience
@@ -49,7 +49,7 @@ class LocalPool(Pool):
         """Read the pool without its mutex."""
         from ipclock import snapshot
 
-        return snapshot.take(self.store, self.name, waiters=waiters)
+        return snapshot.take(self.store, utf8.text_of(self.name), waiters=waiters)
 
     def place(self, ticket: int) -> int:
         """Return the place in line of a waiter, from 1."""
@@ -174,9 +174,9 @@ def look(settings: Settings) -> Snapshot:
     try:
         store = Store.open(settings.lock_dir, settings.semaphore_name[1:], create=False)
     except NoPool:
-        return snapshot.empty(settings.semaphore_name, settings.max_parallel_builds or 1)
+        return snapshot.empty(settings.pool_name, settings.max_parallel_builds or 1)
     try:
-        return snapshot.take(store, settings.semaphore_name)
+        return snapshot.take(store, settings.pool_name)
     finally:
         store.close()
 

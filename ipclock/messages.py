@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from ipclock.utf8 import printable
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,5 +41,6 @@ def _(text: str) -> str:
 
 def told(error: IpclockError) -> tuple[str, str]:
     """Return what a person reads of a failure, in the language in use: what and where; what to do about it."""
-    values = {key: _(value) if isinstance(value, str) else value for key, value in vars(error).items()}
+    # a path may be anything, and none is to move the terminal's cursor
+    values = {key: printable(_(value)) if isinstance(value, str) else value for key, value in vars(error).items()}
     return _(error.what).format(**values), _(error.remedy).format(**values)

@@ -14,7 +14,8 @@ from ipclock import policy, process
 from ipclock.entry import Entry, parse
 from ipclock.errors import N_, EngineFailed
 from ipclock.records import Drain
-from ipclock.snapshot import Holder, Snapshot, Waiter, empty, printable
+from ipclock.snapshot import Holder, Snapshot, Waiter, empty
+from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
     from ipclock.session import Session, Stat

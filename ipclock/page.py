@@ -18,7 +18,7 @@ from ipclock import __version__, chart, drawing, stats
 from ipclock.drawing import add, brief, facts, moment
 from ipclock.messages import _
 from ipclock.phrases import size, span
-from ipclock.snapshot import printable
+from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

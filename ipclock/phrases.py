@@ -7,7 +7,7 @@ import time
 from ipclock import forecast
 from ipclock.messages import _
 from ipclock.process import user_name
-from ipclock.snapshot import printable
+from ipclock.utf8 import printable
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:

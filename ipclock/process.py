@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from functools import cache
 
+from ipclock import utf8
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -178,6 +179,12 @@ def open_descriptors(device: int, inode: int, pid: int | str = "self") -> list[i
     return found
 
 
+def own_command_line() -> list[bytes]:
+    """Return the words of our command line, the interpreter's own first. Raises OSError."""
+    with open("/proc/self/cmdline", "rb") as file:
+        return file.read().split(b"\0")[:-1]
+
+
 def own_descriptors() -> list[int]:
     """Return the descriptors that this process has open, and the one by which they were listed."""
     return [int(name) for name in os.listdir("/proc/self/fd")]
@@ -286,7 +293,7 @@ def usage(pids: list[int]) -> list[Usage]:
     for pid in pids:
         with suppress(psutil.Error):
             process = psutil.Process(pid)
-            command = " ".join(process.cmdline()) or process.name()
+            command = utf8.text_of(" ".join(process.cmdline()) or process.name())
             found.append(Usage(pid, command, max(0.0, time.time() - process.create_time())))
     return found
 
@@ -328,6 +335,6 @@ def user_name(uid: int) -> str:
     import pwd
 
     try:
-        return pwd.getpwuid(uid).pw_name
+        return utf8.text_of(pwd.getpwuid(uid).pw_name)
     except KeyError:
         return str(uid)

@@ -10,6 +10,7 @@ import time
 
 from ipclock import line, liveness, policy, process
 from ipclock.folder import GATE, HOLDING
+from ipclock.utf8 import printable
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -201,11 +202,6 @@ def _waiters(store: Store, capacity: int) -> list[Waiter]:
             )
         )
     return found
-
-
-def printable(text: str) -> str:
-    """Return *text* with whatever could move a terminal's cursor or change its colours written out."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _label(record: Record) -> str:

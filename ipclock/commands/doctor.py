@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from ipclock import commands, config, doctor, progress, snapshot
+from ipclock import commands, config, doctor, progress, utf8
 from ipclock.errors import N_, Unavailable, UnsafeHook, Unsupported
 from ipclock.messages import _
 
@@ -39,7 +39,7 @@ def run(args: Namespace, settings: Settings) -> int:
         import json
 
         rows = [check._asdict() for check in checks]
-        print(json.dumps({"schema": SCHEMA, "name": settings.semaphore_name, "checks": rows}, indent=2))
+        print(json.dumps({"schema": SCHEMA, "name": settings.pool_name, "checks": rows}, indent=2))
     else:
         for line in text_lines(checks):
             print(progress.encodable(line, sys.stdout) if sys.stdout else line)
@@ -49,6 +49,6 @@ def run(args: Namespace, settings: Settings) -> int:
 def text_lines(checks: list[Check]) -> Iterator[str]:
     """Yield the checks as lines for people: one each, and one below for what to do."""
     for check in checks:
-        yield f"{check.level:<4} {check.name}: {snapshot.printable(check.finding)}"
+        yield f"{check.level:<4} {check.name}: {utf8.printable(check.finding)}"
         if check.remedy:
-            yield f"   {snapshot.printable(check.remedy)}"
+            yield f"   {utf8.printable(check.remedy)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
 from ipclock import commands, local
@@ -50,6 +52,8 @@ def run(args: Namespace, settings: Settings) -> int:
     if settings.priority_min is not None:
         pool.allow_priority(settings.priority_min, patience)
     pool.tidy(patience)
-    print(pool.where)
+    if sys.stdout:
+        # its bytes: a script uses the path, and the locale may lack letters of it
+        sys.stdout.buffer.write(os.fsencode(pool.where) + b"\n")
     pool.close()
     return 0

@@ -8,7 +8,7 @@ import tempfile
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ipclock import archive, commands, metrics
+from ipclock import archive, commands, metrics, utf8
 from ipclock.errors import N_, CannotCreate
 from ipclock.messages import _
 
@@ -40,7 +40,7 @@ def run(args: Namespace, settings: Settings) -> int:
     form = args.form or ("prometheus" if args.output and args.output.endswith(".prom") else "openmetrics")
     text = metrics.text(commands.looker(settings)(), totals, form)
     if args.output:
-        _replace(args.output, text)
+        _replace(utf8.native(args.output), text)
     elif sys.stdout:
         sys.stdout.buffer.write(text)
     return 0

@@ -10,12 +10,12 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from ipclock import archive, commands, config, memory, stats
+from ipclock import archive, commands, config, memory, stats, utf8
 from ipclock.errors import N_, CannotCreate, UsageError
 from ipclock.messages import _
 from ipclock.phrases import columns, cut, size, span
 from ipclock.progress import encodable
-from ipclock.snapshot import printable
+from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -53,7 +53,7 @@ def run(args: Namespace, settings: Settings) -> int:
     past = archive.read(settings.history, settings.pool_name, begin, now, label)
     report = stats.report(past, _total_memory())
     if args.html is not None:
-        _write(args.html, _page(settings.history, settings.pool_name, label, past, report))
+        _write(utf8.native(args.html), _page(settings.history, settings.pool_name, label, past, report))
     elif args.json:
         import json
 

@@ -107,6 +107,16 @@ def test_drained_nobody_starts_until_it_is_resumed(shared: SharedWorld) -> None:
     assert (waiter.end(), shared.settled()) == (0, (1, {}))
 
 
+def test_a_label_is_the_same_in_a_locale_without_its_letters(shared: SharedWorld) -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    build = shared.wrap("스테이징 배포", env=ascii_only).started()
+
+    shown = shared.run("status", env=ascii_only)
+
+    assert (shared.status()["holders"][0]["label"], shown.returncode, build.end()) == ("스테이징 배포", 0, 0)
+    assert ascii("스테이징 배포")[1:-1] in shown.stdout
+
+
 def test_who_starts_no_build_leaves_the_number_of_slots_as_it_is(shared: SharedWorld) -> None:
     shared.run("init", "--max-parallel-builds", "2")
 
