@@ -60,6 +60,7 @@ class Pool:
         self.turns = turns
         self.dead: list[tuple[Entry, Record]] = []  # holders that this client has cleared away
         self._wanted = capacity
+        self._searched = False
         self._unlisted = 0  # units that builds of an earlier folder of the pool hold, as long as it is not settled
 
     @classmethod
@@ -476,6 +477,7 @@ class Pool:
         fresh = Pool.open(self.name, os.path.dirname(self.store.path), capacity, group=self.store.group)
         self.close()
         self.store, self.gate, self.turns, self._wanted = fresh.store, fresh.gate, fresh.turns, fresh._wanted
+        self._searched = False
 
     def resize(self, capacity: int, patience: Patience) -> None:
         """Make *capacity* the pool's, for those who wait already too. Running builds are never stopped for it."""
@@ -552,23 +554,32 @@ class Pool:
             self._reopen()
 
     def _settle(self) -> None:
-        """Take over the capacity that was asked for; in a new pool, see whether an old one left clients behind.
+        """Take over the capacity that was asked for; in a new folder, see whether an old one left clients behind.
 
-        Its builds count until they have written themselves again, and the tickets of all are theirs. The turn of a
-        waiter that died in between goes here: no record leads to it.
+        Its builds count until they have written themselves again or have ended.
         """
         if self.store.capacity is None or self._wanted not in (None, self.store.capacity):
             self.store.capacity = self.capacity if self._wanted is None else self._wanted
         self._wanted = None  # said once: a later change by somebody else stands
         if not self.store.settled:
             self._unlisted = self.store.unlisted()
-            lost = [name.rpartition("/") for name in process.locked_and_deleted(f"{self.store.path}/")]
-            found = [(state, entry) for state, _, name in lost if state != NEW and (entry := parse(name))]
-            self.store.skip_tickets(max((entry.ticket for _, entry in found), default=0))
-            waiting = {entry.ticket for state in (QUEUED, GATE) for entry in self.store.entries(state)}
-            for ticket in self.turns.tickets() - waiting - {entry.ticket for _, entry in found}:
-                self.turns.remove(ticket)
+            if not self._searched:
+                self._spare_tickets()
+                self._searched = True
             self.store.settled = not self._unlisted
+
+    def _spare_tickets(self) -> None:
+        """See that nobody draws the ticket of a client of an old folder, as far as its record or turn can be seen.
+
+        The turn of a waiter that died before it came back goes here: no record leads to it.
+        """
+        lost = [name.rpartition("/") for name in process.locked_files(os.path.basename(self.store.path))]
+        known = {entry.ticket for state, _, name in lost if state != NEW and (entry := parse(name))}
+        known |= {entry.ticket for state in (QUEUED, GATE) for entry in self.store.entries(state)}
+        turns = self.turns.tickets()
+        self.store.skip_tickets(max(known | turns, default=0))
+        for ticket in turns - known:
+            self.turns.remove(ticket)
 
     def _allowed(self) -> int:
         return max(0, policy.limit(self.capacity, self.store.drained) - (0 if self.store.settled else self._unlisted))

@@ -190,19 +190,18 @@ def own_descriptors() -> list[int]:
     return [int(name) for name in os.listdir("/proc/self/fd")]
 
 
-def locked_and_deleted(prefix: str) -> set[str]:
-    """Return the names behind *prefix* of deleted files that a process still has open and locked.
+def locked_files(folder: str) -> set[str]:
+    """Return what some process has open and locked in a folder of this name, wherever it lies: paths from there on.
 
-    As far as we may look. Slow: walks all of /proc.
+    Removed files too. As far as we may look. Slow: walks all of /proc.
     """
     found = set()
     for link in _descriptors():
         with suppress(OSError):  # gone meanwhile
-            target = os.readlink(link)
+            _, inside, path = os.readlink(link).removesuffix(_DELETED).partition(f"/{folder}/")
             # a daemon that a build left behind has the file open too, but its lock was undone
-            deleted = target.startswith(prefix) and target.endswith(_DELETED)
-            if deleted and "\nlock:" in _read(link.replace("/fd/", "/fdinfo/")):
-                found.add(target[len(prefix) : -len(_DELETED)])
+            if inside and "\nlock:" in _read(link.replace("/fd/", "/fdinfo/")):
+                found.add(path)
     return found
 
 

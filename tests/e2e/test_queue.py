@@ -138,10 +138,10 @@ def test_a_build_too_heavy_for_a_lowered_capacity_is_told_and_lets_others_pass(w
     first.end()
     light = world.run("wrap", "-w", "20", "light", "--", "true").returncode
     waiter = world.status()["waiters"][0]
+    until(lambda: "wants 2 slots of 1" in heavy.heard(), "the heavy one to say why it waits")
     world.run("init", "--max-parallel-builds", "2")
 
     assert (light, waiter["held_back"], heavy.started().end(), world.settled()) == (0, "size", 0, (2, {}))
-    assert "wants 2 slots of 1" in heavy.errors()
 
 
 # Priority

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipclock import place
+from ipclock.claim import Claim
 from ipclock.errors import IpclockError
-from ipclock.records import Store
+from ipclock.patience import Patience
+from ipclock.pool import Pool
+from ipclock.records import OwnRecord, Store
 from tests.helpers.crash_at import OTHER_USER, USER, Client, Crash, in_child, needs_root, unshared
 from tests.helpers.world import remove_pool, until
 
@@ -147,6 +151,68 @@ def test_a_build_counts_though_its_pool_was_removed_and_another_lock_dir_comes(
     holder.tell("exit 0")
 
     assert (busy, waiter.started().end(), refused(world, **wanting(lock_dir))) == ((75, 75), 0, 0)
+
+
+def test_who_comes_to_another_folder_after_a_removal_gets_nobodys_ticket(world: World, lock_dir: Path) -> None:
+    builds = [world.wrap("holder", env=wanting(lock_dir)).started(), world.wrap("waiter", env=wanting(lock_dir))]
+    until(lambda: waiting(world), "the waiter in line")
+    for build in builds:  # so that they cannot write themselves again yet
+        build.signal(signal.SIGSTOP)
+
+    at(world).unlink()
+    late = world.wrap("late")
+    until(world.waiting, "the late build in line")
+    drawn = [row["ticket"] for row in world.status()["waiters"]]
+    for build in builds:
+        build.signal(signal.SIGCONT)
+    until(lambda: len(world.status()["holders"]) + waiting(world) == 3, "all three")
+
+    assert (drawn, builds[0].end(), {build.started().end() for build in (builds[1], late)}) == ([3], 0, {0})
+
+
+def test_a_build_admitted_while_another_folder_comes_is_found_by_it_or_finds_it(world: World, lock_dir: Path) -> None:
+    found = []
+    for step in ("hold", "stands", "move"):
+        found.append(in_child(partial(race, step, world, lock_dir)))
+        remove_pool(world.name[1:])
+
+    # in between each finds the other one: both step back, and try again
+    assert found == [(False, True), (False, False), (True, False)]
+
+
+def race(step: str, world: World, lock_dir: Path) -> tuple[bool, bool]:
+    """Let another folder come to the place, and a client to it, right before a step of an admission.
+
+    Return which of the two was admitted.
+    """
+    first, second = Claim("first"), Claim("second")
+    pool = Pool.open(world.name, "/dev/shm", 1)
+    pool.arrive(first, Patience(60))
+    other: list[Pool] = []
+    away = at(world).with_name(f"away.{at(world).name}")
+
+    def come() -> None:
+        at(world).rename(away)  # whole, so that nothing but the look at the place tells
+        other.append(Pool.open(world.name, str(lock_dir), 1))
+        other[0].arrive(second, Patience(60))
+        other[0].admit(second, Patience(60))
+
+    target = OwnRecord if step == "hold" else Store
+    original = getattr(target, step)
+
+    def interrupted(*arguments: object, **options: object) -> object:
+        if not other:
+            come()
+        return original(*arguments, **options)
+
+    setattr(target, step, interrupted)
+    try:
+        with suppress(IpclockError):
+            pool.admit(first, Patience(60))
+    finally:
+        setattr(target, step, original)
+        shutil.rmtree(away, ignore_errors=True)
+    return bool(first.slot), bool(second.slot)
 
 
 def waiting(world: World) -> int:
