@@ -97,6 +97,12 @@ class Engine(Protocol):
     def encloses_us(self, ticket: str) -> bool:
         """Return whether this process runs inside the build that holds *ticket*: a proof, not a belief."""
 
+    def kept_by(self, ticket: int) -> list[int]:
+        """Return the PIDs of the processes that keep the slot, besides this one and those that it runs in."""
+
+    def ended_with(self, ticket: int) -> int | None:
+        """Return the PID of the process whose end was that of the slot, where that can still be told."""
+
     # What an administrator does.
 
     def resize(self, capacity: int, patience: Patience) -> None:

@@ -333,15 +333,23 @@ class NoTicket(IpclockError):
 
 
 class NotYours(IpclockError):
-    """The slot of `ticket` is held by a build that this process is no part of."""
+    """The slot of `ticket` is held by the build `label`, which this process is no part of; its PID, "?" for none."""
 
     status = 77
-    what = N_("the slot of ticket {ticket} is held by somebody else")
-    remedy = N_("'ipclock reset {ticket}' takes it away by force.")
+    what = N_("the slot of ticket {ticket} is that of another build: {label} (PID: {pid})")
+    remedy = N_("It gives its slot back by itself, at its end at the latest.")
 
-    def __init__(self, ticket: int) -> None:
-        super().__init__(ticket)
+    def __init__(self, ticket: int, label: str, pid: str) -> None:
+        super().__init__(ticket, label, pid)
         self.ticket = ticket
+        self.label = label
+        self.pid = pid
+
+
+class Unprovable(NotYours):
+    """The same, and nobody here can tell whether that build still lives."""
+
+    remedy = N_("If you know that it has ended: 'ipclock reset {ticket}' takes its slot away by force.")
 
 
 class StillRunning(IpclockError):

@@ -68,7 +68,10 @@ class LocalPool(Pool):
 
     def holds(self, ticket: int) -> bool:
         """Return whether the ticket has a slot."""
-        return any(entry.ticket == ticket for entry in self.store.entries(HOLDING))
+        from ipclock import liveness, policy
+
+        found = (entry for entry in self.store.entries(HOLDING) if entry.ticket == ticket)
+        return any(liveness.verdict(self.store, HOLDING, entry) != policy.DEAD for entry in found)
 
     def around_us(self, besides: Identity | None = None) -> list[int]:
         """Return the tickets of the builds that this process runs inside of."""
@@ -84,6 +87,32 @@ class LocalPool(Pool):
     def encloses_us(self, ticket: str) -> bool:
         """Return whether this process runs inside the build that holds *ticket*."""
         return ticket in map(str, self.around_us())
+
+    def kept_by(self, ticket: int) -> list[int]:
+        """Return the PIDs of the processes that keep the slot, besides this one and those that it runs in.
+
+        One that may not be looked at and may have inherited the beacon counts.
+        """
+        from ipclock import liveness
+
+        found: set[int] = set()
+        for entry in self.store.entries(HOLDING):
+            if entry.ticket == ticket and (record := self.store.read(HOLDING, entry)):
+                found.update(liveness.keepers(record))
+                bound = liveness.identity(record)
+                if bound and record.kind == "fd":
+                    found.update(filter(process.hides_descriptors, process.descendants_of(bound.pid)))
+        return sorted(found.difference(one.pid for one in process.ancestors()))
+
+    def ended_with(self, ticket: int) -> int | None:
+        """Return the PID of the process whose end was that of the slot, while its record is still there."""
+        from ipclock import liveness, policy
+
+        for entry in self.store.entries(HOLDING):
+            if entry.ticket == ticket and liveness.verdict(self.store, HOLDING, entry) == policy.DEAD:
+                bound = liveness.identity(self.store.read(HOLDING, entry))
+                return bound.pid if bound else None
+        return None
 
     def evict(self, patience: Patience, ticket: int | None = None, *, nested: bool = True) -> list[Ended]:
         """Reset the pool, or one of its slots."""

@@ -225,6 +225,14 @@ def keepers_of(device: int, inode: int) -> list[int]:
     return sorted(found)
 
 
+def hides_descriptors(pid: int) -> bool:
+    """Return whether the process lives and we may not look at what it has open: another user's, by setuid say."""
+    try:
+        return _stat(pid).state not in "ZX" and not os.access(f"/proc/{pid}/fd", os.R_OK | os.X_OK)
+    except OSError:
+        return False
+
+
 def descendants_of(pid: int) -> list[int]:
     """Return the PIDs of the children of a process, their children, and so on.
 

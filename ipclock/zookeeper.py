@@ -355,6 +355,14 @@ class SharedPool:
         """Return whether this process runs inside the build that holds *ticket*."""
         return ticket in map(str, self.around_us())
 
+    def kept_by(self, _ticket: int) -> list[int]:
+        """Return nobody: no process inherits such a slot."""
+        return []
+
+    def ended_with(self, _ticket: int) -> int | None:
+        """Return nothing: the servers have cleared it away."""
+        return None
+
     # What an administrator does.
 
     def resize(self, capacity: int, patience: Patience) -> None:

@@ -205,6 +205,16 @@ def test_where_we_may_not_look_there_are_no_descriptors(tmp_path: Path) -> None:
         assert (seen, process.open_descriptors(status.st_dev, status.st_ino, 1 << 22)) == ([], [])
 
 
+def test_a_process_that_may_not_be_looked_at_hides_its_descriptors_and_a_zombie_has_none() -> None:
+    pid, own = os.getpid(), process.hides_descriptors(os.getpid())
+    with child(lambda: None) as zombie:
+        until(lambda: not process.exists(process.identify(zombie)), "the child to end")
+
+        hidden = in_child(lambda: [process.hides_descriptors(other) for other in (pid, zombie, 1 << 22)], USER)
+
+    assert (own, hidden) == (False, [True, False, False])
+
+
 def test_who_shares_a_locked_open_file_keeps_it_and_a_reader_does_not(tmp_path: Path) -> None:
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     reader = os.open(tmp_path / "file", os.O_RDONLY)

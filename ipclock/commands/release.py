@@ -5,18 +5,22 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ipclock import commands, config, ledger, snapshot
-from ipclock.errors import N_, NoTicket, NotYours, UsageError
+from ipclock import commands, config, ledger, process, snapshot
+from ipclock.errors import N_, NoTicket, NotYours, Unprovable, UsageError
 from ipclock.messages import _
 from ipclock.patience import Patience
+from ipclock.phrases import cut, pid_of
 from ipclock.progress import say
+from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from ipclock.config import Settings
     from ipclock.engine import Engine
+    from ipclock.entry import Entry
 
+MAX_WIDTH = 40  # of a command line in a message
 SUMMARY = N_("give back a slot taken by acquire")
 
 
@@ -24,12 +28,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
     help_text = _("what acquire has printed ($IPCLOCK_TICKET, else the caller's only slot)")
     commands.add_ticket(parser, help_text)
+    parser.add_argument("--now", action="store_true", help=_("also while processes of the build still run"))
     parser.add_argument("-q", "--quiet", action="store_true", help=_("no lines of our own but errors"))
     commands.add_pool_options(parser)
 
 
 def run(args: Namespace, settings: Settings) -> int:
-    """Give the slot back. One that is gone already is a warning: a trap may run twice."""
+    """Give the slot back. One that is gone already is a warning: a trap may run twice.
+
+    A trap may run under a build, too: what has inherited the slot keeps it, unless `--now` says otherwise.
+    """
     hooks = commands.hooks_for(settings)
     pool = commands.open_as_it_is(settings)
     ticket = _ticket(pool) if args.ticket is None else args.ticket
@@ -37,18 +45,51 @@ def run(args: Namespace, settings: Settings) -> int:
         return 0  # the slot is that of a build around the script, which gives it back itself
     if ticket is not None and pool.holds(ticket):
         if not pool.encloses_us(str(ticket)):
-            raise NotYours(ticket)
+            raise _refusal(pool, ticket)
+        if not args.now and (kept := pool.kept_by(ticket)):
+            if not args.quiet:
+                text = _("ipclock: the slot of ticket {ticket} stays with what still runs in it: {processes}")
+                say(text.format(ticket=ticket, processes=_named(kept)))
+            return 0
         with suppress(NoTicket):  # given back by somebody else just now
             given_back = pool.evict(Patience(commands.MUTEX_PATIENCE_S), ticket, nested=False)
             if hooks:
                 for one in given_back:
                     hooks.tell("release", one.shown, one.entry, one.times, int(one.pid) if one.pid.isdigit() else None)
             ledger.holds_ended(pool, settings, given_back)
+            if given_back and not args.quiet:
+                _tell_of_nested(pool, given_back[0].entry)
         return 0
     if not args.quiet:
-        text = _("ipclock: warning: no slot to give back (ticket {ticket})")
-        say(text.format(ticket="?" if ticket is None else ticket))
+        pid = None if ticket is None else pool.ended_with(ticket)
+        if pid is None:
+            text = _("ipclock: warning: no slot to give back (ticket {ticket})")
+        else:
+            text = _("ipclock: warning: no slot to give back (ticket {ticket}): it ended with process {pid}")
+        say(text.format(ticket="?" if ticket is None else ticket, pid=pid))
     return 0
+
+
+def _tell_of_nested(pool: Engine, given_back: Entry) -> None:
+    inside = [one for one in pool.snapshot(waiters=False).holders if (one.within or one.ticket) == given_back.outer]
+    if inside:
+        text = _("ipclock: the slot of ticket {ticket} stays with what still runs in it: {processes}")
+        named = ", ".join(f"{one.label} (PID: {pid_of(one)})" for one in inside)
+        say(text.format(ticket=given_back.ticket, processes=named))
+
+
+def _named(pids: list[int]) -> str:
+    # gone meanwhile, or another user's under hidepid: the PID alone
+    shown = ((pid, printable(process.command_of(pid))) for pid in pids)
+    return ", ".join(f"{cut(command, MAX_WIDTH)} (PID: {pid})" if command else str(pid) for pid, command in shown)
+
+
+def _refusal(pool: Engine, ticket: int) -> NotYours:
+    holder = next((one for one in pool.snapshot(waiters=False).holders if one.ticket == ticket), None)
+    if holder is None:  # gone meanwhile
+        return NotYours(ticket, "?", "?")
+    kind = Unprovable if holder.state == "unknown" else NotYours
+    return kind(ticket, holder.label, pid_of(holder))
 
 
 def _ticket(pool: Engine) -> int | None:

@@ -82,15 +82,76 @@ def test_a_killed_script_keeps_its_slot_until_its_child_ends(world: World) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_that_ends_the_script_frees_the_slot(world: World, number: signal.Signals) -> None:
-    # `wait` is interrupted by a trapped or fatal signal at once; a foreground child would delay bash
-    script = start(world, "acquire_lock a; echo held; sleep 1000 <&- >&- 2>&- & wait")
+def test_a_signal_that_ends_the_script_and_its_build_frees_the_slot(world: World, number: signal.Signals) -> None:
+    # in the foreground: in the background SIGINT would be ignored
+    script = start(world, "acquire_lock a; sh -c 'echo held; exec sleep 1000'; echo not reached")
     assert script.line() == "held"
 
     os.killpg(script.pid, number)
 
     assert (script.wait(), world.run("wrap", "-w", "20", "next", "--", "true").returncode) == (-number, 0)
     assert world.settled() == (1, {})
+
+
+FOREGROUND = "sh -c 'echo $$; exec sleep 1000'; :"
+BACKGROUND = "sh -c 'echo $$; exec sleep 1000' & wait"
+SIGNALLED = [
+    *((build, trap) for build in (FOREGROUND, BACKGROUND) for trap in ("", "trap release_lock EXIT")),
+    (BACKGROUND, "clean_up() { if true; then release_lock; fi; }; trap clean_up EXIT"),
+    (BACKGROUND, "trap '(release_lock)' EXIT"),
+    # in the foreground the build would have ended: bash waits for it before it heeds a signal that is trapped
+    (BACKGROUND, "trap 'release_lock; exit 9' TERM HUP INT"),
+]
+
+
+@pytest.mark.parametrize(("build", "trap"), SIGNALLED)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_build_of_a_signalled_script_counts_until_it_ends(
+    world: World, build: str, trap: str, number: signal.Signals
+) -> None:
+    script = start(world, f"acquire_lock a\n{trap}\n{build}")
+    child = int(script.line())
+    world.extra.append(child)
+
+    script.signal_at_rest(number)
+    script.wait()
+    holder = world.status()["holders"][0]
+    beside = world.run("wrap", "-n", "next", "--", "true").returncode
+    os.kill(child, signal.SIGKILL)
+
+    assert (holder["state"], [process["pid"] for process in holder["processes"]], beside) == ("orphaned", [child], 75)
+    assert (world.run("wrap", "-w", "20", "next", "--", "true").returncode, world.settled()) == (0, (1, {}))
+
+
+def test_a_script_that_ends_without_a_release_leaves_the_slot_to_what_still_runs(world: World) -> None:
+    script = start(world, 'acquire_lock a; sleep 1000 <&- >&- 2>&- & echo "$!"')
+    child = int(script.line())
+    world.extra.append(child)
+    script.wait()
+    beside = world.run("wrap", "-n", "next", "--", "true").returncode
+
+    os.kill(child, signal.SIGKILL)
+
+    assert (beside, world.run("wrap", "-w", "20", "next", "--", "true").returncode, world.settled()) == (75, 0, (1, {}))
+
+
+def test_the_slot_of_a_script_that_traps_a_signal_and_goes_on_is_free_once_its_build_has_ended(world: World) -> None:
+    body = """
+        trap 'release_lock' TERM
+        acquire_lock a
+        sh -c 'echo $$; exec sleep 1000' & wait || true
+        echo on; read -r _
+    """
+    script = start(world, body)
+    child = int(script.line())
+    world.extra.append(child)
+    script.signal_at_rest(signal.SIGTERM)
+    assert script.line() == "on"
+    beside = world.run("wrap", "-n", "next", "--", "true").returncode
+
+    os.kill(child, signal.SIGKILL)
+
+    assert (beside, world.run("wrap", "-w", "20", "next", "--", "true").returncode) == (75, 0)
 
 
 def test_the_callers_exit_trap_runs_after_ours_with_the_scripts_status(world: World) -> None:
@@ -117,10 +178,10 @@ def test_the_callers_traps_are_as_before_once_the_slot_is_given_back(world: Worl
 
 
 def test_an_int_trap_of_the_caller_still_runs(world: World) -> None:
-    script = start(world, "trap 'echo int; exit 9' INT; acquire_lock a; echo held; sleep 1000 <&- >&- 2>&- & wait")
+    script = start(world, "trap 'echo int; exit 9' INT; acquire_lock a; sh -c 'echo held; exec sleep 1000'")
     assert script.line() == "held"
 
-    script.signal(signal.SIGINT)
+    os.killpg(script.pid, signal.SIGINT)
 
     assert (script.line(), script.wait(), world.run("wrap", "-n", "next", "--", "true").returncode) == ("int", 9, 0)
 
@@ -192,6 +253,15 @@ def test_a_daemon_that_inherits_the_descriptor_keeps_nothing_after_a_release(wor
     assert script.line() == "free"
 
     assert (script.wait(), world.run("wrap", "-n", "next", "--", "true").returncode, world.settled()) == (0, 0, (1, {}))
+
+
+def test_a_script_with_traps_of_its_own_gives_its_slot_back_at_once_outside_of_them(world: World) -> None:
+    body = "trap : EXIT; trap : TERM; acquire_lock a; sleep 1000 <&- >&- 2>&- & echo $!; release_lock; echo free"
+    script = start(world, body)
+    world.extra.append(int(script.line()))
+    assert script.line() == "free"
+
+    assert (script.wait(), world.run("wrap", "-n", "next", "--", "true").returncode) == (0, 0)
 
 
 def test_two_scripts_at_once_run_one_after_the_other_and_with_two_slots_three_run_two_at_a_time(world: World) -> None:

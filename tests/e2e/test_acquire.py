@@ -72,6 +72,42 @@ def test_a_script_that_ends_without_a_release_has_given_its_slot_back(world: Wor
     assert (world.run("wrap", "-n", "next", "--", "true").returncode, world.settled()) == (0, (1, {}))
 
 
+HELD_BY_FD = """
+    ipclock init >/dev/null; exec 8>%s/new/mine; t=$(ipclock acquire --fd 8 a)
+    trap 'ipclock release %s $t' EXIT
+    sh -c 'echo $$; exec sleep 1000'; echo not reached
+"""
+
+
+def test_a_release_in_a_trap_leaves_the_slot_to_the_build_that_still_runs(world: World) -> None:
+    holder = script(world, HELD_BY_FD % (world.folder, ""))
+    child = int(holder.line())
+    world.extra.append(child)
+
+    holder.signal_at_rest(signal.SIGTERM)
+    status = holder.wait()
+    beside = world.run("wrap", "-n", "next", "--", "true").returncode
+    world.kill(child)
+
+    assert (status, beside, holder.errors().splitlines()[-1]) == (
+        -signal.SIGTERM,
+        75,
+        f"ipclock: the slot of ticket 1 stays with what still runs in it: sleep 1000 (PID: {child})",
+    )
+    assert (world.run("wrap", "-w", "20", "next", "--", "true").returncode, world.settled()) == (0, (1, {}))
+
+
+@pytest.mark.parametrize("option", ["--now", "--now -q"])
+def test_release_now_gives_the_slot_back_whatever_still_runs(world: World, option: str) -> None:
+    holder = script(world, HELD_BY_FD % (world.folder, option))
+    world.extra.append(int(holder.line()))
+
+    holder.signal_at_rest(signal.SIGTERM)
+    holder.wait()
+
+    assert (world.run("wrap", "-n", "next", "--", "true").returncode, "stays with" in holder.heard()) == (0, False)
+
+
 def test_no_slot_in_time_prints_no_ticket(world: World) -> None:
     holder = world.wrap("holder").started()
 

@@ -208,7 +208,10 @@ def test_a_release_of_a_ticket_that_is_gone_is_a_warning_and_of_somebody_elses_i
     assert (gone.returncode, gone.stderr) == (0, "ipclock: warning: no slot to give back (ticket 99)\n")
     assert (foreign.returncode, foreign.stderr.splitlines()) == (
         77,
-        ["ipclock: the slot of ticket 1 is held by somebody else", "   'ipclock reset 1' takes it away by force."],
+        [
+            f"ipclock: the slot of ticket 1 is that of another build: holder (PID: {holder.command_pid})",
+            "   It gives its slot back by itself, at its end at the latest.",
+        ],
     )
     assert (world.records("holding"), holder.end()) == (["1.1"], 0)
 

@@ -102,6 +102,14 @@ class Build:
         """Send a signal to `ipclock` itself."""
         os.kill(self.pid, number)
 
+    def signal_at_rest(self, number: int) -> None:
+        """Send a signal to a shell that waits for its child.
+
+        bash sleeps on a signal that comes right after its fork, until the child has ended.
+        """
+        until(lambda: " (bash) S " in Path(f"/proc/{self.pid}/stat").read_text(), "a shell that waits")
+        self.signal(number)
+
 
 class World:
     """A pool named for one test, in the real /dev/shm."""

@@ -5,7 +5,9 @@
 #     release_lock                         # gives it back; also happens when the script ends, however it ends
 #
 # The slot belongs to the shell that called acquire_lock and to what it starts: it is held for as long as one of them
-# lives, also after a `kill -9` of the script, and given back as soon as release_lock is called or the last one is gone.
+# lives, however the script ends. The script gives it back at once by release_lock, whatever it has left running. From
+# a trap release_lock takes it from nobody: bash runs traps while a build of the script may still run.
+# In a pool of several hosts the slot belongs to the shell alone, and ends with it.
 # Works under `set -euo pipefail`, in functions and in subshells; bash 4.2 or later. An EXIT trap set before is run
 # after ours; INT and TERM traps are left alone, since the slot needs none.
 # shellcheck shell=bash
@@ -56,16 +58,38 @@ acquire_lock() {
     trap '_build_lock_exit' EXIT
 }
 
-# Give the slot back. Without one, does nothing: a trap may call it a second time.
+# Give the slot back: in a trap, as far as nothing that the script has started still runs in it. Without one, does
+# nothing: a trap may call it a second time.
 release_lock() {
     if ((_build_lock_depth != 1)); then
         _build_lock_depth=$((_build_lock_depth > 0 ? _build_lock_depth - 1 : 0))
         return 0
     fi
+    if _build_lock_in_flow; then
+        _build_lock_leave -q --now
+    else
+        _build_lock_leave
+    fi
+}
+
+# Return whether the script itself calls us, for certain, and no trap.
+_build_lock_in_flow() {
+    # a subshell of a trap looks like the script
+    [ "$BASHPID" = "$_build_lock_shell" ] || return 1
+    # while an EXIT trap runs, it is not listed
+    if [ "$(trap -p)" = "trap -- '_build_lock_exit' EXIT" ]; then return 0; fi
+    # in a trap this stays the command that the trap has interrupted; not so before bash 5
+    # shellcheck disable=SC2016  # its own text
+    ((BASH_VERSINFO[0] >= 5)) && [[ $BASH_COMMAND == *'$BASH_COMMAND'* ]]
+}
+
+# Leave the slot; "$@" are options of `ipclock release`.
+_build_lock_leave() {
     _build_lock_depth=0
     if [ "$_build_lock_ticket" != 0 ]; then
-        ipclock release -q "$_build_lock_ticket" || true
+        ipclock release "$@" "$_build_lock_ticket" || true
         unset IPCLOCK_TICKET
+        # what still runs has it too, and so the slot
         exec {_build_lock_fd}>&-
     fi
     if [ "$BASHPID" = "$_build_lock_shell" ] && [[ $(trap -p EXIT) == *_build_lock_exit* ]]; then
@@ -88,8 +112,7 @@ _build_lock_trap() {
 _build_lock_exit() {
     local status=$?
     if ((_build_lock_depth > 0)); then
-        _build_lock_depth=1
-        release_lock
+        _build_lock_leave
     fi
     # the caller's trap finds in $? the status with which the script ends
     if ((status)); then
