@@ -352,6 +352,21 @@ class Unprovable(NotYours):
     remedy = N_("If you know that it has ended: 'ipclock reset {ticket}' takes its slot away by force.")
 
 
+class TicketPassesBy(IpclockError):
+    """The process that would hold the slot, `shown`, ends before its parent, which is the one that gets the ticket."""
+
+    status = 2
+    what = N_("the slot would end with {shown}, but the ticket goes to {reader_shown}")
+    remedy = N_("Say which of them is to hold it: --pid {reader} or --pid {pid}; in a shell, --pid $PPID or --pid $$.")
+
+    def __init__(self, pid: int, shown: str, reader: int, reader_shown: str) -> None:
+        super().__init__(pid, shown, reader, reader_shown)
+        self.pid = pid
+        self.shown = shown
+        self.reader = reader
+        self.reader_shown = reader_shown
+
+
 class StillRunning(IpclockError):
     """Processes of the build that holds `ticket` could not be ended; the slot is still theirs."""
 

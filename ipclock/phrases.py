@@ -6,7 +6,7 @@ import time
 
 from ipclock import forecast
 from ipclock.messages import _
-from ipclock.process import user_name
+from ipclock.process import command_of, user_name
 from ipclock.utf8 import printable
 from ipclock.values import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ipclock.forecast import Range
     from ipclock.outlook import Activity
     from ipclock.snapshot import Holder, Snapshot
+
+COMMAND_WIDTH = 40
 
 
 def cut(text: str, width: int) -> str:
@@ -24,6 +26,13 @@ def cut(text: str, width: int) -> str:
         if used > width:
             return text[:index]
     return text
+
+
+def shown(pid: int) -> str:
+    """Return a process by its command line, or the head of it, and its PID."""
+    command = cut(printable(command_of(pid)), COMMAND_WIDTH)
+    # gone meanwhile, or another user's under hidepid: the PID alone
+    return f"{command} (PID: {pid})" if command else f"PID: {pid}"
 
 
 def columns(text: str) -> int:

@@ -9,6 +9,7 @@ towards "gone".
 from __future__ import annotations
 
 import os
+import stat
 import time
 from contextlib import suppress
 from functools import cache
@@ -19,7 +20,8 @@ from ipclock.values import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_LIST = 1 << 20  # bytes that are read of a list of children
+MAX_LIST = 1 << 20  # bytes that are read of a list of children, or of arguments
+SETTLE_S = 0.5  # how long a shell may take to hand on the ends of its pipes
 _DELETED = " (deleted)"
 
 
@@ -282,6 +284,92 @@ def use_of(pids: list[int]) -> Use | None:
             pages += int(resident) - int(shared)
             found = True
     return Use(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE")) if found else None
+
+
+def parent_of(pid: int) -> int:
+    """Return the PID of the parent; 0 where there is none, or none to be seen."""
+    try:
+        return _stat(pid).parent
+    except OSError:
+        return 0
+
+
+def arguments_of(pid: int) -> list[str]:
+    """Return the words of a command line; none where they cannot be seen."""
+    try:
+        return _read(f"/proc/{pid}/cmdline", MAX_LIST).split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def is_fork(pid: int) -> bool:
+    """Return whether the process surely still runs its parent's program, as a subshell does: fork(2) without execve(2).
+
+    Its stack and arguments then lie at the same addresses, which execve(2) chooses at random.
+    """
+
+    def layout(pid: int) -> list[str]:
+        fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        return [os.readlink(f"/proc/{pid}/exe"), *fields[23:26], *fields[45:49]]
+
+    try:
+        return layout(pid) == layout(_stat(pid).parent)
+    except OSError:
+        return False
+
+
+def pipe_of(pid: int, fd: int = 1) -> int | None:
+    """Return the inode of the pipe that a process has open as descriptor *fd*; None for no pipe, or none to be seen."""
+    try:
+        status = os.stat(f"/proc/{pid}/fd/{fd}")
+    except OSError:
+        return None
+    return status.st_ino if stat.S_ISFIFO(status.st_mode) else None
+
+
+def prints_to_file(pid: int) -> bool:
+    """Return whether the standard output of a process is surely a regular file."""
+    try:
+        return stat.S_ISREG(os.stat(f"/proc/{pid}/fd/1").st_mode)
+    except OSError:
+        return False
+
+
+def reads(pid: int, pipe: int) -> bool:
+    """Return whether the process has the reading end of a pipe, to read from it itself.
+
+    A shell that makes a pipeline has both ends of its pipes for a moment, and is busy then: it is looked at again, as
+    long as it may take on a machine under load.
+    """
+    deadline = time.monotonic() + SETTLE_S
+    while found := pipe in _pipe_ends(pid, stat.S_IRUSR):
+        try:
+            busy = _stat(pid).state != "S"
+        except OSError:
+            return False
+        if not busy or time.monotonic() > deadline:
+            break
+        time.sleep(0.001)
+    return found
+
+
+def writes_to(pid: int, reader: int) -> bool:
+    """Return whether a process has the writing end of a pipe that the *reader* reads.
+
+    Its standard output need not be that pipe: dash redirects itself before it starts a command that is redirected.
+    """
+    return any(reads(reader, pipe) for pipe in _pipe_ends(pid, stat.S_IWUSR))
+
+
+def _pipe_ends(pid: int, bit: int) -> set[int]:
+    found = set()
+    with suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):  # closed meanwhile
+                # the mode of the link is that of the descriptor
+                if os.lstat(f"/proc/{pid}/fd/{name}").st_mode & bit and (pipe := pipe_of(pid, int(name))):
+                    found.add(pipe)
+    return found
 
 
 def command_of(pid: int) -> str:

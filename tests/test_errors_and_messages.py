@@ -47,6 +47,11 @@ FAILURES = [
     (errors.NoTicket(17), 2, ["17", "'ipclock status --json'"]),
     (errors.NotYours(17, "staging", "41"), 77, ["ticket 17", "staging (PID: 41)", "by itself"]),
     (errors.Unprovable(17, "staging", "?"), 77, ["ticket 17", "staging (PID: ?)", "'ipclock reset 17'"]),
+    (
+        errors.TicketPassesBy(41, "sh -c x (PID: 41)", 40, "make (PID: 40)"),
+        2,
+        ["sh -c x (PID: 41)", "make (PID: 40)", "--pid 40 or --pid 41", "--pid $PPID"],
+    ),
     (errors.StillRunning(17, [40, 41]), 77, ["17", "40, 41", "'sudo ipclock reset 17 --kill'"]),
     (errors.HistoryFailed("/var/h.db", "is locked"), 73, ["/var/h.db", "is locked", "HISTORY=off"]),
     (errors.EngineFailed("zookeeper://a:2181/b", "no answer"), 69, ["zookeeper://a:2181/b", "no answer", "reach them"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -213,6 +214,38 @@ def test_a_process_that_may_not_be_looked_at_hides_its_descriptors_and_a_zombie_
         hidden = in_child(lambda: [process.hides_descriptors(other) for other in (pid, zombie, 1 << 22)], USER)
 
     assert (own, hidden) == (False, [True, False, False])
+
+
+def test_a_child_is_a_fork_until_it_runs_a_program_even_the_same_one() -> None:
+    code = "import os, sys; sys.stdin.read()"
+    with child(lambda: signal.pause()) as forked:
+        plain = process.is_fork(forked)
+        other = in_child(lambda: process.is_fork(forked), USER) if os.geteuid() == 0 else False
+    twin = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    until(lambda: code in process.arguments_of(twin.pid), "the program to run")
+
+    run = process.is_fork(twin.pid)
+    twin.communicate()
+
+    assert (plain, other, run, process.is_fork(1 << 22)) == (True, False, False, False)
+
+
+def test_who_reads_a_pipe_is_not_who_writes_to_it() -> None:
+    reading, writing = os.pipe()
+    pipe = os.fstat(reading).st_ino
+
+    def reads_only() -> None:
+        os.close(writing)
+        os.read(reading, 1)
+
+    with child(reads_only) as reader, child(lambda: (os.close(reading), signal.pause())) as writer:
+        os.close(reading)
+        until(lambda: not process.writes_to(reader, reader), "a reader that does not write")
+        until(lambda: not process.reads(writer, pipe), "a writer that does not read")
+        found = [(process.reads(pid, pipe), process.writes_to(pid, reader)) for pid in (reader, writer, os.getpid())]
+
+    assert (found, process.pipe_of(os.getpid(), writing)) == ([(True, False), (False, True), (False, True)], pipe)
+    os.close(writing)
 
 
 def test_who_shares_a_locked_open_file_keeps_it_and_a_reader_does_not(tmp_path: Path) -> None:

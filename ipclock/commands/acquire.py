@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--pid",
         metavar="PID",
         type=commands.number("--pid", MAX_ID),
-        help=_("hold the slot while process PID lives (the parent)"),
+        help=_("hold the slot while process PID lives (the caller)"),
     )
     commands.add_on_lost(parser)
     commands.add_pool_options(parser)
@@ -42,12 +42,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, settings: Settings) -> int:
     """Wait for the slot, bind it to the script and print the ticket on stdout."""
     label = config.checked(config.label, args.label, "LABEL")
-    pid = os.getppid() if args.pid is None else args.pid
+    pid = _holder(args)
     try:
         holder = process.identify(pid)
     except OSError:
-        raise BadValue("--pid", str(pid), N_("the PID of a living process"), usage=True) from None
+        raise _gone(pid) from None
     notices = supervise.Notices()
+
+    def check() -> None:
+        notices.check()
+        if process.exists(holder) is False:
+            raise _gone(pid)
+
     hooks = commands.hooks_for(settings, verbose=args.verbose)
     pool = commands.open_pool(settings)
     keeper = None
@@ -58,7 +64,7 @@ def run(args: Namespace, settings: Settings) -> int:
         if keeper.status is not None:
             return keeper.status
     claim = waiting.claim_for(label, settings, holder, args.fd, supersede=args.supersede)
-    nested = waiting.join(pool, claim, args, notices.check, holder)
+    nested = waiting.join(pool, claim, args, check, holder)
     if nested and not claim.slot:
         from ipclock.snapshot import NESTED
 
@@ -67,9 +73,9 @@ def run(args: Namespace, settings: Settings) -> int:
     if nested:
         hooks = None
     else:
-        waiting.take_slot(pool, claim, args, settings, notices.check, hooks)
+        waiting.take_slot(pool, claim, args, settings, check, hooks)
     try:
-        notices.check()
+        check()
         print(claim.ticket, flush=True)
     except BaseException:
         # nobody has read the ticket, so nobody would give it back before the script ends
@@ -81,3 +87,18 @@ def run(args: Namespace, settings: Settings) -> int:
         return keeper.keep(pool, claim, settings, holder)
     ledger.holds_ended(pool, settings)
     return 0
+
+
+def _holder(args: Namespace) -> int:
+    if args.pid is not None:
+        pid: int = args.pid
+        return pid
+    if args.fd is not None:
+        return os.getppid()  # the descriptor is what holds the slot
+    from ipclock import holder
+
+    return holder.of_caller()
+
+
+def _gone(pid: int) -> BadValue:
+    return BadValue("--pid", str(pid), N_("the PID of a living process"), usage=True)

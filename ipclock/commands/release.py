@@ -5,13 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ipclock import commands, config, ledger, process, snapshot
+from ipclock import commands, config, ledger, snapshot
 from ipclock.errors import N_, NoTicket, NotYours, Unprovable, UsageError
 from ipclock.messages import _
 from ipclock.patience import Patience
-from ipclock.phrases import cut, pid_of
+from ipclock.phrases import pid_of, shown
 from ipclock.progress import say
-from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from ipclock.engine import Engine
     from ipclock.entry import Entry
 
-MAX_WIDTH = 40  # of a command line in a message
 SUMMARY = N_("give back a slot taken by acquire")
 
 
@@ -49,7 +47,7 @@ def run(args: Namespace, settings: Settings) -> int:
         if not args.now and (kept := pool.kept_by(ticket)):
             if not args.quiet:
                 text = _("ipclock: the slot of ticket {ticket} stays with what still runs in it: {processes}")
-                say(text.format(ticket=ticket, processes=_named(kept)))
+                say(text.format(ticket=ticket, processes=", ".join(map(shown, kept))))
             return 0
         with suppress(NoTicket):  # given back by somebody else just now
             given_back = pool.evict(Patience(commands.MUTEX_PATIENCE_S), ticket, nested=False)
@@ -76,12 +74,6 @@ def _tell_of_nested(pool: Engine, given_back: Entry) -> None:
         text = _("ipclock: the slot of ticket {ticket} stays with what still runs in it: {processes}")
         named = ", ".join(f"{one.label} (PID: {pid_of(one)})" for one in inside)
         say(text.format(ticket=given_back.ticket, processes=named))
-
-
-def _named(pids: list[int]) -> str:
-    # gone meanwhile, or another user's under hidepid: the PID alone
-    shown = ((pid, printable(process.command_of(pid))) for pid in pids)
-    return ", ".join(f"{cut(command, MAX_WIDTH)} (PID: {pid})" if command else str(pid) for pid, command in shown)
 
 
 def _refusal(pool: Engine, ticket: int) -> NotYours:
