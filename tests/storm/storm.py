@@ -20,13 +20,14 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.helpers.world import HANG_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.helpers.world import World
 
@@ -34,7 +35,8 @@ GRACE_S = 3.0
 LOOK_S = 0.004
 STOPPED_S = 0.8
 IN_FLIGHT = 20
-SANE = {0, 75, 76, *(-number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL))}
+TRAPPED = 9
+SANE = {0, 75, 76, TRAPPED, *(-number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL))}
 
 # one process: what a build leaves behind is not counted, by ipclock's default, but would be by the observer
 BUILD = """
@@ -54,17 +56,39 @@ sleep "$2" 9>&-
 exec 9>&-
 "$4" -m ipclock release -q "$IPCLOCK_TICKET"
 """
+# a script that sources the library: its build is another process, which goes on when a signal ends the script
+LIBRARY = f"""
+ipclock() {{ "$PYTHON" -m ipclock "$@"; }}
+build() {{ IPCLOCK_LABEL=$label sh -c '{BUILD}' sh "$@"; }}
+source {Path(__file__).parents[2]}/contrib/oracle/lib/build-lock.sh
+label=$3
+acquire_lock "$label" || exit
+%s
+release_lock
+"""
+OWN_TRAP = f"trap 'release_lock; exit {TRAPPED}' TERM HUP INT"
+SOURCED = {
+    "foreground": 'build "$@"',
+    "background": 'build "$@" & wait',
+    "foreground, trap on EXIT": 'trap release_lock EXIT; build "$@"',
+    "background, trap on EXIT": 'trap release_lock EXIT; build "$@" & wait',
+    "background, trap on signals": f'{OWN_TRAP}; build "$@" & wait',
+}
 LOCK = re.compile(r"FLOCK +ADVISORY +WRITE +\d+ +[0-9a-f]+:[0-9a-f]+:(\d+) ")
 EVICTED = re.compile(r"ipclock: (job-\d+) \(PID: ")
 
 
 class Job(NamedTuple):
-    """One client as the plan has it: how it asks, how long it builds, what happens to it how long after its start."""
+    """One client as the plan has it: how it asks, how long it builds, what happens to it how long after its start.
+
+    The `way` that it asks is `wrap`, `acquire`, or one of SOURCED; what happens to those happens `after` the build's
+    start.
+    """
 
     label: str
     options: tuple[str, ...]
     slots: int
-    script: bool
+    way: str
     seconds: float
     fate: str
     after: float
@@ -92,10 +116,13 @@ def plan(seed: int, jobs: int) -> list[Job]:
         slots = dice.choices([1, 2], [9, 1])[0]
         options = ["--slots", "2"] if slots == 2 else []
         options += dice.choice([[], [], [], ["--priority", "5"], ["--priority", "-3"]])
-        script = not options and dice.random() < 0.2
+        way = "wrap" if options else dice.choices(["wrap", "acquire", *SOURCED], [12, 4] + [2] * len(SOURCED))[0]
         fate = dice.choices(fates, [6, 1, 1, 1, 1, 1, 1])[0]
         seconds, after = round(dice.uniform(0.01, 0.25), 3), round(dice.uniform(0.0, 1.5), 3)
-        found.append(Job(f"job-{number}", tuple(options), slots, script, seconds, fate, after))
+        if way in SOURCED:
+            fate = dice.choice(["", "kill", "SIGTERM", "SIGTERM", "SIGHUP", "SIGINT"])
+            seconds, after = 0.2 + seconds, after / 10
+        found.append(Job(f"job-{number}", tuple(options), slots, way, seconds, fate, after))
     return found
 
 
@@ -144,7 +171,8 @@ class Storm:
             self._turn()
         self._set_capacity(self.slots)
         over = time.monotonic() + HANG_S
-        while self._living() and time.monotonic() < over:  # builds of killed supervisors
+        # builds of killed supervisors and scripts, and the waiter of a script that was killed
+        while (self._living() or self.world.waiting()) and time.monotonic() < over:
             self._turn()
         self._ipclock("resume")
         self._ipclock("init")
@@ -164,15 +192,17 @@ class Storm:
     def _start(self, job: Job) -> None:
         self.jobs[job.label] = job
         place = [str(self.witness), str(job.seconds)]
-        if job.script:
+        if job.way == "acquire":
             command = ["sh", "-c", SCRIPT, "sh", *place, job.label, sys.executable]
+        elif job.way in SOURCED:
+            command = ["bash", "-uc", LIBRARY % SOURCED[job.way], "bash", *place, job.label]
         else:
             build = ["sh", "-c", BUILD, "sh", *place]
             command = [*self.program, "wrap", "-q", "-w", "60", *job.options, job.label, "--", *build]
         self.started[job.label] = time.monotonic()
-        null = subprocess.DEVNULL
-        self.clients[job.label] = subprocess.Popen(command, env=self.world.env, stdin=null, stdout=null, stderr=null)
-        if job.fate:
+        null, env = subprocess.DEVNULL, self.world.env | {"PYTHON": sys.executable}
+        self.clients[job.label] = subprocess.Popen(command, env=env, stdin=null, stdout=null, stderr=null)
+        if job.fate and job.way not in SOURCED:
             self._later(job.after, lambda: self._befall(job))
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
@@ -194,7 +224,7 @@ class Storm:
             self._later(STOPPED_S, lambda: client.send_signal(signal.SIGCONT))
         else:
             client.send_signal(signal.SIGKILL if job.fate == "kill" else signal.Signals[job.fate])
-        self._count(job.fate)
+        self._count(f"{job.fate}, a script" if job.way in SOURCED else job.fate)
 
     def _weather(self) -> None:
         """Once in a while something happens to the pool itself."""
@@ -262,6 +292,9 @@ class Storm:
             for line in file.read().splitlines():
                 label, ticket, pid = line.split()
                 self.begun[label] = (now, int(ticket), int(pid))
+                job = self.jobs[label]
+                if job.fate and job.way in SOURCED:
+                    self._later(job.after, partial(self._befall, job))
             self._read = file.tell()
         self.looks += 1
         counted = [label for label in living if label in self.begun and label not in self.evicted]
@@ -283,6 +316,6 @@ class Storm:
 
     def _inversions(self, jobs: list[Job]) -> int:
         """Count the pairs of undisturbed plain builds that began more than GRACE_S in the wrong order."""
-        plain = {job.label for job in jobs if not (job.fate or job.options or job.script)} - self.evicted
+        plain = {job.label for job in jobs if not (job.fate or job.options) and job.way == "wrap"} - self.evicted
         order = sorted((ticket, at) for label, (at, ticket, _) in self.begun.items() if label in plain)
         return sum(late < early - GRACE_S for place, (_, early) in enumerate(order) for _, late in order[place + 1 :])

@@ -28,7 +28,7 @@ def test_a_short_storm_exceeds_nothing_and_leaves_nothing(world: World, tmp_path
 
 @pytest.mark.timeout(120)
 def test_the_observer_sees_a_pool_that_admits_too_many(world: World, tmp_path: Path) -> None:
-    jobs = [job._replace(fate="", options=(), slots=1, script=False, seconds=0.3) for job in plan(1, 12)]
+    jobs = [job._replace(fate="", options=(), slots=1, way="wrap", seconds=0.3) for job in plan(1, 12)]
 
     storm = Storm(world, tmp_path, 1, 1, [sys.executable, "-c", BROKEN])
     storm._weather = lambda: None
