@@ -74,15 +74,23 @@ SOURCED = {
     "background, trap on EXIT": 'trap release_lock EXIT; build "$@" & wait',
     "background, trap on signals": f'{OWN_TRAP}; build "$@" & wait',
 }
+# a build that starts another one inside of it, and ends before that does
+NESTED = f"""
+setsid "$PYTHON" -m ipclock wrap -q -w 60 "$IPCLOCK_LABEL" -- sh -c '{BUILD}' sh "$@" </dev/null >/dev/null 2>&1 &
+sleep 0.2
+"""
 LOCK = re.compile(r"FLOCK +ADVISORY +WRITE +\d+ +[0-9a-f]+:[0-9a-f]+:(\d+) ")
 EVICTED = re.compile(r"ipclock: (job-\d+) \(PID: ")
+
+
+WAYS, WEIGHTS = ["wrap", "acquire", "nested", *SOURCED], [12, 4, 6] + [2] * len(SOURCED)
 
 
 class Job(NamedTuple):
     """One client as the plan has it: how it asks, how long it builds, what happens to it how long after its start.
 
-    The `way` that it asks is `wrap`, `acquire`, or one of SOURCED; what happens to those happens `after` the build's
-    start.
+    The `way` that it asks is `wrap`, `acquire`, `nested`, or one of SOURCED; what happens to those happens `after` the
+    build's start.
     """
 
     label: str
@@ -116,9 +124,11 @@ def plan(seed: int, jobs: int) -> list[Job]:
         slots = dice.choices([1, 2], [9, 1])[0]
         options = ["--slots", "2"] if slots == 2 else []
         options += dice.choice([[], [], [], ["--priority", "5"], ["--priority", "-3"]])
-        way = "wrap" if options else dice.choices(["wrap", "acquire", *SOURCED], [12, 4] + [2] * len(SOURCED))[0]
+        way = "wrap" if options else dice.choices(WAYS, WEIGHTS)[0]
         fate = dice.choices(fates, [6, 1, 1, 1, 1, 1, 1])[0]
         seconds, after = round(dice.uniform(0.01, 0.25), 3), round(dice.uniform(0.0, 1.5), 3)
+        if way == "nested":
+            seconds = 0.3 + seconds
         if way in SOURCED:
             fate = dice.choice(["", "kill", "SIGTERM", "SIGTERM", "SIGHUP", "SIGINT"])
             seconds, after = 0.2 + seconds, after / 10
@@ -172,7 +182,7 @@ class Storm:
         self._set_capacity(self.slots)
         over = time.monotonic() + HANG_S
         # builds of killed supervisors and scripts, and the waiter of a script that was killed
-        while (self._living() or self.world.waiting()) and time.monotonic() < over:
+        while (self._living() or self.world.waiting() or self.world.records("holding")) and time.monotonic() < over:
             self._turn()
         self._ipclock("resume")
         self._ipclock("init")
@@ -197,7 +207,7 @@ class Storm:
         elif job.way in SOURCED:
             command = ["bash", "-uc", LIBRARY % SOURCED[job.way], "bash", *place, job.label]
         else:
-            build = ["sh", "-c", BUILD, "sh", *place]
+            build = ["sh", "-c", NESTED if job.way == "nested" else BUILD, "sh", *place]
             command = [*self.program, "wrap", "-q", "-w", "60", *job.options, job.label, "--", *build]
         self.started[job.label] = time.monotonic()
         null, env = subprocess.DEVNULL, self.world.env | {"PYTHON": sys.executable}
