@@ -76,6 +76,18 @@ def test_a_nested_build_that_outlives_the_outer_one_keeps_the_slot(order: str, w
     assert (now["taken"], now["free"], busy(world), ended(world)) == (1, 0, 75, (0, 1, {}))
 
 
+def test_a_step_of_a_job_whose_worker_is_killed_keeps_the_slot(world: World) -> None:
+    step = f"{IPCLOCK} acquire --pid $$ outer >/dev/null; setsid {IPCLOCK} wrap -q inner -- sleep 1000 {APART} read -r _"
+    worker = world.spawn("bash", "-c", step)
+    until(lambda: "inner" in holders(world) and holders(world)["inner"]["command_pid"], "the step")
+    world.extra.append(holders(world)["inner"]["command_pid"])
+
+    worker.signal(signal.SIGKILL)
+    worker.wait()
+
+    assert (busy(world), list(holders(world)), ended(world)) == (75, ["inner"], (0, 1, {}))
+
+
 def test_the_outer_one_keeps_the_slot_when_the_nested_one_has_ended(world: World) -> None:
     build = with_inner(world)
 
