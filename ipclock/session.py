@@ -1,4 +1,4 @@
-"""A session with ZooKeeper servers: requests with an end, and what may be believed of the session. Imports kazoo alone.
+"""A session with ZooKeeper servers: requests with an end, and what may be believed of the session.
 
 Guarantees that no call outlasts ANSWER_S, connected or not: one that is not answered by then raises Cut, and the
 server may still do what was asked. Whoever uses it asks again and looks what is there. Does not know of pools.
@@ -25,11 +25,12 @@ from kazoo.exceptions import (
     RolledBackError,
     RuntimeInconsistency,
 )
-from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
+from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
 from kazoo.security import make_digest_acl
 
+from ipclock.connection import DIALS, Connection, Handler
 from ipclock.errors import N_, EngineFailed, NotPermitted
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 ANSWER_S = 3.0  # a request that is not answered by then counts as not heard
 CONNECT_S = 6.0  # how long the first connection may take, to any of the servers
-DIAL_S = 2.0  # to one server: one that swallows our packets must not cost the time that the others would need
 CLOSE_S = 2.0
 
 
@@ -54,12 +54,6 @@ class Stat(NamedTuple):
     modified: float
 
 
-class _Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
-    def create_connection(self, *address: Any, timeout: float, **options: Any) -> Any:
-        # kazoo gives one server the whole time of the session
-        return super().create_connection(*address, timeout=min(timeout, DIAL_S), **options)
-
-
 class Session:
     """One connection to any of the servers, kept up by itself. `wake` is set by watches and by every change of it."""
 
@@ -73,9 +67,10 @@ class Session:
         log = logging.getLogger("ipclock.kazoo")
         log.propagate = False
         log.addHandler(logging.NullHandler())
-        handler = _Handler()
+        handler = Handler()
         # kazoo's own way back waits longer and longer: after an outage of 40 s it came too late for its session
-        retry = KazooRetry(max_tries=-1, delay=0.1, backoff=2, max_delay=1, sleep_func=handler.sleep_func)
+        pause_s = min(1.0, address.session_s / DIALS)
+        retry = KazooRetry(max_tries=-1, delay=0.1, backoff=2, max_delay=pause_s, sleep_func=handler.sleep_func)
         self._client = KazooClient(
             hosts=address.hosts,
             timeout=address.session_s,
@@ -90,19 +85,11 @@ class Session:
             keyfile=address.key,
             check_hostname=address.ca is not None,
         )
+        self._client._connection = Connection(self._client, self._note_timeout)
         self._client.add_listener(self._changed)
-        self._note_timeout()
 
-    def _note_timeout(self) -> None:
-        # the servers clamp it to 2 to 20 of their ticks, and kazoo tells nobody
-        connect = self._client._connection._connect
-
-        def noted(*server: Any) -> Any:
-            times = connect(*server)
-            self.timeout = times[0] * 1.5 / 1000
-            return times
-
-        self._client._connection._connect = noted
+    def _note_timeout(self, seconds: float) -> None:
+        self.timeout = seconds
 
     def open(self) -> None:
         """Connect. Raises EngineFailed (69) after CONNECT_S seconds in vain, NotPermitted (77)."""

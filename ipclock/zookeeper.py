@@ -116,7 +116,8 @@ class SharedPool:
     @property
     def tick_s(self) -> float:
         """How often `watch` is to be called."""
-        return min(1.0, self._session.timeout / MARGIN / 2)
+        # what a new connection proves is asked for at one tick and read at the next
+        return min(1.0, self._session.timeout / MARGIN / 4)
 
     # A client's own way.
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -102,8 +103,62 @@ class Server:
             self.process.wait()
 
 
-def ensemble(folder: Path) -> list[Server]:
-    """Return three servers that know each other, not yet started."""
+class Relay:
+    """Stands before a server and hands on what it gets, but takes the next `silent` connections in and says nothing.
+
+    So does a server that is just starting. While it is `deaf` no answer comes back.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.silent = self.served = 0  # served: the connections that were handed on
+        self.deaf = False
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self, silent: int) -> None:
+        """End all connections; the next ones meet silence."""
+        self.silent = silent
+        for one in self._open.copy():
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End it."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self.cut(0)
+        for one in (self._listener, *self._open):
+            one.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client = self._listener.accept()[0]
+                self._open.append(client)
+                if self.silent > 0:
+                    self.silent -= 1
+                    continue
+                server = socket.create_connection((self._server.host, self._server.port))
+                self._open.append(server)
+                self.served += 1
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(target=self._hand_on, args=ends, daemon=True).start()
+
+    def _hand_on(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            answers = source.getpeername()[1] == self._server.port
+            while data := source.recv(65536):
+                if not (answers and self.deaf):
+                    target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+def ensemble(folder: Path, *lines: str) -> list[Server]:
+    """Return three servers that know each other, not yet started. *lines* are added to their settings."""
     ports = [(free_port(), free_port()) for _ in range(3)]
     peers = [f"server.{number}=127.0.0.1:{a}:{b}" for number, (a, b) in enumerate(ports, 1)]
     servers = []
@@ -111,5 +166,5 @@ def ensemble(folder: Path) -> list[Server]:
         home = folder / str(number)
         home.mkdir()
         (home / "myid").write_text(f"{number}\n")
-        servers.append(Server(home, "initLimit=20", "syncLimit=10", *peers))
+        servers.append(Server(home, "initLimit=20", "syncLimit=10", *peers, *lines))
     return servers

@@ -6,13 +6,15 @@ import os
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from tests.e2e.test_acquire import script
 from tests.engine import servers
-from tests.engine.servers import Server
+from tests.engine.servers import Relay, Server
 from tests.engine.world import SharedWorld, pool_on
 from tests.helpers.world import HANG_S, until
 
@@ -149,6 +151,56 @@ def test_builds_and_scripts_are_ended_when_no_server_answers_in_time_or_warned_o
     assert (warned.end(7), "has lost its slot; it goes on" in warned.errors(), last) == (7, True, 0)
 
 
+# Silent
+
+
+@pytest.fixture
+def relay(server: Server) -> Iterator[Relay]:
+    """What stands before the server that is not harmed, for one client."""
+    made = Relay(server)
+    yield made
+    made.close()
+
+
+def through(relay: Relay, pool: SharedWorld) -> dict[str, str]:
+    """Return the environment of a client that comes to the pool by the relay alone."""
+    return {"ENGINE": pool.env["ENGINE"].replace(pool.env["ENGINE"].split("/")[2], relay.address)}
+
+
+def test_a_server_that_takes_a_client_in_and_stays_silent_is_left_for_the_next_try(
+    shared: SharedWorld, relay: Relay
+) -> None:
+    relay.silent = 1
+
+    result = shared.run("wrap", "-q", "a", "--", "true", env=through(relay, shared))
+
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_build_outlasts_a_server_that_starts_and_stays_silent(short: SharedWorld, relay: Relay) -> None:
+    build = short.wrap(env=through(relay, short)).started()
+    before = short.nodes("slots")
+
+    relay.cut(silent=1)
+    until(lambda: "a server answers again" in build.heard() or build.process.poll() is not None, "the server again")
+
+    assert (short.nodes("slots"), build.end(), short.settled()) == (before, 0, (1, {}))
+
+
+def test_a_waiter_keeps_its_place_though_a_server_starts_and_stays_silent(shared: SharedWorld, relay: Relay) -> None:
+    build = shared.wrap("holder").started()
+    waiter = shared.wrap("waiter", env=through(relay, shared))
+    until(lambda: len(shared.nodes("line")) == 1, "the first one in line")
+    later = shared.wrap("later")
+    until(lambda: len(shared.nodes("line")) == 2, "two in line")
+    before = shared.nodes("line")
+
+    relay.cut(silent=1)
+    until(lambda: relay.served == 2, "the waiter with the server again")
+
+    assert (shared.nodes("line"), build.end(), waiter.started().end(), later.started().end()) == (before, 0, 0, 0)
+
+
 # Cut off
 
 
@@ -233,6 +285,60 @@ def test_a_leader_killed_three_times_costs_nobody_slot_or_place(tmp_path: Path, 
             statuses += [waiter.started().end() for waiter in waiters]
 
             assert (statuses, pool.settled()) == ([0] * 4, (1, {}))
+    finally:
+        for one in three:
+            one.kill()
+
+
+def server_of(build: Build, hosts: list[Server]) -> Server | None:
+    """Return the server that a client is connected to."""
+    with suppress(psutil.NoSuchProcess):
+        lines = psutil.Process(build.pid).net_connections("tcp")
+        ports = {line.raddr.port for line in lines if line.raddr and line.status == psutil.CONN_ESTABLISHED}
+        return next((host for host in hosts if host.port in ports), None)
+    return None
+
+
+def hang_the_server_of(client: Build, hosts: list[Server]) -> None:
+    """Stop the server that a client is connected to until it has found another one, or has ended."""
+    hangs = server_of(client, hosts)
+    assert hangs
+    others = [host for host in hosts if host is not hangs]
+    hangs.signal(signal.SIGSTOP)
+    until(lambda: server_of(client, others) or client.process.poll() is not None, "another server")
+    hangs.signal(signal.SIGCONT)
+    until(hangs.serves, "the server again")
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("who", ["holder", "waiter"])
+def test_a_build_or_a_waiter_leaves_a_server_that_hangs_for_one_that_lives(
+    who: str, tmp_path: Path, pool_name: str
+) -> None:
+    if reason := servers.missing():
+        pytest.skip(reason)
+    # the leader bears with one that hangs; a waiter asks more often than kazoo would ping in so long a session
+    three = servers.ensemble(tmp_path, "syncLimit=100", "maxSessionTimeout=20000")
+    try:
+        for one in three:
+            one.begin()
+        until(lambda: all(one.serves() for one in three), "the ensemble", servers.START_S)
+        # the leader's end is another test's
+        two = [one for one in three if not one.leads()]
+        leader = next(one for one in three if one not in two)
+        with pool_on(leader.address, pool_name, options="session=18") as pool:
+            pool.env["ENGINE"] = pool.env["ENGINE"].replace(leader.address, ",".join(one.address for one in two))
+            build = pool.wrap("holder").started()
+            waiter = pool.wrap("waiter")
+            until(lambda: len(pool.nodes("line")) == 1, "the first one in line")
+            later = pool.wrap("later")
+            until(lambda: len(pool.nodes("line")) == 2, "two in line")
+            before = pool.nodes("slots") + pool.nodes("line")
+
+            hang_the_server_of(build if who == "holder" else waiter, two)
+            after = pool.nodes("slots") + pool.nodes("line")
+
+            assert (after, build.end(), waiter.started().end(), later.started().end()) == (before, 0, 0, 0)
     finally:
         for one in three:
             one.kill()
