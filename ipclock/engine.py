@@ -72,7 +72,7 @@ class Engine(Protocol):
         """
 
     def release(self, claim: Claim) -> None:
-        """Give the slot back. One that was taken away gives nothing."""
+        """Give the slot back, trying again for a while where nobody answers. One that was taken away gives nothing."""
 
     # What there is to see.
 

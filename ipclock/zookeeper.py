@@ -13,17 +13,22 @@ also stopped: see `claim.until`, and the token.
 
 from __future__ import annotations
 
+import math
 import os
+import signal
 import time
 import uuid
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ipclock import address, policy, process
+from ipclock import address, policy, process, supervise
 from ipclock.claim import Ended, stamp
 from ipclock.entry import Entry
 from ipclock.errors import N_, BadValue, EngineFailed, NoTicket, SlotBusy, Unsupported
+from ipclock.messages import _
 from ipclock.nodes import Nodes, identity, packed, text, ticket_of
+from ipclock.progress import say
 from ipclock.session import Cut, Session, host_name
 from ipclock.snapshot import empty
 
@@ -45,7 +50,7 @@ CHUNK_S = 0.25  # of sleep, between two looks at signals and the clock
 LOOK_S = 60.0  # one who waits looks by himself so often, though his watches tell him
 AGAIN_S = 0.1
 GLANCE_S = 0.5  # for what one who waits only shows
-LEAVE_S = 3.0  # to take our nodes away; then they go with the session
+LEAVE_S = 3.0  # for an answer to who leaves, or changes the pool
 BEATS = 10  # proofs in a session's time
 MARGIN = 6  # the last part of a session's time, of so many, in which nobody relies on it any more
 
@@ -76,7 +81,7 @@ class SharedPool:
         self._lease = ""
         self._session_id = 0  # the one that the lease belongs to
         self._beat: Beat | None = None
-        self._proven_at = 0.0
+        self._proven_at = float("-inf")
         self._seen: Snapshot | None = None
 
     @property
@@ -300,22 +305,47 @@ class SharedPool:
             self._prove()
 
     def release(self, claim: Claim) -> None:
-        """Take our nodes away and end the session; where no server answers they go when it ends by itself."""
+        """Take our nodes away and end the session; where no server answers in time they go when it ends by itself."""
         if self._opened is None:
             return
-        nodes, answered = self._opened, True
-        nodes.session.limit = LEAVE_S
+        session = self._opened.session
+        session.limit = LEAVE_S
         try:
-            if self._lease:
-                gone = not nodes.session.remove(self._lease)
-                claim.evicted = claim.evicted or gone
-            mine, _ahead = self._place()
-            if mine:
-                nodes.session.remove(f"{nodes.line}/{mine}")
+            claim.evicted = not self._leave() or claim.evicted
+            answered = True
         except Cut:
-            answered = False
+            answered = self._leave_later(claim.label)
         self._lease = ""
-        nodes.session.close(LEAVE_S if answered else 0)
+        session.close(LEAVE_S if answered else 0)
+
+    def _leave(self) -> bool:
+        """Take our nodes away; return whether the slot's was there. Raises Cut."""
+        there = not self._lease or self._session.remove(self._lease)
+        mine, _ahead = self._place()
+        if mine:
+            self._session.remove(f"{self._nodes.line}/{mine}")
+        return there
+
+    def _leave_later(self, label: str) -> bool:
+        """Ask again while a session that had a slot may live, or until a signal; return whether it was answered.
+
+        A node that is gone by now tells of no reset: we may have removed it without an answer.
+        """
+        until = self._proven_at + self._session.timeout
+        if (left := until - time.monotonic()) <= 0:
+            return False
+        text = _(
+            "ipclock: warning: no server answers; trying for {seconds} s to give back the slot of {label}"
+            " (Ctrl-C gives up)"
+        )
+        say(text.format(seconds=math.ceil(left), label=label), at_once=True)
+        while (left := until - time.monotonic()) > 0 and not signal.sigpending().intersection(supervise.ENDING):
+            self._session.limit = min(LEAVE_S, left)
+            with suppress(Cut):
+                self._leave()
+                return True
+            time.sleep(AGAIN_S)  # no answer came: there is nothing to wait for
+        return False
 
     # What there is to see.
 

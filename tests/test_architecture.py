@@ -34,7 +34,7 @@ SIZES = """
     errors 430  memory 260  commands.__init__ 150  commands.status 140  commands.wrap 170  __main__ 45  host 200
     doctor 370  history 150  database 200  waiting 200  board 210  stats 200  commands.stats 190
     archive 180  hooks 220  chart 210  drawing 280  page 200
-    session 260  zookeeper 450  nodes 230  engine 135  local 200  phrases 140
+    session 260  zookeeper 480  nodes 230  engine 135  local 200  phrases 140
 """
 LINES = dict(zip(SIZES.split()[::2], map(int, SIZES.split()[1::2]), strict=True))
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

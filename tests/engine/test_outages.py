@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.e2e.test_acquire import script
+from tests.e2e.test_ledger import rows
 from tests.engine import servers
 from tests.engine.servers import Relay, Server
 from tests.engine.world import SharedWorld, pool_on
@@ -342,6 +343,73 @@ def test_a_build_or_a_waiter_leaves_a_server_that_hangs_for_one_that_lives(
     finally:
         for one in three:
             one.kill()
+
+
+# Given back
+
+
+@pytest.fixture
+def patient(tmp_path: Path, pool_name: str) -> Iterator[tuple[SharedWorld, Server]]:
+    """A pool on a server of its own, whose sessions outlast a test, and that server."""
+    if reason := servers.missing():
+        pytest.skip(reason)
+    own = Server(tmp_path / "zookeeper", "maxSessionTimeout=120000")
+    try:
+        with pool_on(own.start().address, pool_name, options="session=120") as made:
+            yield made, own
+    finally:
+        own.kill()
+
+
+WAITS = "to give back the slot"
+
+
+def test_a_slot_that_cannot_be_given_back_is_given_back_when_a_server_answers(
+    patient: tuple[SharedWorld, Server],
+) -> None:
+    pool, own = patient
+    build = pool.wrap("a", "--max-parallel-builds", "2").started()
+    holder = script(pool, "ipclock acquire b; read -r _")
+    holder.line()
+
+    own.kill()
+    holder.tell("")
+    build.tell("exit 5")
+    until(lambda: WAITS in build.heard() or build.process.poll() is not None, "the warning")
+    own.start()
+    ended = build.wait(), holder.wait(), until(lambda: not pool.nodes("slots"), "both slots, free")
+
+    assert (ended, pool.settled()) == ((5, 0, True), (2, {}))
+
+
+def test_a_signal_ends_the_wait_for_a_server_that_takes_the_slot_back(patient: tuple[SharedWorld, Server]) -> None:
+    pool, own = patient
+    build = pool.wrap().started()
+
+    own.kill()
+    build.tell("exit 5")
+    until(lambda: WAITS in build.heard() or build.process.poll() is not None, "the warning")
+    build.signal(signal.SIGINT)
+    said = build.wait(), WAITS in build.heard()
+    own.start()
+
+    assert said == (5, True)
+
+
+def test_a_slot_whose_return_was_not_confirmed_was_taken_by_no_reset(
+    shared: SharedWorld, relay: Relay, tmp_path: Path
+) -> None:
+    path = tmp_path / "history.db"
+    build = shared.wrap("a", env={**through(relay, shared), "HISTORY": str(path)}).started()
+
+    relay.deaf = True
+    build.tell("exit 5")
+    until(lambda: not shared.nodes("slots"), "the slot, free")
+    until(lambda: WAITS in build.heard() or build.process.poll() is not None, "the warning")
+    relay.deaf = False
+    relay.cut(silent=0)
+
+    assert (build.wait(), rows(path)) == (5, [("a", "failed", 5, 1, 1, 1)])
 
 
 # Who the servers are
