@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.helpers.world import Build
 
 SESSION = "session=6"
+LASTING = "session=60"
 LOST = 79
 
 
@@ -54,6 +55,13 @@ def own(tmp_path: Path) -> Iterator[Server]:
 def pool(own: Server, pool_name: str) -> Iterator[SharedWorld]:
     """A pool on that server, whose sessions last for 6 s."""
     with pool_on(own.address, pool_name, options=SESSION) as made:
+        yield made
+
+
+@pytest.fixture
+def lasting(own: Server, pool_name: str) -> Iterator[SharedWorld]:
+    """A pool on the server of the test's own, whose sessions outlast the test, however busy the machine is."""
+    with pool_on(own.address, pool_name, options=LASTING) as made:
         yield made
 
 
@@ -95,17 +103,22 @@ def test_builds_without_a_living_supervisor_end_before_their_slots_go_on_to_livi
     assert (killed.wait(), stopped.wait(), short.settled()) == (-signal.SIGKILL, LOST, (2, {}))
 
 
-def test_a_restarted_server_finds_holder_and_waiters_as_they_were(pool: SharedWorld, own: Server) -> None:
-    build, waiter = held_and_waited_for(pool)
-    later = pool.wrap("later")
-    until(lambda: len(pool.nodes("line")) == 2, "two in line")
+@pytest.mark.timeout(180)
+def test_a_restarted_server_finds_holder_and_waiters_as_they_were(lasting: SharedWorld, own: Server) -> None:
+    build, waiter = held_and_waited_for(lasting)
+    later = lasting.wrap("later")
+    until(lambda: len(lasting.nodes("line")) == 2, "two in line")
 
     own.kill()
     own.start()
-    until(lambda: pool.client.connected and pool.nodes("slots"), "the slot, seen again")
+    until(lambda: lasting.client.connected and lasting.nodes("slots"), "the slot, seen again")
     first = [build.end(), waiter.started().end(), later.started().end()]
 
-    assert (first, until(lambda: not pool.nodes("line"), "an empty line"), pool.settled()) == ([0] * 3, True, (1, {}))
+    assert (first, until(lambda: not lasting.nodes("line"), "an empty line"), lasting.settled()) == (
+        [0] * 3,
+        True,
+        (1, {}),
+    )
 
 
 def test_a_waiter_leaves_in_time_though_the_server_hangs(own: Server, pool_name: str) -> None:
@@ -168,38 +181,45 @@ def through(relay: Relay, pool: SharedWorld) -> dict[str, str]:
     return {"ENGINE": pool.env["ENGINE"].replace(pool.env["ENGINE"].split("/")[2], relay.address)}
 
 
+@pytest.fixture
+def unharmed(server: Server, pool_name: str) -> Iterator[SharedWorld]:
+    """A pool on the server that is not harmed, whose sessions outlast the test."""
+    with pool_on(server.address, pool_name, options=LASTING) as made:
+        yield made
+
+
 def test_a_server_that_takes_a_client_in_and_stays_silent_is_left_for_the_next_try(
-    shared: SharedWorld, relay: Relay
+    unharmed: SharedWorld, relay: Relay
 ) -> None:
     relay.silent = 1
 
-    result = shared.run("wrap", "-q", "a", "--", "true", env=through(relay, shared))
+    result = unharmed.run("wrap", "-q", "a", "--", "true", env=through(relay, unharmed))
 
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_a_build_outlasts_a_server_that_starts_and_stays_silent(short: SharedWorld, relay: Relay) -> None:
-    build = short.wrap(env=through(relay, short)).started()
-    before = short.nodes("slots")
+def test_a_build_outlasts_a_server_that_starts_and_stays_silent(unharmed: SharedWorld, relay: Relay) -> None:
+    build = unharmed.wrap(env=through(relay, unharmed)).started()
+    before = unharmed.nodes("slots")
 
     relay.cut(silent=1)
     until(lambda: "a server answers again" in build.heard() or build.process.poll() is not None, "the server again")
 
-    assert (short.nodes("slots"), build.end(), short.settled()) == (before, 0, (1, {}))
+    assert (unharmed.nodes("slots"), build.end(), unharmed.settled()) == (before, 0, (1, {}))
 
 
-def test_a_waiter_keeps_its_place_though_a_server_starts_and_stays_silent(shared: SharedWorld, relay: Relay) -> None:
-    build = shared.wrap("holder").started()
-    waiter = shared.wrap("waiter", env=through(relay, shared))
-    until(lambda: len(shared.nodes("line")) == 1, "the first one in line")
-    later = shared.wrap("later")
-    until(lambda: len(shared.nodes("line")) == 2, "two in line")
-    before = shared.nodes("line")
+def test_a_waiter_keeps_its_place_though_a_server_starts_and_stays_silent(unharmed: SharedWorld, relay: Relay) -> None:
+    build = unharmed.wrap("holder").started()
+    waiter = unharmed.wrap("waiter", env=through(relay, unharmed))
+    until(lambda: len(unharmed.nodes("line")) == 1, "the first one in line")
+    later = unharmed.wrap("later")
+    until(lambda: len(unharmed.nodes("line")) == 2, "two in line")
+    before = unharmed.nodes("line")
 
     relay.cut(silent=1)
     until(lambda: relay.served == 2, "the waiter with the server again")
 
-    assert (shared.nodes("line"), build.end(), waiter.started().end(), later.started().end()) == (before, 0, 0, 0)
+    assert (unharmed.nodes("line"), build.end(), waiter.started().end(), later.started().end()) == (before, 0, 0, 0)
 
 
 # Cut off
@@ -319,7 +339,7 @@ def test_a_build_or_a_waiter_leaves_a_server_that_hangs_for_one_that_lives(
     if reason := servers.missing():
         pytest.skip(reason)
     # the leader bears with one that hangs; a waiter asks more often than kazoo would ping in so long a session
-    three = servers.ensemble(tmp_path, "syncLimit=100", "maxSessionTimeout=20000")
+    three = servers.ensemble(tmp_path, "syncLimit=100")
     try:
         for one in three:
             one.begin()
@@ -327,7 +347,7 @@ def test_a_build_or_a_waiter_leaves_a_server_that_hangs_for_one_that_lives(
         # the leader's end is another test's
         two = [one for one in three if not one.leads()]
         leader = next(one for one in three if one not in two)
-        with pool_on(leader.address, pool_name, options="session=18") as pool:
+        with pool_on(leader.address, pool_name, options="session=30") as pool:
             pool.env["ENGINE"] = pool.env["ENGINE"].replace(leader.address, ",".join(one.address for one in two))
             build = pool.wrap("holder").started()
             waiter = pool.wrap("waiter")
@@ -348,28 +368,14 @@ def test_a_build_or_a_waiter_leaves_a_server_that_hangs_for_one_that_lives(
 # Given back
 
 
-@pytest.fixture
-def patient(tmp_path: Path, pool_name: str) -> Iterator[tuple[SharedWorld, Server]]:
-    """A pool on a server of its own, whose sessions outlast a test, and that server."""
-    if reason := servers.missing():
-        pytest.skip(reason)
-    own = Server(tmp_path / "zookeeper", "maxSessionTimeout=120000")
-    try:
-        with pool_on(own.start().address, pool_name, options="session=120") as made:
-            yield made, own
-    finally:
-        own.kill()
-
-
 WAITS = "to give back the slot"
 
 
 def test_a_slot_that_cannot_be_given_back_is_given_back_when_a_server_answers(
-    patient: tuple[SharedWorld, Server],
+    lasting: SharedWorld, own: Server
 ) -> None:
-    pool, own = patient
-    build = pool.wrap("a", "--max-parallel-builds", "2").started()
-    holder = script(pool, "ipclock acquire b; read -r _")
+    build = lasting.wrap("a", "--max-parallel-builds", "2").started()
+    holder = script(lasting, "ipclock acquire b; read -r _")
     holder.line()
 
     own.kill()
@@ -377,14 +383,13 @@ def test_a_slot_that_cannot_be_given_back_is_given_back_when_a_server_answers(
     build.tell("exit 5")
     until(lambda: WAITS in build.heard() or build.process.poll() is not None, "the warning")
     own.start()
-    ended = build.wait(), holder.wait(), until(lambda: not pool.nodes("slots"), "both slots, free")
+    ended = build.wait(), holder.wait(), until(lambda: not lasting.nodes("slots"), "both slots, free")
 
-    assert (ended, pool.settled()) == ((5, 0, True), (2, {}))
+    assert (ended, lasting.settled()) == ((5, 0, True), (2, {}))
 
 
-def test_a_signal_ends_the_wait_for_a_server_that_takes_the_slot_back(patient: tuple[SharedWorld, Server]) -> None:
-    pool, own = patient
-    build = pool.wrap().started()
+def test_a_signal_ends_the_wait_for_a_server_that_takes_the_slot_back(lasting: SharedWorld, own: Server) -> None:
+    build = lasting.wrap().started()
 
     own.kill()
     build.tell("exit 5")
@@ -397,14 +402,14 @@ def test_a_signal_ends_the_wait_for_a_server_that_takes_the_slot_back(patient: t
 
 
 def test_a_slot_whose_return_was_not_confirmed_was_taken_by_no_reset(
-    shared: SharedWorld, relay: Relay, tmp_path: Path
+    unharmed: SharedWorld, relay: Relay, tmp_path: Path
 ) -> None:
     path = tmp_path / "history.db"
-    build = shared.wrap("a", env={**through(relay, shared), "HISTORY": str(path)}).started()
+    build = unharmed.wrap("a", env={**through(relay, unharmed), "HISTORY": str(path)}).started()
 
     relay.deaf = True
     build.tell("exit 5")
-    until(lambda: not shared.nodes("slots"), "the slot, free")
+    until(lambda: not unharmed.nodes("slots"), "the slot, free")
     until(lambda: WAITS in build.heard() or build.process.poll() is not None, "the warning")
     relay.deaf = False
     relay.cut(silent=0)
