@@ -1,9 +1,9 @@
-"""Settings: option, else environment, else settings file, else default, as one frozen `Settings`.
+"""Settings: option, else environment, else settings files, else default, as one frozen `Settings`.
 
-The only reader of the environment. The settings file is the shell file of the deploy scripts; it is read, never
-executed. Guarantees: every value has been checked, so that no name or number can crash glibc or posix_ipc
-(a NUL or a lone surrogate in a semaphore's name ends the interpreter). A check takes text and returns names and paths
-native (`utf8`).
+The only reader of the environment. The settings files add up, key by key, the nearer one first. They are the shell
+files of deploy scripts; they are read, never executed. Guarantees: every value has been checked, so that no name or
+number can crash glibc or posix_ipc (a NUL or a lone surrogate in a semaphore's name ends the interpreter). A check takes text and
+returns names and paths native (`utf8`).
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ _SIZES = ("", "k", "m", "g", "t")
 JOB_VARIABLES = ("CARGO_BUILD_JOBS", "CMAKE_BUILD_PARALLEL_LEVEL")
 SYSTEM_HISTORY = "/var/lib/ipclock/history.db"
 
+# the nearer one first
 DEFAULT_FILES = ("{XDG_CONFIG_HOME}/ipclock/build-config.sh", "/etc/ipclock/build-config.sh")
 
 
@@ -259,8 +260,8 @@ class Settings(NamedTuple):
     `max_parallel_builds` is None where nobody set it: an existing pool then keeps its capacity.
     `history` is the file of finished builds, None where none is kept.
     `on_wait` and its like are commands for sh(1), None where nothing is to be run.
-    `capacity_file` names the settings file that gave the capacity, `hook_file` the one that gave a hook; None where
-    they came from elsewhere.
+    `capacity_file` names the settings file that gave the capacity, None where it came from elsewhere. `hook_files` has
+    for each hook that a settings file gave, by its key, that file.
     """
 
     max_parallel_builds: int | None
@@ -288,7 +289,7 @@ class Settings(NamedTuple):
     status_hint: str
     reset_hint: str
     capacity_file: str | None = None
-    hook_file: str | None = None
+    hook_files: Mapping[str, str] = {}
 
     @property
     def pool_name(self) -> str:
@@ -310,13 +311,14 @@ class Settings(NamedTuple):
 class Source(NamedTuple):
     """A setting's text and where it stands: its option, `$KEY` or `FILE: KEY`; "" for the default.
 
-    `file` names the settings file that gave it, None where it came from elsewhere.
+    `file` names the settings file that gave it, in its `line`; None where it came from elsewhere.
     """
 
     setting: Setting
     text: str | None
     where: str = ""
     file: str | None = None
+    line: int = 0
 
     def value(self) -> Any:
         """Return the checked value. Raises BadValue (status 2 for an option, 78 elsewhere)."""
@@ -333,64 +335,78 @@ class Source(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """Where settings were looked for: `places` of a settings file, the `file` that was read, each key's source.
+    """Where settings were looked for: `places` of settings files, `files` that were read, each key's source.
 
-    `problem` is why that file could not be read or understood; it then counts as one that says nothing.
+    The nearest place comes first. `problems` are why files could not be read or understood; such a file counts as one
+    that says nothing.
     """
 
     places: list[str]
-    file: str | None
-    problem: BadConfig | None
+    files: list[str]
+    problems: list[BadConfig]
     sources: list[Source]
 
 
 def survey(options: Mapping[str, str | None] = {}) -> Survey:
-    """Find out where each setting stands: in *options* (by key, None = not given), environment, file or default."""
-    places, asked_for = _places(options.get("CONFIG"))
-    path = next((path for path in places if asked_for or os.path.lexists(path)), None)
-    problem = None
-    try:
-        from_file = {} if path is None else settings_file(path)
-    except BadConfig as error:
-        from_file, problem = {}, error
-    return Survey(places, path, problem, [_source(setting, options, path, from_file) for setting in SETTINGS])
+    """Find out where each setting stands: in *options* (by key, None = not given), environment, files or default."""
+    asked_for, usual = _places(options.get("CONFIG"))
+    found: dict[str, dict[str, tuple[str, int]]] = {}
+    problems = []
+    for path in [*asked_for, *filter(os.path.lexists, usual)]:
+        try:
+            found[path] = _assigned(path)
+        except BadConfig as error:
+            problems.append(error)
+    sources = [_source(setting, options, found) for setting in SETTINGS]
+    return Survey([*asked_for, *usual], list(found), problems, sources)
 
 
 def _source(
-    setting: Setting, options: Mapping[str, str | None], path: str | None, from_file: Mapping[str, str]
+    setting: Setting, options: Mapping[str, str | None], files: Mapping[str, Mapping[str, tuple[str, int]]]
 ) -> Source:
     key = setting.key
     if (text := options.get(key)) is not None:
         return Source(setting, text, setting.option)
     if data := os.environb.get(key.encode()):
         return Source(setting, utf8.text(data), f"${key}")
-    if key in from_file:
-        return Source(setting, from_file[key], f"{path}: {key}", path)
+    return source_in(setting, files)
+
+
+def source_in(setting: Setting, files: Mapping[str, Mapping[str, tuple[str, int]]]) -> Source:
+    """Return where a setting stands in *files*, each with what it assigns (text and line by key), nearest first."""
+    for path, assigned in files.items():
+        if setting.key in assigned:
+            text, line = assigned[setting.key]
+            return Source(setting, text, f"{path}: {setting.key}", path, line)
     return Source(setting, setting.default)
 
 
 def load(options: Mapping[str, str | None] = {}, *, lenient: bool = False) -> Settings:
-    """Make the settings from *options* (by key, None = not given), environment, file and defaults.
+    """Make the settings from *options* (by key, None = not given), environment, files and defaults.
 
     Raises BadValue (status 2 for an option, 78 elsewhere) and BadConfig (78). If *lenient*, the default stands in for
     what is wrong.
     """
     found = survey(options)
-    if found.problem and not lenient:
-        raise found.problem
+    if found.problems and not lenient:
+        raise found.problems[0]
     values = {
         source.setting.key.lower(): source.lenient_value() if lenient else source.value() for source in found.sources
     }
     said = [source for source in found.sources if values[source.setting.key.lower()] is not None]
-    files = {source.setting.check: source.file for source in said if source.file}
-    return Settings(**values, capacity_file=files.get(capacity), hook_file=files.get(hook))
+    files = {source.setting.key: source.file for source in said if source.file}
+    hooks = {source.setting.key for source in found.sources if source.setting.check is hook}
+    return Settings(
+        **values,
+        capacity_file=files.get("MAX_PARALLEL_BUILDS"),
+        hook_files={key: path for key, path in files.items() if key in hooks},
+    )
 
 
 def read_hooks(path: str) -> dict[str, str | None]:
-    """Return the hooks by key, as environment and the settings file at *path* have them now."""
-    found = settings_file(path)
-    sources = [_source(setting, {}, path, found) for setting in SETTINGS if setting.check is hook]
-    return {source.setting.key: source.value() for source in sources}
+    """Return the hooks by key, as the settings file at *path* has them now."""
+    found = {path: _assigned(path)}
+    return {setting.key: source_in(setting, found).value() for setting in SETTINGS if setting.check is hook}
 
 
 def checked(check: Callable[[str], T], text: str, where: str) -> T:
@@ -405,20 +421,20 @@ def _checked(check: Callable[[str], T], text: str, where: str, *, usage: bool = 
         raise BadValue(where, text, str(error), usage=usage) from None
 
 
-def _places(option: str | None) -> tuple[list[str], bool]:
-    """Return where a settings file may be, and whether it was asked for: then it has to be there.
-
-    Of the default ones the first that is there is read.
-    """
+def _places(option: str | None) -> tuple[list[str], list[str]]:
+    """Return the settings file that was asked for, which has to be there, and the usual ones, which need not be."""
     asked_for = os.environ.get("IPCLOCK_CONFIG") or None if option is None else utf8.native(option)
-    if asked_for is not None:
-        return [asked_for], True
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return [pattern.format(XDG_CONFIG_HOME=home) for pattern in DEFAULT_FILES], False
+    usual = [pattern.format(XDG_CONFIG_HOME=home) for pattern in DEFAULT_FILES]
+    return [] if asked_for is None else [asked_for], [path for path in usual if path != asked_for]
 
 
 def settings_file(path: str) -> dict[str, str]:
     """Return what a settings file assigns to keys of ours. Raises BadConfig (78) with the line's number."""
+    return {key: text for key, (text, _) in _assigned(path).items()}
+
+
+def _assigned(path: str) -> dict[str, tuple[str, int]]:
     from ipclock import shellfile  # few commands have one to read
 
     return shellfile.assignments(path, {setting.key for setting in SETTINGS})

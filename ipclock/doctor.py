@@ -68,7 +68,7 @@ def examine(settings: Settings, survey: Survey) -> list[Check]:
             folder,
             units,
             *(inside(store, gate) if store else []),
-            settings_file(survey),
+            *settings_files(survey),
             *map(setting, survey.sources),
         ]
     finally:
@@ -347,13 +347,14 @@ def orphans(store: Store) -> Check:
 # The settings
 
 
-def settings_file(survey: Survey) -> Check:
-    """Where a settings file was looked for, and which one was read."""
-    if survey.problem:
-        return failed("settings-file", survey.problem)
-    if survey.file:
-        return Check("settings-file", OK, _("{path}: read").format(path=survey.file))
-    return Check("settings-file", OK, _("none at {paths}").format(paths=", ".join(survey.places)))
+def settings_files(survey: Survey) -> Iterator[Check]:
+    """Where settings files were looked for, and which ones were read."""
+    if survey.files:
+        yield Check("settings-file", OK, _("{path}: read").format(path=", ".join(survey.files)))
+    elif not survey.problems:
+        yield Check("settings-file", OK, _("none at {paths}").format(paths=", ".join(survey.places)))
+    for problem in survey.problems:
+        yield failed("settings-file", problem)
 
 
 def setting(source: Source) -> Check:

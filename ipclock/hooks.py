@@ -46,10 +46,12 @@ class Hooks:
         self._out = out
         self._warn = warn
         self._commands = {f"ON_{event.upper()}": getattr(settings, f"on_{event}") for event in EVENTS}
-        if os.geteuid() == 0 and settings.hook_file:
-            _require_roots(settings.hook_file)
+        files = settings.hook_files if os.geteuid() == 0 else {}
+        for path in set(files.values()):
+            _require_roots(path)
             # once more: what was read before that look may have been somebody else's
-            self._commands = config.read_hooks(settings.hook_file)
+            now = config.read_hooks(path)
+            self._commands |= {key: now[key] for key, file in files.items() if file == path}
 
     def waiting(self, claim: Claim) -> None:
         """Run ON_WAIT once the claim has stood in line for WAIT_S; called again it does nothing."""

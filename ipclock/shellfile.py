@@ -23,18 +23,18 @@ _NAME = re.compile(r"(?<![A-Za-z0-9_])([A-Za-z_][A-Za-z0-9_]*)=")  # whole: DEPL
 _FOREIGN = re.compile(r"\s*(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=")
 
 
-def assignments(path: str, keys: Collection[str]) -> dict[str, str]:
-    """Read the assignments to our *keys* from a shell settings file.
+def assignments(path: str, keys: Collection[str]) -> dict[str, tuple[str, int]]:
+    """Read the assignments to our *keys* from a shell settings file: the text and the number of its line by key.
 
     Nothing is expanded or executed: a value that a shell would expand or end earlier is refused rather than taken
     to the letter. Assignments to other keys may be anything. Raises BadConfig (78) with the line's number.
     """
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, int]] = {}
     for number, text in enumerate(_read_text(path).splitlines(), 1):
         ours = set(keys) & set(_NAME.findall(text))
         if matched := _LINE.fullmatch(text):
             for key, word in _ASSIGNMENT.findall(matched[1]):
-                found[key] = "".join(shlex.split(word))
+                found[key] = "".join(shlex.split(word)), number
         elif ours or not _FOREIGN.match(text):
             raise BadConfig(path, _problem(text), number)
     return {key: value for key, value in found.items() if key in keys}

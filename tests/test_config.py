@@ -100,13 +100,13 @@ def test_each_source_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     found = config.survey({"BUILD_TIMEOUT": "9"})
 
-    told = {source.setting.key: (source.text, source.where, source.file) for source in found.sources}
-    assert (found.places, found.file, found.problem, list(told)) == ([str(file)], str(file), None, KEYS)
+    told = {source.setting.key: (source.text, source.where, source.file, source.line) for source in found.sources}
+    assert (found.places[0], found.files, found.problems, list(told)) == (str(file), [str(file)], [], KEYS)
     assert [told[key] for key in ("BUILD_TIMEOUT", "RESET_HINT", "STATUS_HINT", "LEFTOVERS")] == [
-        ("9", "--wait", None),
-        ("e", "$RESET_HINT", None),
-        ("f", f"{file}: STATUS_HINT", str(file)),
-        ("release", "", None),
+        ("9", "--wait", None, 0),
+        ("e", "$RESET_HINT", None, 0),
+        ("f", f"{file}: STATUS_HINT", str(file), 1),
+        ("release", "", None, 0),
     ]
 
 
@@ -122,7 +122,7 @@ def test_leniently_the_default_stands_in_for_what_is_wrong(file: Path, content: 
 def test_every_setting_is_covered_here() -> None:
     assert (list(SOURCES), sorted(key.lower() for key in KEYS)) == (
         KEYS,
-        sorted(set(config.Settings._fields) - {"capacity_file", "hook_file"}),
+        sorted(set(config.Settings._fields) - {"capacity_file", "hook_files"}),
     )
 
 
@@ -172,27 +172,60 @@ def test_a_bad_value_that_is_overruled_does_no_harm(file: Path) -> None:
     assert config.load({"MAX_PARALLEL_BUILDS": "2"}).max_parallel_builds == 2
 
 
-def test_the_file_is_the_one_asked_for_else_the_first_that_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "xdg" / "ipclock"
-    folder.mkdir(parents=True)
-    user, system, variable, option = (
-        path / "build-config.sh" for path in (folder, tmp_path / "etc", tmp_path / "v", tmp_path / "o")
-    )
-    monkeypatch.setattr(config, "DEFAULT_FILES", ("{XDG_CONFIG_HOME}/ipclock/build-config.sh", str(system)))
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """The places of settings files, the farthest first, each with a folder and no file."""
+    found = {}
+    for name, folder in {"system": "etc", "user": "xdg/ipclock", "variable": "v", "option": "o"}.items():
+        found[name] = tmp_path / folder / "build-config.sh"
+        found[name].parent.mkdir(parents=True)
+    monkeypatch.setattr(config, "DEFAULT_FILES", (config.DEFAULT_FILES[0], str(found["system"])))
     monkeypatch.delenv("IPCLOCK_CONFIG")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    return found
+
+
+def test_files_add_up_and_the_nearer_one_wins_for_each_key(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = [config.load().max_parallel_builds]
 
-    for number, path in enumerate((system, user, variable, option), 1):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"MAX_PARALLEL_BUILDS={number}\n")
-        if path == variable:
+    for number, (name, path) in enumerate(places.items(), 1):
+        keys = ("MAX_PARALLEL_BUILDS", "BUILD_SLOTS", "BUILD_TIMEOUT", "PROGRESS_INTERVAL")[: 5 - number]
+        path.write_text("".join(f"{key}={number}\n" for key in keys))
+        if name == "variable":
             monkeypatch.setenv("IPCLOCK_CONFIG", str(path))
-        seen.append(config.load({"CONFIG": str(option) if path == option else None}).max_parallel_builds)
+        found = config.load({"CONFIG": str(path) if name == "option" else None})
+        seen.append(found.max_parallel_builds)
 
-    assert seen == [None, 1, 2, 3, 4]
+    # --config stands in for the variable
+    assert (seen, found.build_slots, found.build_timeout, found.progress_interval) == ([None, 1, 2, 3, 4], 2, 2, 1)
+    assert found.capacity_file == str(places["option"])
+
+
+def test_a_key_of_a_farther_file_is_told_with_that_file_and_its_line(places: dict[str, Path]) -> None:
+    places["system"].write_text("# all\n\nLOCK_DIR=/run/ipclock\nMAX_PARALLEL_BUILDS=2\n")
+    places["user"].write_text("BUILD_TIMEOUT=7\n")
+
+    found = {source.setting.key: source for source in config.survey().sources}
+
+    assert [(found[key].file, found[key].line) for key in ("LOCK_DIR", "BUILD_TIMEOUT")] == [
+        (str(places["system"]), 3),
+        (str(places["user"]), 1),
+    ]
+    assert config.load().capacity_file == str(places["system"])
+
+
+@pytest.mark.parametrize("broken", ["system", "user"])
+def test_a_broken_file_is_refused_although_a_nearer_one_is_in_order(broken: str, places: dict[str, Path]) -> None:
+    places["option"].write_text("BUILD_TIMEOUT=7\n")
+    places[broken].write_text("no assignment\n")
+
+    with pytest.raises(BadConfig) as caught:
+        config.load({"CONFIG": str(places["option"])})
+
+    lenient = config.load({"CONFIG": str(places["option"])}, lenient=True)
+    assert (caught.value.path, lenient.build_timeout) == (f"{places[broken]}:1", 7)
 
 
 def test_without_xdg_config_home_the_file_lies_in_the_home_folder(
@@ -230,8 +263,12 @@ def test_the_file_that_gave_a_hook_is_told_unless_the_environment_goes_before_it
     by_file = config.load()
     monkeypatch.setenv("ON_WAIT", "notify")
 
-    assert (by_file.on_wait, by_file.hook_file, by_file.on_release) == ('notify --to "the team"', str(file), None)
-    assert (config.load().on_wait, config.load().hook_file) == ("notify", None)
+    assert (by_file.on_wait, by_file.on_release) == ('notify --to "the team"', None)
+    assert (config.load().on_wait, by_file.hook_files, config.load().hook_files) == (
+        "notify",
+        {"ON_WAIT": str(file)},
+        {},
+    )
 
 
 # What a value may be

@@ -1,7 +1,8 @@
 # Settings of the build lock and of the deploy scripts beside it.
 #
-# Read by ipclock, which takes KEY=VALUE lines and executes nothing, and sourced by the scripts. A variable that is set
-# in the environment wins: BUILD_TIMEOUT=900 ./deploy-staging.sh
+# Read by ipclock, which takes KEY=VALUE lines and executes nothing, and sourced by the scripts. It adds to
+# /etc/ipclock/build-config.sh: a key that both set is this file's. A variable that is set in the environment wins over
+# both: BUILD_TIMEOUT=900 ./deploy-staging.sh
 # shellcheck shell=bash disable=SC2034  # the scripts and ipclock use them
 
 # How many builds may run at once. A change applies from the next build on, and to those that wait, by itself.
@@ -10,7 +11,7 @@ MAX_PARALLEL_BUILDS=1
 # How long a build waits for its turn, in seconds (or 15m).
 BUILD_TIMEOUT=600
 
-# Where the records of the running builds are kept. Left out: /dev/shm.
+# Where the records of the running builds are kept. Left out: as /etc/ipclock/build-config.sh says, else /dev/shm.
 # LOCK_DIR="/tmp/oracle-build-locks"
 
 # What a build that timed out recommends.

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ipclock import config
+from tests.helpers.crash_at import unshared
 from tests.helpers.world import until
 
 if TYPE_CHECKING:
@@ -159,6 +161,68 @@ def test_the_lock_dir_of_an_old_settings_file_keeps_working(world: World, projec
     assert (result.returncode, [path.name for path in lock_dir.iterdir()]) == (
         0,
         [f"ipclock{world.name.replace('/', '.')}"],
+    )
+
+
+# an /etc of the test's own, with the settings of the package; everybody is in the group of the test's user
+PACKAGE = """
+mount -t tmpfs tmpfs /mnt && cp -a /etc/. /mnt/ && mount --bind /mnt /etc && mount -t tmpfs tmpfs /run
+mkdir -p /etc/ipclock
+sed "s/^LOCK_GROUP=.*/LOCK_GROUP=$(id -g)/" "$1/../debian/build-config.sh" >/etc/ipclock/build-config.sh
+"""
+
+
+def test_the_package_and_the_scripts_share_one_pool(world: World, project: Path) -> None:
+    script = f"""{PACKAGE}
+    ipclock wrap -q package -- sh -c 'BUILD_TIMEOUT=0.2 env -u IPCLOCK_TICKET -u IPCLOCK_NAME "$1" "$2"; echo "$?"' \\
+        sh "$1/deploy-staging.sh" "$2" 2>/dev/null
+    "$1/check-build-status.sh" --json >"$2/scripts.json"
+    ipclock status --json | cmp - "$2/scripts.json"
+    find /dev/shm /run -name "ipclock.${{SEMAPHORE_NAME#/}}"
+    """
+
+    status, output = unshared(["-m"], script, str(ORACLE), str(project), env=world.env)
+
+    assert (status, output.splitlines()) == (0, ["75", f"/run/ipclock/ipclock{world.name.replace('/', '.')}"])
+
+
+def test_a_setting_of_etc_counts_unless_the_scripts_file_has_it_too(world: World, project: Path) -> None:
+    script = f"""{PACKAGE}
+    echo BUILD_TIMEOUT=9 >>/etc/ipclock/build-config.sh
+    echo PROGRESS_INTERVAL=0.1 >>/etc/ipclock/build-config.sh
+    ipclock wrap -q package -- env -u IPCLOCK_TICKET -u IPCLOCK_NAME PROJECT="$2" bash -c '
+        source "$1/lib/deploy.sh"; load_config; ipclock doctor | grep -E "^ok   (BUILD_TIMEOUT|PROGRESS_INTERVAL):"
+    ' bash "$1"
+    """
+
+    status, output = unshared(["-m"], script, str(ORACLE), str(project), env=world.env)
+
+    assert (status, output.splitlines()) == (
+        0,
+        [
+            f"ok   BUILD_TIMEOUT: 600 ({ORACLE}/build-config.sh: BUILD_TIMEOUT)",
+            "ok   PROGRESS_INTERVAL: 0.1 (/etc/ipclock/build-config.sh: PROGRESS_INTERVAL)",
+        ],
+    )
+
+
+def test_what_the_scripts_file_exports_is_still_read_from_the_file(world: World, project: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "build-config.sh"
+    assigned = "".join(f"export {setting.key}=file\n" for setting in config.SETTINGS)
+    settings.write_text(f"{assigned}export OF_THE_BUILD=file\n")
+    script = 'source "$1/lib/deploy.sh"; load_config; env'
+    env = {key: text for key, text in world.env.items() if key != "HISTORY"}
+    env |= {"IPCLOCK_CONFIG": str(settings), "BUILD_TIMEOUT": "3", "SEMAPHORE_NAME": "/web"}
+
+    done = subprocess.run(
+        ["bash", "-euc", script, "bash", str(ORACLE)], env=env, capture_output=True, text=True, check=False
+    )
+
+    keys = {setting.key for setting in config.SETTINGS} | {"OF_THE_BUILD"}
+    found = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    assert (done.returncode, {key: text for key, text in found.items() if key in keys}) == (
+        0,
+        {"BUILD_TIMEOUT": "3", "SEMAPHORE_NAME": "/web", "OF_THE_BUILD": "file"},
     )
 
 

@@ -442,6 +442,57 @@ def test_root_runs_a_hook_from_a_file_of_roots_also_by_links_of_roots(
     assert (result.returncode, notes.of("acquire.1")["said"]["ticket"]) == (0, 1)
 
 
+def beside(world: World, settings_file: Path, text: str) -> Path:
+    """Make a user's own settings file, which adds to the one that is asked for, and return it."""
+    file = settings_file.parent / "xdg" / "ipclock" / "build-config.sh"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    world.env["XDG_CONFIG_HOME"] = str(file.parents[1])
+    return file
+
+
+def test_root_runs_no_hook_although_only_one_of_the_files_that_name_hooks_may_be_somebody_elses(
+    world: World, settings_file: Path
+) -> None:
+    needs_root(0)
+    other = beside(world, settings_file, "ON_TIMEOUT=true\n")
+    other.chmod(0o666)
+
+    result = world.run("wrap", "--config", str(settings_file), "a", "--", "echo", "built")
+
+    assert (result.returncode, result.stdout, result.stderr.partition(": names a hook")[0]) == (
+        78,
+        "",
+        f"ipclock: {other}",
+    )
+
+
+def test_a_file_that_names_no_hook_for_root_may_be_somebody_elses(
+    world: World, settings_file: Path, notes: Notes
+) -> None:
+    needs_root(0)
+    other = beside(world, settings_file, "BUILD_TIMEOUT=9\n")
+    other.chmod(0o666)
+
+    result = world.run("wrap", "--config", str(settings_file), "a", "--", "true")
+
+    assert (result.returncode, notes.of("acquire.1")["said"]["ticket"]) == (0, 1)
+
+
+def test_a_nearer_file_turns_off_one_hook_for_root_and_leaves_the_others(
+    world: World, settings_file: Path, notes: Notes
+) -> None:
+    needs_root(0)
+    hook = settings_file.read_text()
+    beside(world, settings_file, hook + hook.replace("ON_ACQUIRE", "ON_RELEASE"))
+    settings_file.write_text("ON_ACQUIRE=off\n")
+
+    result = world.run("wrap", "--config", str(settings_file), "a", "--", "true")
+
+    assert (result.returncode, notes.of("release.1")["said"]["ticket"]) == (0, 1)
+    assert notes.names() == {"release.1"}
+
+
 def test_a_hook_of_the_environment_does_not_make_the_file_matter(
     world: World, settings_file: Path, notes: Notes
 ) -> None:

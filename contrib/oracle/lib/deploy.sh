@@ -13,16 +13,27 @@ die() {
     exit 1
 }
 
+# Settings of ipclock, which reads them from build-config.sh itself.
+ipclock_keys=(
+    MAX_PARALLEL_BUILDS BUILD_TIMEOUT LOCK_DIR SEMAPHORE_NAME BUILD_SLOTS MAX_PER_LABEL BUILD_PRIORITY PRIORITY_MIN
+    MEMORY MIN_FREE_MEMORY LOCK_MODE LOCK_GROUP LEFTOVERS ENGINE ON_LOST HISTORY HISTORY_DAYS PROGRESS_INTERVAL
+    ON_WAIT ON_ACQUIRE ON_RELEASE ON_TIMEOUT STATUS_HINT RESET_HINT
+)
+
 # Read build-config.sh; what the environment says wins, for the scripts and for ipclock.
 load_config() {
     local key
     local -A given=()
-    for key in MAX_PARALLEL_BUILDS BUILD_TIMEOUT LOCK_DIR STATUS_HINT RESET_HINT DEPLOY_ROOT BUILD_COMMAND; do
+    for key in "${ipclock_keys[@]}" DEPLOY_ROOT BUILD_COMMAND; do
         if [ -n "${!key+x}" ]; then given[$key]=${!key}; fi
     done
     export IPCLOCK_CONFIG=${IPCLOCK_CONFIG-$oracle_dir/build-config.sh}
     # shellcheck source=SCRIPTDIR/../build-config.sh
     source "$IPCLOCK_CONFIG"
+    for key in "${ipclock_keys[@]}"; do
+        # as a variable of the environment a value of the file would no longer follow the file
+        if [ -z "${given[$key]+x}" ]; then export -n "${key?}"; fi
+    done
     # bash before 4.4 takes an empty array for an unset variable
     if ((${#given[@]} > 0)); then
         for key in "${!given[@]}"; do
