@@ -37,6 +37,16 @@ def known_labels(path: str) -> list[str]:
     return []
 
 
+def knows(path: str, pool: str) -> bool:
+    """Return whether anything has ever ended in the pool, its rows kept or not. Raises HistoryFailed (73). Slow."""
+    try:
+        with database.opened(path, SCHEMA, write=False) as connection:
+            kept = connection.execute("SELECT 1 FROM finished WHERE pool = ? LIMIT 1", (pool,)).fetchone()
+            return kept is not None or bool(counted.read(connection, pool))
+    except FileNotFoundError:
+        return False
+
+
 def read(path: str, pool: str, begin: float, end: float, label: str | None = None) -> Past:
     """Return what ended in the pool from *begin* to *end*, of all labels or one.
 

@@ -2,8 +2,8 @@
 
 The only reader of the environment. The settings files add up, key by key, the nearer one first. They are the shell
 files of deploy scripts; they are read, never executed. Guarantees: every value has been checked, so that no name or
-number can crash glibc or posix_ipc (a NUL or a lone surrogate in a semaphore's name ends the interpreter). A check takes text and
-returns names and paths native (`utf8`).
+number can crash glibc or posix_ipc (a NUL or a lone surrogate in a semaphore's name ends the interpreter). A check
+takes text and returns names and paths native (`utf8`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ MAX_CAPACITY = 1000
 MAX_LABEL_BYTES = 255
 # room for "sem." before it and ".<ticket>" behind it within the 255 bytes of a file name
 MAX_NAME_BYTES = 200
+DEFAULT_NAME = "/oracle-build"
 LEFTOVERS = ("release", "wait", "kill")
 ON_LOST = ("kill", "warn")
 
@@ -230,7 +231,7 @@ SETTINGS = (
     Setting("MAX_PARALLEL_BUILDS", capacity, None, "--max-parallel-builds"),
     Setting("BUILD_TIMEOUT", seconds, "600", "--wait"),
     Setting("LOCK_DIR", directory, "/dev/shm", "--lock-dir"),
-    Setting("SEMAPHORE_NAME", name, "/oracle-build", "--name"),
+    Setting("SEMAPHORE_NAME", name, DEFAULT_NAME, "--name"),
     Setting("BUILD_SLOTS", slots, "1", "--slots"),
     Setting("MAX_PER_LABEL", slots, None, "--per-label"),
     Setting("BUILD_PRIORITY", priority, "0", "--priority"),

@@ -268,15 +268,18 @@ class DamagedSemaphore(IpclockError):
 
 
 class NoPool(IpclockError):
-    """The pool does not exist (yet)."""
+    """The pool does not exist (yet); the `names` of some that resemble it, perhaps "", are those of pools that do."""
 
     status = 69
     what = N_("{path}: there is no such pool")
     remedy = N_("'ipclock init' or the first build makes it.")
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, resembling: str = "") -> None:
         super().__init__(path)
         self.path = path
+        self.names = resembling
+        if resembling:
+            self.remedy = N_("Did you mean {names}? 'ipclock init' or the first build makes a new one.")
 
 
 class EngineFailed(IpclockError):

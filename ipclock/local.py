@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from ipclock import line, process, utf8
+from ipclock import line, pools, process, utf8
 from ipclock.errors import CannotCreate, DamagedSemaphore, Elsewhere, NoPool, NotPermitted, StillRunning
 from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.patience import Patience
 from ipclock.pool import Pool
+from ipclock.semaphore import path_of
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -150,12 +151,18 @@ class LocalPool(Pool):
         return Headroom(lambda: self.store, need)
 
 
-def open_pool(settings: Settings, *, repair: bool = False) -> LocalPool:
-    """Open the pool that the settings name, making it if it is not there."""
+def open_pool(settings: Settings, *, create: bool = True, repair: bool = False) -> LocalPool:
+    """Open the pool that the settings name.
+
+    With *create* it is made if it is not there, and has as many slots as the settings say; else raises NoPool (69).
+    """
+    # what `repair` is for may lie at the semaphore's path before there is a pool
+    if not create and not (repair and os.path.lexists(path_of(settings.semaphore_name))):
+        pools.require(settings.semaphore_name)
     return LocalPool.open(
         settings.semaphore_name,
         settings.lock_dir,
-        settings.max_parallel_builds,
+        settings.max_parallel_builds if create else None,
         group=settings.shared_with,
         repair=repair,
     )
@@ -165,6 +172,7 @@ def open_for_administrator(settings: Settings, *, ours: bool = False) -> tuple[L
     """Open the pool as `open_pool` does, with whatever is damaged in it replaced.
 
     What root may not use it takes over, with *ours* also what is another user's. Returns the pool, and what was taken.
+    Without *ours* it is not made: raises NoPool (69).
     """
     from ipclock import takeover
 
@@ -178,12 +186,12 @@ def open_for_administrator(settings: Settings, *, ours: bool = False) -> tuple[L
     if root and ours and takeover.owner(settings.semaphore_name) not in (None, 0):
         taken = take_over()
     try:
-        return open_pool(settings, repair=True), taken
+        return open_pool(settings, create=ours, repair=True), taken
     except (NotPermitted, Elsewhere, CannotCreate, DamagedSemaphore):
         if not root or taken:
             raise
     taken = take_over()
-    return open_pool(settings, repair=True), taken
+    return open_pool(settings, create=ours, repair=True), taken
 
 
 def move(settings: Settings) -> None:

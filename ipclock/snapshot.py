@@ -73,7 +73,8 @@ class Waiter(NamedTuple):
 class Snapshot(NamedTuple):
     """The pool `name` with `capacity` slots, of which `taken` are; `free` can be had.
 
-    `drained`: none is given now; `drain` says on whose word, unless the capacity is 0.
+    `drained`: none is given now; `drain` says on whose word, unless the capacity is 0. `folder` is where its records
+    lie; None for a pool that is not made yet, or not kept in files.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Snapshot(NamedTuple):
     drain: Drain | None
     holders: list[Holder]
     waiters: list[Waiter]
+    folder: str | None = None
 
     @property
     def outermost(self) -> list[Holder]:
@@ -99,7 +101,7 @@ def take(store: Store, name: str, *, waiters: bool = True) -> Snapshot:
     taken = sum({holder.within or holder.ticket: holder.slots for holder in held}.values())
     free = max(0, policy.limit(capacity, drain is not None) - taken)
     in_line = _waiters(store, capacity) if waiters else []
-    return Snapshot(name, capacity, taken, free, drain is not None or capacity == 0, drain, held, in_line)
+    return Snapshot(name, capacity, taken, free, drain is not None or capacity == 0, drain, held, in_line, store.path)
 
 
 def empty(name: str, capacity: int) -> Snapshot:

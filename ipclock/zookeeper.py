@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from ipclock import address, policy, process, supervise
 from ipclock.claim import Ended, stamp
 from ipclock.entry import Entry
-from ipclock.errors import N_, BadValue, EngineFailed, NoTicket, SlotBusy, Unsupported
+from ipclock.errors import N_, BadValue, EngineFailed, NoPool, NoTicket, SlotBusy, Unsupported
 from ipclock.messages import _
 from ipclock.nodes import Nodes, identity, packed, text, ticket_of
 from ipclock.progress import say
@@ -92,6 +92,8 @@ class SharedPool:
             self._opened = Nodes(session, self.name, self.where)
             if self._makes:
                 self._insist(self._make, LEAVE_S)
+            elif self._insist(partial(session.exists, self.name), LEAVE_S) is None:
+                raise NoPool(self.where)
         return self._opened
 
     @property
@@ -477,5 +479,5 @@ class SharedPool:
 
 
 def looker(settings: Settings) -> Callable[[], Snapshot]:
-    """Return what reads the pool that the settings name, time and again. It makes nothing."""
+    """Return what reads the pool that the settings name, time and again. It makes nothing; raises NoPool (69)."""
     return SharedPool(settings, make=False).snapshot

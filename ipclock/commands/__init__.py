@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-from ipclock import config, local, process
-from ipclock.errors import N_, BadValue, EngineFailed
+from ipclock import config, local, pools, process
+from ipclock.errors import N_, BadValue, EngineFailed, NoPool
 from ipclock.messages import _
 from ipclock.progress import say
 from ipclock.values import TYPE_CHECKING
@@ -24,21 +24,26 @@ if TYPE_CHECKING:
 MUTEX_PATIENCE_S = 10.0  # how long a command that does not wait for a slot waits for the pool's mutex
 
 
-def add_pool_options(parser: ArgumentParser) -> None:
-    """Add the options that say which pool is meant; each is also a key of environment and settings file."""
+def add_pool_options(parser: ArgumentParser, *, create: bool = False, find: bool = True) -> None:
+    """Add the options that say which pool is meant; each is also a key of environment and settings file.
+
+    With *create* also how many slots it has; without *find* not where it lies.
+    """
     group = parser.add_argument_group(_("pool"))
     group.add_argument("--config", metavar="FILE", help=_("settings file to read"))
     group.add_argument("--name", dest="SEMAPHORE_NAME", metavar="NAME", help=_("the semaphore's name (/oracle-build)"))
     group.add_argument(
         "--engine", dest="ENGINE", metavar="URL", help=_("a pool of several hosts: zookeeper://HOST/POOL")
     )
-    group.add_argument("--lock-dir", dest="LOCK_DIR", metavar="DIR", help=_("folder of the records (/dev/shm)"))
-    group.add_argument(
-        "--max-parallel-builds",
-        dest="MAX_PARALLEL_BUILDS",
-        metavar="N",
-        help=_("number of slots; becomes the pool's, for those who wait already too"),
-    )
+    if find:
+        group.add_argument("--lock-dir", dest="LOCK_DIR", metavar="DIR", help=_("folder of the records (/dev/shm)"))
+    if create:
+        group.add_argument(
+            "--max-parallel-builds",
+            dest="MAX_PARALLEL_BUILDS",
+            metavar="N",
+            help=_("number of slots; becomes the pool's, for those who wait already too"),
+        )
 
 
 def add_wait_options(parser: ArgumentParser) -> None:
@@ -111,28 +116,26 @@ def add_ticket(parser: ArgumentParser, help_text: str) -> None:
     parser.add_argument("ticket", metavar="TICKET", nargs="?", type=number("TICKET", 10**19), help=help_text)
 
 
-def open_pool(settings: Settings, *, repair: bool = False) -> Engine:
-    """Open the pool that the settings name, making it if it is not there."""
+def open_pool(settings: Settings, *, create: bool = False, repair: bool = False) -> Engine:
+    """Open the pool that the settings name.
+
+    With *create* it is made if it is not there, and has as many slots as the settings say; else raises NoPool (69).
+    """
+    if not create:
+        settings = settings._replace(max_parallel_builds=None)
     if settings.engine:
-        pool: Engine = _zookeeper(settings.engine).SharedPool(settings)
+        pool: Engine = _zookeeper(settings.engine).SharedPool(settings, make=create)
         return pool
-    return local.open_pool(settings, repair=repair)
-
-
-def open_as_it_is(settings: Settings) -> Engine:
-    """Open the pool for a command that starts no build: how many slots there are is not for it to say."""
-    return open_pool(settings._replace(max_parallel_builds=None))
+    return local.open_pool(settings, create=create, repair=repair)
 
 
 def open_for_administrator(settings: Settings, *, ours: bool = False) -> Engine:
     """Open the pool to repair it, and say what root has taken over for that.
 
-    With *ours* it is root's from now on, and has as many slots as the settings say.
+    With *ours* it is made if it is not there, and where we are root it is root's from now on; else raises NoPool (69).
     """
-    if not ours:
-        settings = settings._replace(max_parallel_builds=None)
     if settings.engine:
-        return open_pool(settings)
+        return open_pool(settings, create=ours)
     pool, taken = local.open_for_administrator(settings, ours=ours)
     if taken:
         if taken.readable:
@@ -144,11 +147,34 @@ def open_for_administrator(settings: Settings, *, ours: bool = False) -> Engine:
 
 
 def looker(settings: Settings) -> Callable[[], Snapshot]:
-    """Return what reads the pool that the settings name, time and again. It makes nothing."""
+    """Return what reads the pool that the settings name, time and again. It makes nothing.
+
+    A pool of this machine that is not there is empty; of one of several hosts what reads it raises NoPool (69).
+    """
     if settings.engine:
         look: Callable[[], Snapshot] = _zookeeper(settings.engine).looker(settings)
         return look
     return lambda: local.look(settings)
+
+
+def require_pool(settings: Settings, *, default: bool = True) -> None:
+    """Raise NoPool (69) unless the pool that the settings name is there, as far as that is a pool of this machine.
+
+    With *default* one of the name that a pool has by default need not be: nobody has mistyped that.
+    """
+    if not (settings.engine or (default and settings.semaphore_name == config.DEFAULT_NAME)):
+        pools.require(settings.semaphore_name)
+
+
+def require_pool_or_past(settings: Settings, *, default: bool = True) -> None:
+    """Raise NoPool (69) as `require_pool` does, unless builds have ended in the pool: it may be gone since a boot."""
+    try:
+        require_pool(settings, default=default)
+    except NoPool:
+        from ipclock import archive
+
+        if not (settings.history and archive.knows(settings.history, settings.pool_name)):
+            raise
 
 
 def _zookeeper(engine: str) -> ModuleType:

@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help=_("hold the slot while process PID lives (the caller)"),
     )
     commands.add_on_lost(parser)
-    commands.add_pool_options(parser)
+    commands.add_pool_options(parser, create=True)
     parser.add_argument("label", metavar="LABEL", help=_("what is built; shown to those who wait"))
 
 
@@ -55,7 +55,7 @@ def run(args: Namespace, settings: Settings) -> int:
             raise _gone(pid)
 
     hooks = commands.hooks_for(settings, verbose=args.verbose)
-    pool = commands.open_pool(settings)
+    pool = commands.open_pool(settings, create=True)
     keeper = None
     if not pool.keeps_without_us:
         from ipclock.keeper import Keeper

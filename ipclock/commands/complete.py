@@ -7,7 +7,8 @@ from argparse import REMAINDER, ArgumentParser
 from typing import TYPE_CHECKING
 
 from ipclock import archive, commands, config
-from ipclock.errors import N_
+from ipclock.errors import N_, NoPool
+from ipclock.snapshot import empty
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -27,10 +28,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, settings: Settings) -> int:
     """Print the tickets, each with its label behind a space, or the labels."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    commands.add_pool_options(parser)
+    commands.add_pool_options(parser, create=True)
     given, _ = parser.parse_known_args(args.words)
     settings = config.load({key.upper(): value for key, value in vars(given).items()})
-    now = commands.looker(settings)()
+    try:
+        now = commands.looker(settings)()
+    except NoPool:
+        now = empty(settings.pool_name, 1)
     if args.kind == "tickets":
         lines = [f"{holder.ticket} {holder.label}" for holder in now.holders]
     else:

@@ -30,14 +30,17 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, settings: Settings) -> int:
-    """Drain the pool; once more replaces reason and end."""
+    """Drain the pool; once more replaces reason and end, and says what they were."""
     reason = args.reason and config.checked(config.line, args.reason, "--reason")
     span = None if args.span is None else config.checked(config.interval, args.span, "--for")
-    pool = commands.open_as_it_is(settings)
+    pool = commands.open_pool(settings)
+    before = pool.snapshot(waiters=False)
     drain = Drain(reason, os.getuid(), None if span is None else time.monotonic() + span)
     pool.drain(drain, Patience(commands.MUTEX_PATIENCE_S))
     now = pool.snapshot()
     text = _("✓ {drained} ({running} running, {waiting} waiting)")
     say(text.format(drained=drained(now), running=len(now.outermost), waiting=len(now.waiters)))
+    if before.drain:
+        say(_("   before: {drained}").format(drained=drained(before)))
     pool.close()
     return 0

@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--move", action="store_true", help=_("let the folder of an idle pool lie where --lock-dir says")
     )
     group.add_argument("--group", dest="LOCK_GROUP", metavar="GROUP", help=_("the group that may use the pool"))
-    commands.add_pool_options(parser)
+    commands.add_pool_options(parser, create=True)
 
 
 def run(args: Namespace, settings: Settings) -> int:

@@ -35,6 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, settings: Settings) -> int:
     """Print the metrics on stdout or write them to the file. Without a history there are no counters."""
+    commands.require_pool_or_past(settings, default=False)
     totals = archive.totals(settings.history, settings.pool_name) if settings.history else []
     # the textfile collector of node_exporter reads *.prom, and no OpenMetrics
     form = args.form or ("prometheus" if args.output and args.output.endswith(".prom") else "openmetrics")

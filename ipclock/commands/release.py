@@ -6,11 +6,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ipclock import commands, config, ledger, snapshot
-from ipclock.errors import N_, NoTicket, NotYours, Unprovable, UsageError
+from ipclock.errors import N_, NoPool, NoTicket, NotYours, Unprovable, UsageError
 from ipclock.messages import _
 from ipclock.patience import Patience
 from ipclock.phrases import pid_of, shown
 from ipclock.progress import say
+from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -32,12 +33,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, settings: Settings) -> int:
-    """Give the slot back. One that is gone already is a warning: a trap may run twice.
+    """Give the slot back. One that is gone already, with its pool perhaps, is a warning: a trap may run twice.
 
     A trap may run under a build, too: what has inherited the slot keeps it, unless `--now` says otherwise.
     """
+    try:
+        return _give_back(args, settings)
+    except NoPool:
+        held = config.held_slot()
+        return _warn(args, args.ticket if args.ticket is not None or held is None else held[1])
+
+
+def _give_back(args: Namespace, settings: Settings) -> int:
     hooks = commands.hooks_for(settings)
-    pool = commands.open_as_it_is(settings)
+    pool = commands.open_pool(settings)
     ticket = _ticket(pool) if args.ticket is None else args.ticket
     if str(ticket) == snapshot.NESTED:
         return 0  # the slot is that of a build around the script, which gives it back itself
@@ -58,13 +67,16 @@ def run(args: Namespace, settings: Settings) -> int:
             if given_back and not args.quiet:
                 _tell_of_nested(pool, given_back[0].entry)
         return 0
+    return _warn(args, ticket, None if ticket is None else pool.ended_with(ticket))
+
+
+def _warn(args: Namespace, ticket: int | str | None, pid: int | None = None) -> int:
     if not args.quiet:
-        pid = None if ticket is None else pool.ended_with(ticket)
         if pid is None:
             text = _("ipclock: warning: no slot to give back (ticket {ticket})")
         else:
             text = _("ipclock: warning: no slot to give back (ticket {ticket}): it ended with process {pid}")
-        say(text.format(ticket="?" if ticket is None else ticket, pid=pid))
+        say(text.format(ticket="?" if ticket is None else printable(str(ticket)), pid=pid))
     return 0
 
 

@@ -15,6 +15,7 @@ from ipclock.progress import Progress, say
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from ipclock.claim import Ended
     from ipclock.config import Settings
     from ipclock.engine import Engine
 
@@ -40,6 +41,7 @@ def run(args: Namespace, settings: Settings) -> int:
     slots = {holder.within or holder.ticket for holder in found if args.ticket in (None, holder.ticket)}
     # nested ones first: they need not be children of the build around them any more
     holders = [holder for holder in reversed(found) if (holder.within or holder.ticket) in slots]
+    evicted: list[Ended] = []
     if args.kill and holders:
         _refuse_suicide(pool, args.ticket)
         for holder in holders:
@@ -56,7 +58,9 @@ def run(args: Namespace, settings: Settings) -> int:
             say(text.format(label=one.shown, pid=one.pid))
         ledger.holds_ended(pool, settings, evicted, "evicted")
     pool.close()
-    if args.ticket is None:
+    if args.ticket is None and not (holders or evicted):
+        say(_("✓ no slot is held: there was nothing to release"))
+    elif args.ticket is None:
         say(_("✓ all locks have been released."))
     else:
         say(_("✓ the slot of ticket {ticket} has been released.").format(ticket=args.ticket))

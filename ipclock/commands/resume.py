@@ -25,11 +25,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, settings: Settings) -> int:
     """End the drain. A pool that is not drained stays as it is."""
-    pool = commands.open_as_it_is(settings)
+    pool = commands.open_pool(settings)
+    drained = pool.snapshot(waiters=False).drain is not None
     pool.drain(None, Patience(commands.MUTEX_PATIENCE_S))
-    if pool.capacity:
+    if not pool.capacity:
+        say(_("ipclock: warning: no build is started while MAX_PARALLEL_BUILDS is 0"))
+    elif drained:
         say(_("✓ builds are started again"))
     else:
-        say(_("ipclock: warning: no build is started while MAX_PARALLEL_BUILDS is 0"))
+        say(_("ipclock: the pool was not drained: builds are started"))
     pool.close()
     return 0

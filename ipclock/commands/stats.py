@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help=_("print JSON"))
     form.add_argument("--html", metavar="FILE", help=_("write a page with drawings to FILE, - for stdout"))
-    commands.add_pool_options(parser)
+    commands.add_pool_options(parser, find=False)
 
 
 def _span(text: str) -> float:
@@ -50,6 +50,7 @@ def run(args: Namespace, settings: Settings) -> int:
     now = time.time()
     label = None if args.label is None else config.checked(config.label, args.label, "--label")
     begin = max(0.0, now - args.since)
+    commands.require_pool_or_past(settings)
     past = archive.read(settings.history, settings.pool_name, begin, now, label)
     report = stats.report(past, _total_memory())
     if args.html is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from ipclock import board, commands, process
 from ipclock.errors import N_, UsageError
 from ipclock.messages import _
 from ipclock.outlook import Outlook
+from ipclock.progress import encodable
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -31,23 +33,29 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, settings: Settings) -> int:
     """Print the pool's state on stdout."""
+    if args.watch and (args.json or not board.is_terminal()):
+        raise UsageError(_("--watch is for a terminal"), "ipclock status")
+    commands.require_pool(settings)
     outlook = Outlook(settings.history)
     look = commands.looker(settings)
     if args.watch:
-        if args.json or not board.is_terminal():
-            raise UsageError(_("--watch is for a terminal"), "ipclock status")
         board.watch(lambda: outlook.on(look()))
         return 0
     now = outlook.on(look())
+    # of an engine's the look has raised it already
+    made = bool(settings.engine) or now.pool.folder is not None
     if args.json:
         import json
 
-        print(json.dumps(as_json(now), indent=2))
+        print(json.dumps(as_json(now) | {"made": made}, indent=2))
         return 0
     if board.is_terminal() and now.uses:
         time.sleep(LOOK_S)  # a share of a processor is the difference of two looks
         now = outlook.on(look())
     board.show(now)
+    if not made:
+        text = _("  no pool is there yet: 'ipclock init' or the first build makes it")
+        print(encodable(text, sys.stdout) if sys.stdout else text)
     return 0
 
 

@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     commands.add_wait_options(parser)
     commands.add_queue_options(parser)
     commands.add_on_lost(parser)
-    commands.add_pool_options(parser)
+    commands.add_pool_options(parser, create=True)
     parser.add_argument(
         "--leftovers",
         dest="LEFTOVERS",
@@ -55,7 +55,7 @@ def run(args: Namespace, settings: Settings) -> int:
     label = config.checked(config.label, args.label, "LABEL")
     notices = supervise.Notices()
     hooks = commands.hooks_for(settings, verbose=args.verbose)
-    pool = commands.open_pool(settings)
+    pool = commands.open_pool(settings, create=True)
     claim = waiting.claim_for(label, settings, supersede=args.supersede)
     warden = None
     if not pool.keeps_without_us and settings.on_lost == "kill":

@@ -599,13 +599,13 @@ def test_each_setting_is_shown_with_where_it_stands(world: World, tmp_path: Path
     file.write_text("BUILD_TIMEOUT=90s\nSTATUS_HINT='from the file'\n")
 
     _, found = doctor(
-        world, "--config", str(file), "--max-parallel-builds", "3", env={"PROGRESS_INTERVAL": "2", "STATUS_HINT": "env"}
+        world, "--config", str(file), "--lock-dir", "/dev/shm", env={"PROGRESS_INTERVAL": "2", "STATUS_HINT": "env"}
     )
 
-    keys = ("settings-file", "MAX_PARALLEL_BUILDS", "PROGRESS_INTERVAL", "STATUS_HINT", "BUILD_TIMEOUT", "LEFTOVERS")
+    keys = ("settings-file", "LOCK_DIR", "PROGRESS_INTERVAL", "STATUS_HINT", "BUILD_TIMEOUT", "LEFTOVERS")
     assert [found[key]["finding"] for key in keys] == [
         f"{file}: read",
-        "3 (--max-parallel-builds)",
+        "/dev/shm (--lock-dir)",
         "2 ($PROGRESS_INTERVAL)",
         "env ($STATUS_HINT)",
         f"90s ({file}: BUILD_TIMEOUT)",

@@ -107,7 +107,6 @@ BAD_USAGE = [
     ["status", "--lock-dir", "relative"],
     ["status", "--", "true"],
     ["reset", "x"],
-    ["reset", "17"],
     ["acquire", "--fd", "x", "a"],
     ["acquire", "--fd", "999", "a"],
     ["acquire", "--pid", "999999999", "a"],

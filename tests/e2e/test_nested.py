@@ -77,8 +77,8 @@ def test_a_nested_build_that_outlives_the_outer_one_keeps_the_slot(order: str, w
 
 
 def test_a_step_of_a_job_whose_worker_is_killed_keeps_the_slot(world: World) -> None:
-    step = f"{IPCLOCK} acquire --pid $$ outer >/dev/null; setsid {IPCLOCK} wrap -q inner -- sleep 1000 {APART} read -r _"
-    worker = world.spawn("bash", "-c", step)
+    step = f"setsid {IPCLOCK} wrap -q inner -- sleep 1000 {APART} read -r _"
+    worker = world.spawn("bash", "-c", f"{IPCLOCK} acquire --pid $$ outer >/dev/null; {step}")
     until(lambda: "inner" in holders(world) and holders(world)["inner"]["command_pid"], "the step")
     world.extra.append(holders(world)["inner"]["command_pid"])
 

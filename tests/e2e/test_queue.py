@@ -248,6 +248,7 @@ def test_a_drained_pool_tells_everybody_why_and_starts_nothing_until_it_is_resum
 
 
 def test_a_drain_ends_by_itself(world: World) -> None:
+    world.run("init")
     world.run("drain", "--for", "1")
     waiter = world.wrap("waiter", "-w", "25")
 

@@ -65,6 +65,8 @@ POOL = {
     "drain": type(None),
     "holders": list,
     "waiters": list,
+    "made": bool,
+    "folder": str,
 }
 
 
@@ -91,14 +93,6 @@ def test_json_has_the_documented_keys_and_types(world: World) -> None:
     assert datetime.fromisoformat(row["since"]).utcoffset() is not None
     assert [(w["position"], w["timeout_s"], w["at_gate"]) for w in pool["waiters"]] == [(1, 600, True), (2, 600, False)]
     assert (holder.end(), first.started().end(), second.started().end()) == (0, 0, 0)
-
-
-def test_a_pool_that_nobody_has_made_is_free_and_is_not_made_by_looking(world: World) -> None:
-    text = world.run("status", "--max-parallel-builds", "2")
-    pool = world.status()
-
-    assert (text.returncode, text.stdout) == (0, "✓ no build is running (0/2)\n")
-    assert (pool["capacity"], pool["free"], world.folder.exists(), world.turns()) == (1, 1, False, [])
 
 
 def test_status_takes_no_mutex_and_writes_nothing(world: World) -> None:
@@ -174,6 +168,8 @@ def test_the_end_of_an_evicted_build_gives_nobody_a_slot(world: World) -> None:
 
 
 def test_an_unknown_ticket_is_told(world: World) -> None:
+    world.run("init")
+
     result = world.run("reset", "17")
 
     assert (result.returncode, result.stderr.splitlines()[0]) == (2, "ipclock: no holder or waiter has ticket 17")

@@ -223,6 +223,8 @@ def test_a_reader_that_leaves_early_is_no_error(world: World) -> None:
 
 
 def test_an_output_that_is_full_is_told(world: World) -> None:
+    world.run("init")
+
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
             [*IPCLOCK, "status"], env=world.env, stdout=full, stderr=subprocess.PIPE, timeout=HANG_S, check=False
@@ -268,6 +270,8 @@ def test_a_stderr_that_nobody_reads_keeps_no_build_from_its_slot(world: World) -
 
 
 def test_a_closed_stdout_is_no_bug(world: World) -> None:
+    world.run("init")
+
     result = subprocess.run(
         ["sh", "-c", f"{sys.executable} -m ipclock status >&-"],
         env=world.env,

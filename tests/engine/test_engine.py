@@ -95,6 +95,7 @@ def test_a_signal_for_the_build_reaches_it(shared: SharedWorld) -> None:
 
 
 def test_drained_nobody_starts_until_it_is_resumed(shared: SharedWorld) -> None:
+    shared.run("init")
     drained = shared.run("drain", "--reason", "maintenance").returncode
     waiter = shared.wrap()
     until(lambda: shared.records("gate"), "the waiter at the gate")
@@ -127,6 +128,7 @@ def test_who_starts_no_build_leaves_the_number_of_slots_as_it_is(shared: SharedW
 
 
 def test_a_drain_ends_by_itself(shared: SharedWorld) -> None:
+    shared.run("init")
     shared.run("drain", "--for", "2s")
     waiter = shared.wrap()
     until(lambda: shared.records("gate"), "the waiter at the gate")
@@ -270,6 +272,18 @@ def test_what_it_cannot_do_is_refused_by_name(shared: SharedWorld, command: list
         "",
         ["cannot do this", asked],
     )
+
+
+@pytest.mark.parametrize("command", [["status"], ["metrics"], ["drain"], ["resume"], ["reset"]], ids=" ".join)
+def test_where_there_is_no_pool_a_command_that_makes_none_says_so(shared: SharedWorld, command: list[str]) -> None:
+    refused = shared.run(*command)
+
+    assert (refused.returncode, refused.stdout, refused.stderr.splitlines()[0].partition(": there")[2]) == (
+        69,
+        "",
+        " is no such pool",
+    )
+    assert (shared.run("release", "1").returncode, shared.client.exists(shared.name)) == (0, None)
 
 
 def test_a_reset_does_not_kill_on_other_hosts(shared: SharedWorld) -> None:

@@ -640,8 +640,14 @@ WORLDS = {
 }
 
 
-@pytest.mark.parametrize("shape", WORLDS)
-@pytest.mark.parametrize("command", [("wrap", "late", "--", "true"), ("init",), ("reset",)], ids=lambda row: row[0])
+@pytest.mark.parametrize(
+    ("command", "shape"),
+    [
+        *((command, shape) for command in (("wrap", "late", "--", "true"), ("init",)) for shape in WORLDS),
+        (("reset",), "missing"),
+    ],
+    ids=str,
+)
 def test_without_a_usable_dev_shm_one_line_says_so(command: tuple[str, ...], shape: str, world: World) -> None:
     script, status, first = WORLDS[shape]
 
