@@ -165,12 +165,14 @@ def _parse_all(arguments: list[str], end: int) -> Namespace:
 
 def error_text(error: IpclockError, settings: Settings | None) -> str:
     """Return what a person reads of a failure: what and where, then what to do about it, in the language in use."""
-    what, remedy = messages.told(error)
+    from ipclock import advice  # few runs fail
+
+    what, remedy = advice.told(error, settings)
     if isinstance(error, SlotUnavailable) and settings:
         lines = [f"❌ {what}"]
         if isinstance(error, SlotTimeout):
             lines.append(_("   current builds: {hint}").format(hint=settings.status_hint))
-            lines.append(_("   force unlock: {hint}").format(hint=settings.reset_hint))
+            lines.append(_("   force unlock: {hint}").format(hint=advice.reset_hint(settings)))
     else:
         lines = [f"ipclock: {what}"]
     if remedy:

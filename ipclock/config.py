@@ -251,7 +251,7 @@ SETTINGS = (
     Setting("ON_RELEASE", hook, None),
     Setting("ON_TIMEOUT", hook, None),
     Setting("STATUS_HINT", line, "ipclock status"),
-    Setting("RESET_HINT", line, "sudo ipclock reset"),
+    Setting("RESET_HINT", line, None),
 )
 
 
@@ -259,6 +259,7 @@ class Settings(NamedTuple):
     """The settings of one run. Times are in seconds, memory in bytes; names and paths are native, the rest is text.
 
     `max_parallel_builds` is None where nobody set it: an existing pool then keeps its capacity.
+    `reset_hint` is None where nobody set it: what helps depends on who reads it.
     `history` is the file of finished builds, None where none is kept.
     `on_wait` and its like are commands for sh(1), None where nothing is to be run.
     `capacity_file` names the settings file that gave the capacity, None where it came from elsewhere. `hook_files` has
@@ -288,7 +289,7 @@ class Settings(NamedTuple):
     on_release: str | None
     on_timeout: str | None
     status_hint: str
-    reset_hint: str
+    reset_hint: str | None
     capacity_file: str | None = None
     hook_files: Mapping[str, str] = {}
 

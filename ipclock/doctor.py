@@ -13,10 +13,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from ipclock import __version__, host, liveness, policy, process, semaphore, snapshot, utf8
+from ipclock import __version__, advice, host, liveness, policy, process, semaphore, snapshot, utf8
 from ipclock.errors import N_, BadValue, ForeignLibrary, IpclockError, NoPool, Unavailable, foreign, from_os
 from ipclock.folder import GATE, HOLDING, NEW, QUEUED
-from ipclock.messages import _, told
+from ipclock.messages import _
 from ipclock.records import Store
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Check(NamedTuple):
 
 def failed(name: str, error: IpclockError | OSError, path: str = "") -> Check:
     """Return the bad check that a failure makes, of the kernel's at *path*."""
-    return Check(name, BAD, *told(from_os(error, path) if isinstance(error, OSError) else error))
+    return Check(name, BAD, *advice.told(from_os(error, path) if isinstance(error, OSError) else error))
 
 
 def examine(settings: Settings, survey: Survey) -> list[Check]:
@@ -185,8 +185,13 @@ def remove_ipc(path: str, name: str) -> Check:
     if not in_shm and _owner(semaphore.path_of(name)) == 0:
         return Check("remove-ipc", OK, _("logind deletes nothing of this pool at a logout"))
     text = _("logind deletes what {user} has in {folder} at the last logout (RemoveIPC=yes)")
-    remedy = _("loginctl enable-linger {user}, or: LOCK_DIR=/run/ipclock and a first 'sudo ipclock init'")
-    return Check("remove-ipc", WARN, text.format(user=user, folder=semaphore.FOLDER), remedy.format(user=user))
+    remedy = _("loginctl enable-linger {user}, or: LOCK_DIR=/run/ipclock and a first '{sudo} init'")
+    return Check(
+        "remove-ipc",
+        WARN,
+        text.format(user=user, folder=semaphore.FOLDER),
+        remedy.format(user=user, sudo=advice.as_root()),
+    )
 
 
 def _owner(path: str) -> int | None:
@@ -209,7 +214,7 @@ def hidepid() -> Check:
     if not host.hides_processes():
         return Check("hidepid", OK, _("all processes can be seen"))
     text = _("other users' processes are hidden (hidepid): their builds' state shows as unknown")
-    return Check("hidepid", WARN, text, _("'sudo ipclock status' sees them."))
+    return Check("hidepid", WARN, text, _("'{sudo} status' sees them.").format(sudo=advice.as_root()))
 
 
 # The pool

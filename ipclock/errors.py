@@ -225,6 +225,14 @@ class NotPermitted(IpclockError):
         self.reason = reason
 
 
+class NoMember(NotPermitted):
+    """The pool that was to be made at `path` would be shared with a group (gid) that we are no member of."""
+
+    def __init__(self, path: str, group: int) -> None:
+        super().__init__(path, N_("you are no member of the group to share it with"))
+        self.group = group
+
+
 class Foreign(NotPermitted):
     """What lies at the path belongs to the user `uid`, whose pool we may not use or who may not be in ours."""
 

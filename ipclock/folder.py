@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager, suppress
 
 from ipclock import place
-from ipclock.errors import N_, Elsewhere, Foreign, IpclockError, NoPool, NotPermitted, from_os
+from ipclock.errors import N_, Elsewhere, Foreign, IpclockError, NoMember, NoPool, NotPermitted, from_os
 from ipclock.place import Place
 from ipclock.values import TYPE_CHECKING
 
@@ -359,7 +359,7 @@ def _make(lock_dir: str, pool: str, group: int | None) -> None:
     parent = place.open_parent(f"{lock_dir}/{name}")
     try:
         if group is not None and os.geteuid() != 0 and not _is_ours(group) and not _exists(parent, name):
-            raise NotPermitted(f"{lock_dir}/{name}", N_("you are no member of the group to share it with"))
+            raise NoMember(f"{lock_dir}/{name}", group)
         umask = os.umask(0o077)
         try:
             made = _make_folder(parent, name, 0o700)

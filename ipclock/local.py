@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from ipclock import line, pools, process, utf8
+from ipclock import line, place, pools, process, utf8
 from ipclock.errors import CannotCreate, DamagedSemaphore, Elsewhere, NoPool, NotPermitted, StillRunning
 from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.patience import Patience
@@ -183,7 +183,7 @@ def open_for_administrator(settings: Settings, *, ours: bool = False) -> tuple[L
         patience = Patience(takeover.PATIENCE_S)
         return takeover.replace(settings.semaphore_name, settings.lock_dir, settings.shared_with, patience)
 
-    if root and ours and takeover.owner(settings.semaphore_name) not in (None, 0):
+    if root and ours and place.owner_of(settings.semaphore_name[1:]) not in (None, 0):
         taken = take_over()
     try:
         return open_pool(settings, create=ours, repair=True), taken

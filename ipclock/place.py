@@ -80,6 +80,21 @@ def look(pool: str) -> Place | None:
     return Place(status, folder, (int(numbers[0]), int(numbers[1])))
 
 
+def owner_of(pool: str) -> int | None:
+    """Return the uid of the owner of what lies at the place of *pool*, or of the folder of which it tells.
+
+    None where nothing lies there.
+    """
+    with suppress(NotPermitted, OSError):
+        if found := look(pool):
+            with suppress(OSError):
+                return os.lstat(found.path).st_uid
+            return found.status.st_uid
+    with suppress(OSError):
+        return os.lstat(path_of(pool)).st_uid
+    return None
+
+
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 20
 

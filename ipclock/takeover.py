@@ -40,22 +40,6 @@ class Taken(NamedTuple):
     readable: bool
 
 
-def owner(name: str) -> int | None:
-    """Return the uid of the owner of what lies at the place of the pool *name*, of the folder that a symlink tells of.
-
-    None where nothing lies there.
-    """
-    path = place.path_of(name[1:])
-    with suppress(IpclockError, OSError):
-        if found := place.look(name[1:]):
-            path = found.path
-    with suppress(OSError):
-        return os.lstat(path).st_uid
-    with suppress(OSError):
-        return os.lstat(place.path_of(name[1:])).st_uid
-    return None
-
-
 def replace(name: str, lock_dir: str, group: int | None, patience: Patience, *, idle: bool = False) -> Taken | None:
     """Put a new folder in *lock_dir*, shared with *group*, in the place of the pool *name*; return what was there.
 
@@ -64,7 +48,7 @@ def replace(name: str, lock_dir: str, group: int | None, patience: Patience, *, 
     Raises CannotCreate (73), NotPermitted (77).
     """
     pool = name[1:]
-    uid = owner(name)
+    uid = place.owner_of(pool)
     try:
         with ExitStack() as closing:
             old = _opened(pool, patience, closing, required=idle)

@@ -53,7 +53,7 @@ SOURCES: dict[str, tuple[tuple[str, Any], tuple[str, Any], tuple[str, Any], Any]
     "ON_RELEASE": (("", None), ("e", "e"), ("f", "f"), None),
     "ON_TIMEOUT": (("o", "o"), ("e", "e"), ("''", None), None),
     "STATUS_HINT": (("o", "o"), ("e", "e"), ("f", "f"), "ipclock status"),
-    "RESET_HINT": (("o", "o"), ("e", "e"), ("f", "f"), "sudo ipclock reset"),
+    "RESET_HINT": (("o", "o"), ("e", "e"), ("f", "f"), None),
 }
 KOREAN = "스테이징 배포"
 # a file that each example writes anew may be shared, and a busy machine is no failure

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NOTHING = Settings(*[None] * len(Settings._fields[:-1]))
-SETTINGS = NOTHING._replace(status_hint="see who builds", reset_hint="ask the admin")
+SETTINGS = NOTHING._replace(
+    lock_dir="/nowhere", semaphore_name="/x", status_hint="see who builds", reset_hint="ask the admin"
+)
 NOT_THERE = FileNotFoundError(errno.ENOENT, "No such file or directory")
 NOT_RUNNABLE = PermissionError(errno.EACCES, "Permission denied")
 
@@ -34,13 +36,14 @@ FAILURES = [
     (errors.SlotTimeout(0.5), 75, ["within 0.5 s", "see who builds", "ask the admin"]),
     (errors.SlotBusy(1, 2, 3), 75, ["1 of 2", "3 waiting"]),
     (errors.TooManySlots(3, 2), 78, ["3 slots", "pool has 2", "--slots"]),
-    (errors.PriorityNotAllowed(-5, 0), 77, ["-5", "0 is the lowest", "'ipclock init --priority-min -5'"]),
+    (errors.PriorityNotAllowed(-5, 0), 77, ["-5", "0 is the lowest", "ipclock init --priority-min -5'"]),
     (errors.Superseded("staging", 17, 41), 76, ["staging", "ticket 17", "PID: 41"]),
     (errors.MutexStuck("/dev/shm/ipclock.x", 41), 75, ["/dev/shm/ipclock.x", "process 41", "kill -CONT 41"]),
     (errors.Unavailable("/dev/shm", "no such folder"), 69, ["/dev/shm", "no such folder", "mount -t tmpfs"]),
     (errors.ForeignLibrary(), 69, ["C library", "not glibc", "Debian", "musl"]),
     (errors.CannotCreate("/dev/shm/x", "No space left"), 73, ["/dev/shm/x", "No space left", "'df /dev/shm'"]),
     (errors.NotPermitted("/dev/shm/x", "not a folder"), 77, ["/dev/shm/x", "not a folder", "--name"]),
+    (errors.NoMember("/dev/shm/x", 54400), 77, ["/dev/shm/x", "no member of the group"]),
     (errors.Foreign("/dev/shm/x", 1000), 77, ["/dev/shm/x", "uid 1000", "--name"]),
     (errors.DamagedSemaphore("/dev/shm/sem.x", "wrong size"), 69, ["/dev/shm/sem.x", "wrong size", "'ipclock reset'"]),
     (errors.NoPool("/dev/shm/ipclock.x"), 69, ["/dev/shm/ipclock.x", "'ipclock init'"]),
@@ -52,7 +55,7 @@ FAILURES = [
         2,
         ["sh -c x (PID: 41)", "make (PID: 40)", "--pid 40 or --pid 41", "--pid $PPID"],
     ),
-    (errors.StillRunning(17, [40, 41]), 77, ["17", "40, 41", "'sudo ipclock reset 17 --kill'"]),
+    (errors.StillRunning(17, [40, 41]), 77, ["17", "40, 41", "ipclock reset 17"]),
     (errors.HistoryFailed("/var/h.db", "is locked"), 73, ["/var/h.db", "is locked", "HISTORY=off"]),
     (errors.EngineFailed("zookeeper://a:2181/b", "no answer"), 69, ["zookeeper://a:2181/b", "no answer", "reach them"]),
     (errors.Unsupported("zookeeper://a:2181/b", "--slots"), 69, ["zookeeper://a:2181/b", "--slots", "without ENGINE"]),

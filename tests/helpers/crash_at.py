@@ -8,11 +8,13 @@ threads.
 
 from __future__ import annotations
 
+import difflib
 import grp
 import os
 import pickle
 import pwd
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import pytest
 
-from ipclock import api, cli, clockwait, supervise
+from ipclock import advice, api, cli, clockwait, supervise
 from ipclock.commands import acquire, doctor, drain, init, release, reset, resume, status, wrap
 from ipclock.pool import Pool
 from tests.helpers.world import HANG_S
@@ -37,8 +39,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 USER, OTHER_USER = 54321, 54322  # nobody's, on any usual machine
 LOADED = (
+    difflib,
     grp,
     pwd,
+    shlex,
+    advice,
     api,
     clockwait,
     acquire,

@@ -24,8 +24,8 @@ READ_ONLY = "mount -t tmpfs -o ro tmpfs /dev/shm"
 FULL = "mount -t tmpfs -o nr_inodes=1 tmpfs /dev/shm"
 # what is loaded first need not be readable for the user
 BECOME = """
-import json, os, psutil, sys
-from ipclock import cli
+import difflib, grp, json, os, psutil, pwd, shlex, sys
+from ipclock import advice, cli
 cli.get_parser().format_help()
 uid = int(sys.argv[1])
 if uid:

@@ -94,7 +94,7 @@ def test_a_private_pool_is_refused_to_others_by_its_owners_number(
             77,
             [
                 f"ipclock: {folder}: belongs to another user ({'root, uid 0' if owner == 0 else f'uid {owner}'})",
-                "   Use a pool of your own (--name), or have it shared: 'ipclock init --mode 0660 --group GROUP'.",
+                "   Use a pool of your own (--name), or have it shared: 'sudo ipclock init --mode 0660 --group GROUP'.",
             ],
         ),
         before,
