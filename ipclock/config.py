@@ -339,28 +339,48 @@ class Source(NamedTuple):
 class Survey(NamedTuple):
     """Where settings were looked for: `places` of settings files, `files` that were read, each key's source.
 
-    The nearest place comes first. `problems` are why files could not be read or understood; such a file counts as one
-    that says nothing.
+    The nearest place comes first, one that was `asked_for`. `problems` are why files could not be read or understood;
+    such a file counts as one that says nothing.
     """
 
     places: list[str]
     files: list[str]
     problems: list[BadConfig]
     sources: list[Source]
+    asked_for: str | None = None
 
 
 def survey(options: Mapping[str, str | None] = {}) -> Survey:
     """Find out where each setting stands: in *options* (by key, None = not given), environment, files or default."""
-    asked_for, usual = _places(options.get("CONFIG"))
-    found: dict[str, dict[str, tuple[str, int]]] = {}
-    problems = []
-    for path in [*asked_for, *filter(os.path.lexists, usual)]:
+    option = options.get("CONFIG")
+    asked_for = os.environ.get("IPCLOCK_CONFIG") or None if option is None else utf8.native(option)
+    usual = [path for path in usual_files(_config_home()) if path != asked_for]
+    places = usual if asked_for is None else [asked_for, *usual]
+    problems: list[BadConfig] = []
+    found = read_files([path for path in places if path == asked_for or os.path.lexists(path)], problems)
+    sources = [_source(setting, options, found) for setting in SETTINGS]
+    return Survey(places, list(found), problems, sources, asked_for)
+
+
+def read_files(paths: list[str], problems: list[BadConfig]) -> dict[str, dict[str, tuple[str, int]]]:
+    """Return by path what settings files assign, text and line by key; why one cannot be read goes to *problems*."""
+    found = {}
+    for path in paths:
         try:
             found[path] = _assigned(path)
         except BadConfig as error:
             problems.append(error)
-    sources = [_source(setting, options, found) for setting in SETTINGS]
-    return Survey([*asked_for, *usual], list(found), problems, sources)
+    return found
+
+
+def usual_files(config_home: str | None) -> list[str]:
+    """Return where the settings files of a user are, the nearer first, and of one without a home."""
+    patterns = DEFAULT_FILES if config_home else DEFAULT_FILES[1:]
+    return [pattern.format(XDG_CONFIG_HOME=config_home) for pattern in patterns]
+
+
+def _config_home() -> str:
+    return os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
 
 
 def _source(
@@ -421,14 +441,6 @@ def _checked(check: Callable[[str], T], text: str, where: str, *, usage: bool = 
         return check(text)
     except ValueError as error:
         raise BadValue(where, text, str(error), usage=usage) from None
-
-
-def _places(option: str | None) -> tuple[list[str], list[str]]:
-    """Return the settings file that was asked for, which has to be there, and the usual ones, which need not be."""
-    asked_for = os.environ.get("IPCLOCK_CONFIG") or None if option is None else utf8.native(option)
-    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    usual = [pattern.format(XDG_CONFIG_HOME=home) for pattern in DEFAULT_FILES]
-    return [] if asked_for is None else [asked_for], [path for path in usual if path != asked_for]
 
 
 def settings_file(path: str) -> dict[str, str]:
@@ -534,6 +546,12 @@ def hook_environment(facts: Mapping[str, Any]) -> dict[str, str]:
     ours = {f"IPCLOCK_{key.upper()}": value for key, value in facts.items()}
     told = {key: utf8.native(str(value)) for key, value in ours.items() if value is not None}
     return {key: text for key, text in os.environ.items() if key not in ours} | told
+
+
+def sudo_user() -> int | None:
+    """Return the user (uid) who has started us as root by sudo(8); None where that is nobody."""
+    text = os.environ.get("SUDO_UID", "")
+    return int(text) if os.geteuid() == 0 and text.isascii() and text.isdigit() and len(text) < 11 else None
 
 
 def in_hook() -> bool:

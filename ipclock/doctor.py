@@ -13,10 +13,23 @@ import sys
 import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from ipclock import __version__, advice, host, liveness, policy, process, semaphore, snapshot, utf8
+from ipclock import (
+    __version__,
+    advice,
+    callers,
+    config,
+    host,
+    liveness,
+    policy,
+    process,
+    semaphore,
+    snapshot,
+    utf8,
+)
 from ipclock.errors import N_, BadValue, ForeignLibrary, IpclockError, NoPool, Unavailable, foreign, from_os
 from ipclock.folder import GATE, HOLDING, NEW, QUEUED
 from ipclock.messages import _
+from ipclock.place import path_of
 from ipclock.records import Store
 
 if TYPE_CHECKING:
@@ -52,9 +65,10 @@ def examine(settings: Settings, survey: Survey) -> list[Check]:
     store = gate = None
     try:
         store = Store.open(settings.lock_dir, settings.semaphore_name[1:], create=False)
-        folder = parts(store)
+        folder, path = parts(store), store.path
     except NoPool:
-        folder = no_pool(path)
+        at = path_of(settings.semaphore_name[1:])
+        folder = no_pool(at if os.path.lexists(at) else path)
     except (IpclockError, OSError) as error:
         folder = failed("pool", error, path)
     try:
@@ -68,8 +82,7 @@ def examine(settings: Settings, survey: Survey) -> list[Check]:
             folder,
             units,
             *(inside(store, gate) if store else []),
-            *settings_files(survey),
-            *map(setting, survey.sources),
+            *of_settings(survey),
         ]
     finally:
         if gate:
@@ -85,8 +98,9 @@ def machine(settings: Settings, store: Store | None, path: str) -> Iterator[Chec
     """Make the checks of what is under the pool whose folder is *path*."""
     yield versions()
     yield from place("shm", semaphore.FOLDER)
-    if settings.lock_dir != semaphore.FOLDER:
-        yield from place("lock-dir", settings.lock_dir, f"{store.path}/{NEW}" if store else None)
+    lock_dir = os.path.dirname(store.path) if store else settings.lock_dir
+    if lock_dir != semaphore.FOLDER:
+        yield from place("lock-dir", lock_dir, f"{store.path}/{NEW}" if store else None)
     yield remove_ipc(path, settings.semaphore_name)
     yield pid_namespace()
     yield hidepid()
@@ -360,6 +374,31 @@ def settings_files(survey: Survey) -> Iterator[Check]:
         yield Check("settings-file", OK, _("none at {paths}").format(paths=", ".join(survey.places)))
     for problem in survey.problems:
         yield failed("settings-file", problem)
+
+
+def of_settings(survey: Survey) -> list[Check]:
+    """Make the checks of the settings alone."""
+    return [*settings_files(survey), *map(setting, survey.sources), *others(survey)]
+
+
+def others(survey: Survey) -> Iterator[Check]:
+    """Whether other usual callers come to the same pool, and to the same number of slots."""
+    found = callers.differences(survey)
+    if not found:
+        yield Check("callers", OK, _("the others come to the same pool"))
+    for here, there, who in found:
+        names = {"key": here.setting.key, "here": _shown(here), "there": _shown(there), "callers": ", ".join(who)}
+        places = {"at": callers.place_of(here), "where": callers.place_of(there)}
+        text = _("{key}: {here} here ({at}), {there} ({where}) for {callers}")
+        common = config.usual_files(None)[0]
+        maker = there if here.file == common or not here.where else here
+        remedy = _("Move {place} to {file}, which all of them read.")
+        finding = text.format(**names, **places)
+        yield Check("callers", WARN, finding, remedy.format(place=callers.place_of(maker), file=common))
+
+
+def _shown(source: Source) -> str:
+    return _("not set") if source.text is None else source.text.partition("?")[0]
 
 
 def setting(source: Source) -> Check:

@@ -14,7 +14,7 @@ LAYERS = (
     "messages address",
     "shellfile quick parser deaths place",
     "config locks folder entry clockwait stats forecast",
-    "records semaphore process policy host database",
+    "records semaphore process policy host database callers",
     "liveness patience claim line memory totals pools",
     "pool snapshot advice",
     "supervise doctor takeover headroom meter history screen hooks",
@@ -30,9 +30,9 @@ LAYERS = (
 )
 SIZES = """
     cli 250  supervise 265  progress 230  api 140  pool 555  snapshot 250  liveness 100  patience 100
-    records 430  folder 310  semaphore 340  process 440  policy 200  locks 100  config 560  messages 120
+    records 430  folder 310  semaphore 340  process 440  policy 200  locks 100  config 580  messages 120
     errors 430  memory 260  commands.__init__ 190  commands.status 140  commands.wrap 170  __main__ 45  host 200
-    doctor 390  history 150  database 200  waiting 200  board 210  stats 200  commands.stats 190
+    doctor 410  history 150  database 200  waiting 200  board 210  stats 200  commands.stats 190
     archive 190  hooks 220  chart 210  drawing 280  page 200
     session 260  zookeeper 480  nodes 230  engine 135  local 200  phrases 140
 """

@@ -28,9 +28,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, settings: Settings) -> int:
     """Print the checks on stdout; 69 if one is bad."""
+    survey = config.survey(args.options)
     if settings.engine:
-        raise Unsupported(settings.engine.partition("?")[0], "ipclock doctor")
-    checks = doctor.examine(settings, config.survey(args.options))
+        error = Unsupported(settings.engine.partition("?")[0], "ipclock doctor")
+        checks = [doctor.failed("pool", error), *doctor.of_settings(survey)]
+    else:
+        checks = doctor.examine(settings, survey)
     try:
         commands.hooks_for(settings)
     except UnsafeHook as error:

@@ -261,7 +261,6 @@ def test_python_programs_are_refused(shared: SharedWorld) -> None:
         (["acquire", "--fd", "9", "a"], "--fd"),
         (["init", "--priority-min", "-5"], "PRIORITY_MIN"),
         (["init", "--mode", "0660"], "LOCK_GROUP, LOCK_MODE"),
-        (["doctor"], "ipclock doctor"),
     ],
 )
 def test_what_it_cannot_do_is_refused_by_name(shared: SharedWorld, command: list[str], asked: str) -> None:
@@ -284,6 +283,19 @@ def test_where_there_is_no_pool_a_command_that_makes_none_says_so(shared: Shared
         " is no such pool",
     )
     assert (shared.run("release", "1").returncode, shared.client.exists(shared.name)) == (0, None)
+
+
+def test_the_doctor_examines_the_settings_alone(shared: SharedWorld) -> None:
+    done = shared.run("doctor", "--json")
+
+    checks = json.loads(done.stdout)["checks"]
+    rows = {row["name"]: row for row in checks}
+    assert (done.returncode, rows["pool"]["level"], rows["pool"]["finding"].rpartition(": ")[2]) == (
+        69,
+        "bad",
+        "ipclock doctor",
+    )
+    assert ("semaphore" in rows, rows["BUILD_TIMEOUT"]["finding"]) == (False, "600 (default)")
 
 
 def test_a_reset_does_not_kill_on_other_hosts(shared: SharedWorld) -> None:

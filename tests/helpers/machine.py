@@ -25,7 +25,7 @@ FULL = "mount -t tmpfs -o nr_inodes=1 tmpfs /dev/shm"
 # what is loaded first need not be readable for the user
 BECOME = """
 import difflib, grp, json, os, psutil, pwd, shlex, sys
-from ipclock import advice, cli
+from ipclock import advice, cli, shellfile
 cli.get_parser().format_help()
 uid = int(sys.argv[1])
 if uid:
