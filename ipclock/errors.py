@@ -253,7 +253,7 @@ class Elsewhere(IpclockError):
 
     status = 78
     what = N_("{wanted}: the pool of this name lies in {folder}, which cannot be used: {reason}")
-    remedy = N_("Use another name (--name); or, as its owner or root, move it: 'ipclock init'.")
+    remedy = N_("Use another name (--name), or ask its owner or root for access.")
 
     def __init__(self, wanted: str, folder: str, reason: str) -> None:
         super().__init__(wanted, folder, reason)

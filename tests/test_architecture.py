@@ -29,12 +29,12 @@ LAYERS = (
     "__main__",
 )
 SIZES = """
-    cli 250  supervise 265  progress 230  api 140  pool 555  snapshot 250  liveness 100  patience 100
-    records 430  folder 310  semaphore 340  process 440  policy 200  locks 100  config 580  messages 120
-    errors 430  memory 260  commands.__init__ 190  commands.status 140  commands.wrap 170  __main__ 45  host 200
-    doctor 410  history 150  database 200  waiting 200  board 210  stats 200  commands.stats 190
+    cli 250  supervise 265  progress 230  api 140  pool 610  snapshot 250  liveness 100  patience 100
+    records 480  folder 460  semaphore 340  process 440  policy 200  locks 100  config 580  messages 120
+    errors 470  memory 260  commands.__init__ 200  commands.status 140  commands.wrap 170  __main__ 45  host 200
+    doctor 420  history 150  database 200  waiting 200  board 215  stats 200  commands.stats 190
     archive 190  hooks 220  chart 210  drawing 280  page 200
-    session 260  zookeeper 480  nodes 230  engine 135  local 200  phrases 140
+    session 260  zookeeper 490  nodes 230  engine 140  local 240  phrases 140  place 140  takeover 180
 """
 LINES = dict(zip(SIZES.split()[::2], map(int, SIZES.split()[1::2]), strict=True))
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 MUTEX_PATIENCE_S = 10.0  # how long a command that does not wait for a slot waits for the pool's mutex
 
 
-def add_pool_options(parser: ArgumentParser, *, create: bool = False, find: bool = True) -> None:
+def add_pool_options(parser: ArgumentParser, *, create: bool = False, place: bool = False) -> None:
     """Add the options that say which pool is meant; each is also a key of environment and settings file.
 
-    With *create* also how many slots it has; without *find* not where it lies.
+    With *create* also how many slots it has and, as with *place* alone, in which folder a new one lies.
     """
     group = parser.add_argument_group(_("pool"))
     group.add_argument("--config", metavar="FILE", help=_("settings file to read"))
@@ -35,8 +36,9 @@ def add_pool_options(parser: ArgumentParser, *, create: bool = False, find: bool
     group.add_argument(
         "--engine", dest="ENGINE", metavar="URL", help=_("a pool of several hosts: zookeeper://HOST/POOL")
     )
-    if find:
-        group.add_argument("--lock-dir", dest="LOCK_DIR", metavar="DIR", help=_("folder of the records (/dev/shm)"))
+    if create or place:
+        help_text = _("folder for the records of a new pool (/dev/shm)")
+        group.add_argument("--lock-dir", dest="LOCK_DIR", metavar="DIR", help=help_text)
     if create:
         group.add_argument(
             "--max-parallel-builds",
@@ -116,17 +118,21 @@ def add_ticket(parser: ArgumentParser, help_text: str) -> None:
     parser.add_argument("ticket", metavar="TICKET", nargs="?", type=number("TICKET", 10**19), help=help_text)
 
 
-def open_pool(settings: Settings, *, create: bool = False, repair: bool = False) -> Engine:
+def open_pool(settings: Settings, *, create: bool = False, verbose: bool = False) -> Engine:
     """Open the pool that the settings name.
 
     With *create* it is made if it is not there, and has as many slots as the settings say; else raises NoPool (69).
+    *verbose* tells of a folder that lies elsewhere than the settings say.
     """
     if not create:
         settings = settings._replace(max_parallel_builds=None)
     if settings.engine:
         pool: Engine = _zookeeper(settings.engine).SharedPool(settings, make=create)
         return pool
-    return local.open_pool(settings, create=create, repair=repair)
+    opened = local.open_pool(settings, create=create)
+    if verbose and os.path.dirname(opened.where) != os.path.realpath(settings.lock_dir):
+        say(_("ipclock: the pool's folder is {folder}").format(folder=opened.where))
+    return opened
 
 
 def open_for_administrator(settings: Settings, *, ours: bool = False) -> Engine:

@@ -23,7 +23,7 @@ SCHEMA = 1
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--json", action="store_true", help=_("print JSON"))
-    commands.add_pool_options(parser)
+    commands.add_pool_options(parser, place=True)
 
 
 def run(args: Namespace, settings: Settings) -> int:

@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help=_("print JSON"))
     form.add_argument("--html", metavar="FILE", help=_("write a page with drawings to FILE, - for stdout"))
-    commands.add_pool_options(parser, find=False)
+    commands.add_pool_options(parser)
 
 
 def _span(text: str) -> float:

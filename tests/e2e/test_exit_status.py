@@ -104,7 +104,7 @@ BAD_USAGE = [
     ["wrap", "-w=-1", "a", "--", "true"],
     *(["wrap", "--max-parallel-builds", bad, "a", "--", "true"] for bad in ("-1", "x", "1000000000000", "")),
     *(["status", "--name", bad] for bad in ("a/b", "", "/", "a.17", ".a", "x" * 201, "\udcff")),
-    ["status", "--lock-dir", "relative"],
+    ["init", "--lock-dir", "relative"],
     ["status", "--", "true"],
     ["reset", "x"],
     ["acquire", "--fd", "x", "a"],
