@@ -58,6 +58,11 @@ class Folder:
         self.group = _group_of(status)
 
     @property
+    def owner(self) -> int:
+        """The uid of the pool's owner."""
+        return self._owner[0]
+
+    @property
     def mode(self) -> int:
         """The mode of the pool's files."""
         return PRIVATE if self.group is None else SHARED

@@ -67,9 +67,17 @@ def processes(record: Record) -> list[int]:
     return [bound.pid, int(pid)] if _is_number(pid, 10) else [bound.pid]
 
 
-def is_around(record: Record, ancestors: list[process.Identity]) -> bool:
-    """Return whether one of these is the process that holds the record's slot, or the command that runs in it."""
-    return any(bound in ancestors for bound in (identity(record), command(record)) if bound)
+def is_around(record: Record, ancestors: list[process.Identity], owner: int) -> bool:
+    """Return whether one of these is the process that holds the record's slot, or the command that runs in it.
+
+    It must be the user's whose record it is, or one would let others run without a slot by naming their processes. In
+    the pool of another *owner* (uid) root's records are files of that one.
+    """
+    named = [bound for bound in (identity(record), command(record)) if bound in ancestors]
+    return any(
+        uid == record.uid or (uid == 0 and record.uid == owner)
+        for uid in (process.real_uid(bound.pid) for bound in named if bound)
+    )
 
 
 def supervisor(record: Record) -> int | None:

@@ -20,6 +20,7 @@ from ipclock.values import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+FIRST_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h
 MAX_LIST = 1 << 20  # bytes that are read of a list of children, or of arguments
 SETTLE_S = 0.5  # how long a shell may take to hand on the ends of its pipes
 _DELETED = " (deleted)"
@@ -151,11 +152,12 @@ def stopped(pid: int) -> bool:
 def ancestors() -> list[Identity]:
     """Return this process, its parent, and so on, as far as they can be seen.
 
-    Itself too: a shell lets the last command of `sh -c` take its place, and then we are the script.
+    Itself too: a shell lets the last command of `sh -c` take its place, and then we are the script. Not the machine's
+    init: whoever runs runs inside of that.
     """
     found = []
     pid = os.getpid()
-    while pid > 0:
+    while pid > (1 if namespace() == FIRST_NAMESPACE else 0):
         try:
             stat = _stat(pid)
         except OSError:
@@ -185,6 +187,15 @@ def own_command_line() -> list[bytes]:
     """Return the words of our command line, the interpreter's own first. Raises OSError."""
     with open("/proc/self/cmdline", "rb") as file:
         return file.read().split(b"\0")[:-1]
+
+
+def real_uid(pid: int) -> int | None:
+    """Return the real uid of process *pid* (proc_pid_status(5)), which a set-uid program leaves; None if it is gone."""
+    with suppress(OSError):
+        for row in _read(f"/proc/{pid}/status").splitlines():
+            if row.startswith("Uid:"):
+                return int(row.split()[1])
+    return None
 
 
 def own_descriptors() -> list[int]:

@@ -141,7 +141,7 @@ def _is_around(store: Store, entry: Entry, ancestors: list[process.Identity]) ->
     record = store.read(HOLDING, entry)
     if record is None or liveness.verdict(store, HOLDING, entry) == policy.DEAD:
         return False
-    if liveness.is_around(record, ancestors):
+    if liveness.is_around(record, ancestors, store.owner):
         return True
     lit = store.beacon(HOLDING, entry) is True
     return lit and store.shares_beacon(process.open_descriptors(record.device, record.inode))

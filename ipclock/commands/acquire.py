@@ -47,6 +47,8 @@ def run(args: Namespace, settings: Settings) -> int:
         holder = process.identify(pid)
     except OSError:
         raise _gone(pid) from None
+    if os.getuid() != 0 and process.real_uid(pid) not in (None, os.getuid()):
+        raise BadValue("--pid", str(pid), N_("the PID of a process of your own"), usage=True)
     notices = supervise.Notices()
 
     def check() -> None:

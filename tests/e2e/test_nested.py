@@ -36,7 +36,7 @@ def with_inner(world: World, *options: str, command: str = f"setsid {IPCLOCK} wr
 
 
 def holders(world: World) -> dict[str, dict[str, Any]]:
-    return {row["label"]: row for row in world.status()["holders"]}
+    return {row["label"]: row for row in world.status()["holders"]} if world.folder.exists() else {}
 
 
 def busy(world: World, *options: str) -> int:

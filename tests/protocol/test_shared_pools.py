@@ -159,8 +159,11 @@ def test_a_private_pool_is_shared_while_it_is_in_use_and_made_private_again(by: 
     order = [holder.end(), waiter.line(), waiter.end()]
     private = users.run(by, "init", "--mode", "0600")[0]
 
+    # what root says of it is root's from then on
+    private_to_its_maker = 0 if by == USER else 77
     assert (shared, access, order) == (0, SHARED, [0, "ready", 0])
-    assert (private, users.build(OTHER_USER), users.build(USER), users.world.settled()) == (0, 77, 0, (1, {}))
+    assert (private, users.build(OTHER_USER), users.build(USER)) == (0, 77, private_to_its_maker)
+    assert (users.build(by), users.world.settled()) == (0, (1, {}))
 
 
 @pytest.mark.parametrize("owner", [0, USER])
@@ -270,6 +273,21 @@ def test_two_members_first_builds_at_once_make_one_shared_pool(users: Users) -> 
     builds = [users.start(uid, "wrap", "-q", "build", "--", "true") for uid in MEMBERS * 8]
 
     assert ([build.end() for build in builds], users.access(), users.world.settled()) == ([0] * 16, SHARED, (1, {}))
+
+
+def test_nobody_lets_others_run_without_a_slot_by_naming_a_process_around_them(users: Users) -> None:
+    users.share(0)
+    this = os.getpid()  # an ancestor of every client here, and root's
+
+    refused = users.run(USER, "acquire", "--pid", str(this), "trick")
+    ticket = users.start(0, "acquire", "--pid", str(this), "held").line()
+    path = users.world.folder / "holding" / f"{ticket}.1"
+    os.chown(path, USER, -1)  # as a member would have forged it
+    late = ("wrap", "-q", "-n", "late", "--", "true")
+    found = [users.run(uid, *late)[0] for uid in (OTHER_USER, 0)]
+    os.chown(path, 0, -1)
+
+    assert (refused[0], found, [users.run(uid, *late)[0] for uid in (OTHER_USER, 0)]) == (2, [75, 75], [0, 0])
 
 
 def test_a_strangers_semaphore_in_a_shared_pools_place_is_refused(users: Users) -> None:
