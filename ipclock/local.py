@@ -151,21 +151,19 @@ class LocalPool(Pool):
         return Headroom(lambda: self.store, need)
 
 
-def open_pool(settings: Settings, *, create: bool = True, repair: bool = False) -> LocalPool:
+def open_pool(settings: Settings, *, create: bool = True) -> LocalPool:
     """Open the pool that the settings name.
 
     With *create* it is made if it is not there, and has as many slots as the settings say; else raises NoPool (69).
     """
-    # what `repair` is for may lie at the semaphore's path before there is a pool
-    if not create and not (repair and os.path.lexists(path_of(settings.semaphore_name))):
+    if not create:
         pools.require(settings.semaphore_name)
-    return LocalPool.open(
-        settings.semaphore_name,
-        settings.lock_dir,
-        settings.max_parallel_builds if create else None,
-        group=settings.shared_with,
-        repair=repair,
-    )
+    return _open(settings, settings.max_parallel_builds if create else None)
+
+
+def _open(settings: Settings, capacity: int | None, *, repair: bool = False) -> LocalPool:
+    group = settings.shared_with
+    return LocalPool.open(settings.semaphore_name, settings.lock_dir, capacity, group=group, repair=repair)
 
 
 def open_for_administrator(settings: Settings, *, ours: bool = False) -> tuple[LocalPool, Taken | None]:
@@ -174,24 +172,29 @@ def open_for_administrator(settings: Settings, *, ours: bool = False) -> tuple[L
     What root may not use it takes over, with *ours* also what is another user's. Returns the pool, and what was taken.
     Without *ours* it is not made: raises NoPool (69).
     """
-    from ipclock import takeover
-
+    # what is to be repaired may lie at the semaphore's path before there is a pool
+    if not ours and not os.path.lexists(path_of(settings.semaphore_name)):
+        pools.require(settings.semaphore_name)
+    capacity = settings.max_parallel_builds if ours else None
     taken = None
     root = os.geteuid() == 0
 
     def take_over() -> Taken | None:
+        from ipclock import takeover
+
         patience = Patience(takeover.PATIENCE_S)
         return takeover.replace(settings.semaphore_name, settings.lock_dir, settings.shared_with, patience)
 
     if root and ours and place.owner_of(settings.semaphore_name[1:]) not in (None, 0):
         taken = take_over()
-    try:
-        return open_pool(settings, create=ours, repair=True), taken
-    except (NotPermitted, Elsewhere, CannotCreate, DamagedSemaphore):
-        if not root or taken:
-            raise
+    for _ in range(2):  # what fails once may be short of a descriptor for a moment
+        try:
+            return _open(settings, capacity, repair=True), taken
+        except (NotPermitted, Elsewhere, CannotCreate, DamagedSemaphore):
+            if not root or taken:
+                raise
     taken = take_over()
-    return open_pool(settings, create=ours, repair=True), taken
+    return _open(settings, capacity, repair=True), taken
 
 
 def move(settings: Settings) -> None:

@@ -22,7 +22,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from ipclock import forecast, semaphore
+from ipclock import forecast, place, semaphore
 from ipclock.history import HELD, RECENT
 
 SLOTS = 2
@@ -114,6 +114,7 @@ def main() -> None:
             storm(history, Path(folder), args.seed, args.seconds)
         finally:
             semaphore.unlink(f"/estimates-{args.seed}")
+            Path(place.path_of(f"estimates-{args.seed}")).unlink(missing_ok=True)
         found = builds(history, args.scale)
     right, asked, unknown = Counter[str](), Counter[str](), 0
     widths = []

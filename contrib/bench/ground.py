@@ -223,9 +223,9 @@ def gather(start: Callable[[], Client], number: int) -> list[Client]:
 
 
 def sweep(mark: str) -> None:
-    """Kill the processes and remove the semaphores whose mark begins so: what no lock knows of any more."""
+    """Kill the processes and remove the semaphores and places whose mark begins so: what no lock knows of any more."""
     until(lambda: not _kill_marked(mark), f"the end of what carries the mark {mark}")
-    for path in SHM.glob(f"sem.{mark}*"):
+    for path in [*SHM.glob(f"sem.{mark}*"), *SHM.glob(f"ipclock.{mark}*")]:
         path.unlink(missing_ok=True)
 
 

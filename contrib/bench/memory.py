@@ -137,8 +137,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             measure(folder, name)
     finally:
-        for path in Path("/dev/shm").glob(f"sem.{name}*"):
-            path.unlink()
+        for path in (*Path("/dev/shm").glob(f"sem.{name}*"), Path(f"/dev/shm/ipclock.{name}")):
+            path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

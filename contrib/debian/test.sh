@@ -35,14 +35,14 @@ wrong() { printf 'WRONG  %s\n' "$*"; exit 1; }
 expect() { # what, wanted, found
     if [ "$2" = "$3" ]; then seen "$1: $3"; else wrong "$1: wanted $2, found $3"; fi
 }
-boot() { # an empty /dev/shm and /run, then what systemd would do
+boot() { # an empty /dev/shm and /run, then what systemd would do, but for the pool with an argument
     umount "$root/dev/shm" "$root/run" 2>/dev/null || true
     mkdir -p "$root/dev/shm"
     mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
     mount -t tmpfs -o mode=755 tmpfs "$root/run"
     if [ -e "$root/usr/lib/tmpfiles.d/ipclock.conf" ]; then
         run systemd-tmpfiles --create ipclock.conf
-        run sh -c "$(sed -n 's/^ExecStart=//p' "$root/lib/systemd/system/ipclock-init.service")"
+        [ "$#" -gt 0 ] || run sh -c "$(sed -n 's/^ExecStart=//p' "$root/lib/systemd/system/ipclock-init.service")"
     fi
 }
 boot
@@ -72,6 +72,14 @@ seen 'bob sees what alice builds'
 expect 'bob, without waiting' 75 "$(as bob 'ipclock wrap -q -n other -- true' 2>/dev/null; echo $?)"
 expect 'carol' 77 "$(as carol 'ipclock wrap -q -n hers -- true' 2>/dev/null; echo $?)"
 
+echo '== one pool for all settings and scripts'
+for user in alice bob; do as $user 'cp -r /usr/share/doc/ipclock/examples/oracle scripts && mkdir app'; done
+expect 'deploy-staging.sh of bob' 75 "$(as bob 'BUILD_TIMEOUT=0.2 scripts/deploy-staging.sh app >/dev/null 2>&1; echo $?')"
+as bob 'scripts/check-build-status.sh' | grep -q 'a build' && seen 'check-build-status.sh shows what alice builds'
+expect 'bob, with the LOCK_DIR of an old script' 75 \
+    "$(as bob 'LOCK_DIR=/tmp/oracle-build-locks ipclock wrap -q -n other -- true' 2>/dev/null; echo $?)"
+expect 'folders' '/run/ipclock/ipclock.oracle-build' "$(run find /run /tmp /dev/shm -type d -name 'ipclock.oracle-build')"
+
 echo '== upgrade while a build runs'
 echo 'MAX_PARALLEL_BUILDS=1  # ours' >>"$root/etc/ipclock/build-config.sh"
 dpkg-deb -R "$root/packages/ipclock.deb" "$root/packages/newer"
@@ -98,6 +106,17 @@ echo '== boot'
 boot
 expect 'pool folder' '2770 root ipclock' "$(run stat -c '%a %U %G' /run/ipclock/ipclock.oracle-build)"
 expect 'alice' 0 "$(as alice 'ipclock wrap -q -n again -- true'; echo $?)"
+
+echo '== a name that a user took first'
+boot 'no init'
+as alice 'LOCK_MODE=0600 LOCK_DIR=/dev/shm ipclock wrap -q "her build" -- sleep 1000' 2>/dev/null &
+until as alice 'ipclock status' 2>/dev/null | grep -q 'her build'; do :; done
+expect 'bob' 78 "$(as bob 'ipclock wrap -q -n other -- true' 2>/dev/null; echo $?)"
+run sh -c "$(sed -n 's/^ExecStart=//p' "$root/lib/systemd/system/ipclock-init.service")"
+expect 'pool folder' '2770 root ipclock' "$(run stat -c '%a %U %G' /run/ipclock/ipclock.oracle-build)"
+expect 'bob, while her build runs' 75 "$(as bob 'ipclock wrap -q -n other -- true' 2>/dev/null; echo $?)"
+as bob 'sudo ipclock reset --kill'
+expect 'bob after it' 0 "$(as bob 'ipclock wrap -q -n other -- true'; echo $?)"
 
 echo '== remove, purge'
 run apt-get remove -y -qq ipclock >"$root/apt.log" 2>&1

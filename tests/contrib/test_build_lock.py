@@ -205,13 +205,13 @@ def test_acquiring_twice_takes_one_slot_until_the_last_release(world: World) -> 
 
 
 def test_a_script_inside_a_wrapped_build_takes_no_second_slot(world: World) -> None:
-    script = f"{HEAD}acquire_lock inner; ipclock status --json | grep -c '\"ticket\"'; release_lock; ipclock status"
+    script = f"{HEAD}acquire_lock inner 2>/dev/null; ipclock status; release_lock"
 
     result = world.run("wrap", "-q", "outer", "--", "bash", "-c", script)
 
     assert (result.returncode, result.stdout.splitlines()[0], "outer" in result.stdout, result.stderr) == (
         0,
-        "1",
+        "⏳ builds running: 1/1",
         True,
         "",
     )

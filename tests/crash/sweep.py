@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
+from ipclock import place
 from tests.helpers.world import HANG_S, SHM, Build, World, until
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def acquiring(scene: Scene) -> tuple[Build, list[Build]]:
 
 def releasing(scene: Scene) -> tuple[Build, list[Build]]:
     """Give back what a script has acquired, while one waits for it; what fails is done by the end of the script."""
-    victim = scene.victim("release", before=scene.shell("ipclock acquire here; read -r _"))
+    victim = scene.victim("release", before=scene.shell("ipclock acquire --pid $$ here; read -r _"))
     ticket = victim.line()
     waiter = scene.start("waiter")
     until(lambda: scene.world.records("gate"), "the waiter at the gate")
@@ -234,12 +235,22 @@ def after_a_removal(scene: Scene) -> tuple[Build, list[Build]]:
     holder.line()
     (SHM / scene.world.folder.name).unlink()
     del scene.world.env["LOCK_DIR"]
-    scene.world.folder = SHM / scene.world.folder.name
     victim = scene.victim(*scene.wrap("victim"))
     waiter = scene.start("waiter")
-    until(lambda: scene.world.waiting() or victim.process.poll() is not None, "somebody in line")
+    until(lambda: follow(scene).waiting() or victim.process.poll() is not None, "somebody in line")
     close(holder)
-    return ended(victim), [holder, waiter]
+    ended(victim)
+    for other in (holder, waiter):
+        other.wait()
+    follow(scene)
+    return victim, [holder, waiter]
+
+
+def follow(scene: Scene) -> World:
+    """Return the world with the folder that is the pool's now: the victim's, or again the holder's."""
+    if found := place.look(scene.world.name[1:]):
+        scene.world.folder = Path(found.path)
+    return scene.world
 
 
 def move(scene: Scene) -> None:

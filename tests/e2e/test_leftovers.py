@@ -176,7 +176,7 @@ def test_a_supervised_build_gets_the_signal_once_and_is_gone_before_the_next_sta
 
 
 def test_a_script_that_has_acquired_is_ended(world: World) -> None:
-    script = f"{world.python} -m ipclock acquire -q script; sleep 300 & echo $!; wait"
+    script = f"{world.python} -m ipclock acquire -q --pid $$ script; sleep 300 & echo $!; wait"
     shell = world.spawn("sh", "-c", script)
     ticket, child = shell.line(), int(shell.line())
     world.extra.append(child)

@@ -139,6 +139,8 @@ def test_a_label_is_shown_as_far_as_the_locale_has_its_letters(world: World, loc
 
 
 def test_the_reason_of_a_drain_is_the_same_in_every_locale(world: World, locale: dict[str, str]) -> None:
+    world.run("init")
+
     drained = run(world, locale, "drain", "--reason", KOREAN)
 
     assert (drained.returncode, world.status()["drain"]["reason"]) == (0, KOREAN)

@@ -183,7 +183,7 @@ def test_others_than_root_may_ask_for_a_favour_only_where_the_pool_allows_it(wor
         (
             77,
             "ipclock: priority -5 is not allowed: 0 is the lowest in this pool\n"
-            "   Its owner or root allows it: 'ipclock init --priority-min -5'.\n",
+            "   'ipclock init --priority-min -5' allows it.\n",
         ),
         0,
         (0, 0),

@@ -346,3 +346,42 @@ def test_a_pool_that_may_not_be_used_is_named_beside_the_folder_that_was_asked_f
         "it belongs to another user",
         there,
     )
+
+
+@pytest.mark.parametrize("maker", [USER, 0], ids=["a member", "root"])
+def test_a_place_that_a_member_or_root_made_is_used_by_all_members(maker: int, world: World, lock_dir: Path) -> None:
+    needs_root(0)
+    world.env |= wanting(lock_dir)
+    member(world, maker, "init").end()
+    folder = lock_dir / at(world).name
+    at(world).unlink()  # as a logout or a cleaner does
+    again = member(world, USER, "wrap", "-q", "-n", "first", "--", "true").end()
+
+    del world.env["LOCK_DIR"]
+    others = [member(world, uid, "wrap", "-q", "-n", "next", "--", "true").end() for uid in (OTHER_USER, 0, USER)]
+
+    assert (again, others, place.look(world.name[1:]) is not None, folder.is_dir()) == (0, [0, 0, 0], True, True)
+
+
+def test_root_and_users_at_once_make_one_pool(world: World, lock_dir: Path) -> None:
+    needs_root(0)
+    found = []
+    for _ in range(8):
+        dirs = [str(lock_dir / name) for name in ("root", "user")]
+        for path in dirs:
+            Path(path).mkdir(exist_ok=True)
+            Path(path).chmod(0o1777)
+        callers = [(0, dirs[0]), (USER, dirs[1]), (OTHER_USER, "/dev/shm"), (0, "/dev/shm")]
+        clients = [
+            Client("wrap", "-q", "-w", "5", "a", "--", "true", env=world.env | wanting(path) | {"HOME": "/"}, uid=uid)
+            for uid, path in callers
+        ]
+        statuses = {client.end() for client in clients}
+        folders = [at(world).is_dir(), *(Path(path, at(world).name, "mutex").exists() for path in dirs)]
+        found.append((statuses <= {0, 77, 78}, 0 in statuses, sum(folders)))
+        for client in clients:
+            client.close()
+        shutil.rmtree(folder_of(world))
+        remove_pool(world.name[1:])
+
+    assert found == [(True, True, 1)] * 8

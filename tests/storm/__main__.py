@@ -20,11 +20,14 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--slots", type=int, default=3)
     parser.add_argument("--seconds", type=float, help="let no more jobs come after so long")
+    parser.add_argument("--removals", action="store_true", help="remove the pool's files too; LOCK_DIRs differ")
     args = parser.parse_args()
     begun = time.monotonic()
     world = World(f"ipclock-storm-{os.getpid()}")
     with TemporaryDirectory() as folder:
-        report = Storm(world, Path(folder), args.seed, args.slots).run(plan(args.seed, args.jobs), args.seconds)
+        jobs = plan(args.seed, args.jobs, removals=args.removals)
+        storm = Storm(world, Path(folder), args.seed, args.slots, removals=args.removals)
+        report = storm.run(jobs, args.seconds)
     world.close()
     for name, value in report._asdict().items():
         print(f"{name}: {value}")

@@ -15,6 +15,7 @@ import heapq
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ipclock import place
 from tests.helpers.world import HANG_S
 
 if TYPE_CHECKING:
@@ -115,8 +117,8 @@ class Report(NamedTuple):
     left_over: tuple[int, dict[str, list[str]]]
 
 
-def plan(seed: int, jobs: int) -> list[Job]:
-    """Return what the seed has in store."""
+def plan(seed: int, jobs: int, *, removals: bool = False) -> list[Job]:
+    """Return what the seed has in store. With *removals* nobody holds a slot that no lock tells of."""
     dice = random.Random(seed)
     fates = ["", "kill", "kill build", "stop", "stop", "SIGTERM", "SIGINT"]
     found = []
@@ -127,8 +129,8 @@ def plan(seed: int, jobs: int) -> list[Job]:
         way = "wrap" if options else dice.choices(WAYS, WEIGHTS)[0]
         fate = dice.choices(fates, [6, 1, 1, 1, 1, 1, 1])[0]
         seconds, after = round(dice.uniform(0.01, 0.25), 3), round(dice.uniform(0.0, 1.5), 3)
-        if way == "nested":
-            seconds = 0.3 + seconds
+        if way == "nested" or (way == "acquire" and removals):
+            way, seconds = "nested", 0.3 + seconds
         if way in SOURCED:
             fate = dice.choice(["", "kill", "SIGTERM", "SIGTERM", "SIGHUP", "SIGINT"])
             seconds, after = 0.2 + seconds, after / 10
@@ -139,13 +141,24 @@ def plan(seed: int, jobs: int) -> list[Job]:
 class Storm:
     """The clients of one storm in a world of their own, and what is seen of them."""
 
-    def __init__(self, world: World, folder: Path, seed: int, slots: int, program: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        folder: Path,
+        seed: int,
+        slots: int,
+        program: list[str] | None = None,
+        *,
+        removals: bool = False,
+    ) -> None:
         self.world = world
         self.witness = folder / "witness"
         self.witness.mkdir()
         self.log = folder / "witness.log"
         self.log.touch()
         self.slots = slots
+        self.removals = removals
+        self.lock_dirs = ["/dev/shm", str(folder / "one"), str(folder / "two")] if removals else ["/dev/shm"]
         self.program = program or [sys.executable, "-m", "ipclock"]
         self.dice = random.Random(seed)
         self.capacities = [(0.0, slots)]
@@ -182,7 +195,7 @@ class Storm:
         self._set_capacity(self.slots)
         over = time.monotonic() + HANG_S
         # builds of killed supervisors and scripts, and the waiter of a script that was killed
-        while (self._living() or self.world.waiting() or self.world.records("holding")) and time.monotonic() < over:
+        while (self._living() or self._pool().waiting() or self.world.records("holding")) and time.monotonic() < over:
             self._turn()
         self._ipclock("resume")
         self._ipclock("init")
@@ -194,8 +207,14 @@ class Storm:
             self.worst,
             self.violations,
             self._inversions(jobs),
-            self.world.settled(),
+            self._pool().settled(),
         )
+
+    def _pool(self) -> World:
+        """Return the world, with the folder that is the pool's now."""
+        if found := place.look(self.world.name[1:]):
+            self.world.folder = Path(found.path)
+        return self.world
 
     # What happens.
 
@@ -210,7 +229,8 @@ class Storm:
             build = ["sh", "-c", NESTED if job.way == "nested" else BUILD, "sh", *place]
             command = [*self.program, "wrap", "-q", "-w", "60", *job.options, job.label, "--", *build]
         self.started[job.label] = time.monotonic()
-        null, env = subprocess.DEVNULL, self.world.env | {"PYTHON": sys.executable}
+        null = subprocess.DEVNULL
+        env = self.world.env | {"PYTHON": sys.executable, "LOCK_DIR": self.dice.choice(self.lock_dirs)}
         self.clients[job.label] = subprocess.Popen(command, env=env, stdin=null, stdout=null, stderr=null)
         if job.fate and job.way not in SOURCED:
             self._later(job.after, lambda: self._befall(job))
@@ -253,6 +273,17 @@ class Storm:
         elif chance < 0.07:
             self.world.post()
             self._count("stranger's post")
+        elif chance < 0.09 and self.removals:
+            self._remove()
+
+    def _remove(self) -> None:
+        """Remove the pool's place, and perhaps the folder of which it tells, under all who use it."""
+        found = place.look(self.world.name[1:])
+        if found and found.inside:
+            os.unlink(place.path_of(self.world.name[1:]))
+        if found and (found.inside is None or self.dice.random() < 0.5):
+            shutil.rmtree(found.path, ignore_errors=True)
+        self._count("removal")
 
     def _reset(self, *ticket: str) -> None:
         told = self._ipclock("reset", *ticket)
@@ -282,7 +313,8 @@ class Storm:
                 del self.clients[label]
                 early = self.jobs[label].fate == "SIGINT" and label not in self.begun
                 # Python itself may be interrupted before any line of ours runs
-                sane = status in SANE or (status == 1 and early)
+                # and between `init` and `acquire` of the library its file may be removed with the pool
+                sane = status in SANE or (status == 1 and early) or (status == 2 and self.removals)
                 key = str(status) if sane else f"{status}!"
                 self.ended[key] = self.ended.get(key, 0) + 1
         time.sleep(LOOK_S)
