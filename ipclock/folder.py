@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 NEW, QUEUED, GATE, HOLDING = STATES = ("new", "queued", "gate", "holding")
-SETTLED = "settled"
-NUMBERS = ("mutex", "ticket", "capacity", "epoch", "priority")
+NUMBERS = ("mutex", "ticket", "capacity", "epoch", "priority", "settled")
 
 # of files; of the folders beside them, whose setgid bit gives new files the pool's group
 PRIVATE, SHARED = 0o600, 0o660
@@ -377,7 +376,8 @@ def _make(lock_dir: str, pool: str, group: int | None) -> None:
             if group is not None and os.fstat(root).st_uid == os.geteuid() and not os.listdir(root):
                 _give(root, SHARED, group)
             if lock_dir != os.path.realpath(place.SHM):
-                _point(pool, f"{lock_dir}/{name}", root)
+                status = os.fstat(root)
+                place.point(pool, f"{lock_dir}/{name}", (status.st_dev, status.st_ino))
         except FileExistsError:
             if made:
                 with suppress(OSError):  # already filled by one that found it, or gone
@@ -386,15 +386,6 @@ def _make(lock_dir: str, pool: str, group: int | None) -> None:
             os.close(root)
     finally:
         os.close(parent)
-
-
-def _point(pool: str, path: str, root: int) -> None:
-    """Make the place of the pool tell of the folder at *path*. Raises FileExistsError."""
-    status = os.fstat(root)
-    # one that was a pool's before does not know who has come to hold a slot since
-    with suppress(FileNotFoundError):
-        os.unlink(SETTLED, dir_fd=root)
-    place.point(pool, path, (status.st_dev, status.st_ino))
 
 
 def _make_again(pool: str, found: Place, group: int | None) -> None:

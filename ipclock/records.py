@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from ipclock.config import MAX_CAPACITY
 from ipclock.entry import parse
 from ipclock.errors import BadValue, NoPool, from_os
-from ipclock.folder import FILE_FLAGS, HOLDING, NEW, SAFE_FLAGS, SETTLED, STATES, Folder
+from ipclock.folder import FILE_FLAGS, HOLDING, NEW, SAFE_FLAGS, STATES, Folder
 from ipclock.locks import WHOLE, Range, is_locked, is_writable, lengths, out_of_the_way, try_lock, unlock
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
@@ -265,14 +265,15 @@ class Store(Folder):
 
     @property
     def settled(self) -> bool:
-        """Whether it is known that no build of an earlier folder of this name still has to come back."""
-        return os.access(SETTLED, os.F_OK, dir_fd=self._root, follow_symlinks=False)
+        """Whether it is known that no build of another folder of this name holds units.
+
+        Known under one place: a folder that comes to another one has missed what was there in between.
+        """
+        return self._number("settled") == self.place.status.st_ino
 
     @settled.setter
     def settled(self, value: bool) -> None:
-        if value and not self.settled:
-            with self.creating():
-                os.close(os.open(SETTLED, FILE_FLAGS | os.O_CREAT | os.O_EXCL, self.mode, dir_fd=self._root))
+        self._write_number("settled", self.place.status.st_ino if value else 0)
 
     def draw_ticket(self) -> int:
         """Return the next ticket. Without a readable counter it goes on behind every ticket in use."""

@@ -57,8 +57,8 @@ def replace(name: str, lock_dir: str, group: int | None, patience: Patience, *, 
                 group = old.group if group is None else group
             new = _stage(pool, lock_dir, group)
             closing.callback(new.close)
-            builds = _carry_over(old, new, trusted=idle) if old else 0
-            _put(new)
+            builds, settled = _carry_over(old, new, trusted=idle) if old else (0, False)
+            _put(new, settled=settled)
             if old:
                 _discard(old)
         if not idle:
@@ -101,8 +101,11 @@ def _beside(path: str) -> str:
     return f"{folder}/.{name}"
 
 
-def _carry_over(old: Store, new: Store, *, trusted: bool) -> int:
-    """Write what the old folder says into the new one; return how many builds live. In the old one's mutex."""
+def _carry_over(old: Store, new: Store, *, trusted: bool) -> tuple[int, bool]:
+    """Write what the old folder says into the new one; return how many builds live, and whether that is all there is.
+
+    In the old one's mutex.
+    """
     if old.capacity is not None:
         new.capacity = old.capacity
     if trusted:
@@ -114,8 +117,7 @@ def _carry_over(old: Store, new: Store, *, trusted: bool) -> int:
         record = new.draft(fields)
         new.publish(record, HOLDING, entry)
         record.close()
-    new.settled = old.settled and len(found) == len(living)
-    return len({entry.outer for entry in living})
+    return len({entry.outer for entry in living}), old.settled and len(found) == len(living)
 
 
 def _bound(record: Record | None) -> dict[str, str] | None:
@@ -126,17 +128,20 @@ def _bound(record: Record | None) -> dict[str, str] | None:
     return None
 
 
-def _put(new: Store) -> None:
+def _put(new: Store, *, settled: bool) -> None:
     """Let the folder that was made beside take the place of the pool, and remove what was there."""
     at = place.path_of(new.pool)
     final = f"{os.path.dirname(new.path)}/{os.path.basename(at)}"
-    _exchange(new.path, final)
-    if os.path.dirname(final) != os.path.realpath(place.SHM):
-        link = _beside(at)
+    link = "" if os.path.dirname(final) == os.path.realpath(place.SHM) else _beside(at)
+    if link:
         _remove(link)
         os.symlink(place.text_of(final, new.identity), link)
         if new.group is not None:
             os.chown(link, -1, new.group, follow_symlinks=False)
+        new.place = place.Place(os.lstat(link), final, new.identity)
+    new.settled = settled
+    _exchange(new.path, final)
+    if link:
         _exchange(link, at)
         _remove(link)
     _remove(new.path)
