@@ -44,6 +44,12 @@ class Users:
         client = self.start(uid, *arguments, umask=umask, **env)
         return client.end(), client.errors().splitlines()
 
+    def forget(self) -> None:
+        """Close all clients."""
+        for client in self.clients:
+            client.close()
+        self.clients.clear()
+
     def share(self, uid: int = 0, **more: int) -> int:
         return self.run(uid, "init", "--mode", "0660", "--group", str(GROUP), **more)[0]
 
@@ -79,8 +85,7 @@ def users(world: World) -> Iterator[Users]:
     needs_root(0)
     made = Users(world)
     yield made
-    for client in made.clients:
-        client.close()
+    made.forget()
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
@@ -248,15 +253,16 @@ def test_a_maker_killed_anywhere_leaves_what_its_next_command_completes(owner: i
     arguments = ("init", "--mode", "0660", "--group", str(GROUP))
     points = users.start(owner, *arguments, crash=Crash(users.world.folder.name, 0))
     assert points.wait() == 0
-    wrong = {}
-    for nth in range(1, len(points.trace()) + 1):
+    wrong, count = {}, len(points.trace())
+    for nth in range(1, count + 1):
         remove(users.world)
         crashed = users.start(owner, *arguments, crash=Crash(users.world.folder.name, nth)).wait()
         facts = (crashed, users.share(owner), users.access(), users.build(OTHER_USER))
+        users.forget()
         if facts != (-signal.SIGKILL, 0, SHARED, 0):
             wrong[nth] = facts
 
-    assert (len(points.trace()) > 30, wrong) == (True, {})
+    assert (count > 30, wrong) == (True, {})
 
 
 def remove(world: World) -> None:
