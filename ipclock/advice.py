@@ -5,6 +5,7 @@ What works for one of them does not for another. Where nothing depends on that, 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -12,6 +13,7 @@ from contextlib import suppress
 
 from ipclock import messages, place, process
 from ipclock.errors import (
+    CannotCreate,
     DamagedSemaphore,
     Elsewhere,
     Foreign,
@@ -65,7 +67,7 @@ def _owner(path: str) -> int | None:
 
 def _for_caller(error: IpclockError, settings: Settings | None) -> str:
     local = not (settings and settings.engine)
-    if os.geteuid() == 0 and local and isinstance(error, NotPermitted | Elsewhere):
+    if os.geteuid() == 0 and local and (isinstance(error, NotPermitted | Elsewhere) or _is_planted(error)):
         return _("'ipclock init' takes it over; builds that run in it count on.")
     if isinstance(error, NoMember):
         return _join(error.group)
@@ -84,6 +86,12 @@ def _for_caller(error: IpclockError, settings: Settings | None) -> str:
         text = _("'{sudo} reset {ticket} --kill' may end other users' processes too.")
         return text.format(sudo=as_root(), ticket=error.ticket)
     return ""
+
+
+def _is_planted(error: IpclockError) -> bool:
+    """Return whether something else lies where a part of the pool belongs."""
+    planted = map(os.strerror, (errno.ENOTDIR, errno.EISDIR, errno.ELOOP))
+    return isinstance(error, CannotCreate) and error.reason in planted
 
 
 def _get_in(path: str) -> str:

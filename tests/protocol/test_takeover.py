@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from functools import partial
@@ -157,6 +158,22 @@ def plant_numbers(world: World, elsewhere: Path) -> None:
 
 
 MORE = [plant_file, plant_parts, plant_pointer, plant_numbers]
+
+
+@pytest.mark.parametrize("plant", [*PLANTS, *MORE])
+def test_a_build_of_root_that_is_refused_names_the_command_that_helps(
+    plant: Callable[[World, Path], None], users: Users, elsewhere: Path
+) -> None:
+    in_child(partial(plant, users.world, elsewhere), OTHER_USER)
+
+    status, lines = users.run(0, "wrap", "-q", "-n", "late", "--", "true")
+
+    # a folder that root can use is used, and what is said there of a build counts
+    helps = re.compile(r"   '(sudo )?ipclock (init' takes it over|reset' replaces it)")
+    assert (status == 0, status == 75 or bool(helps.match(lines[-1] if lines else ""))) in [
+        (True, False),
+        (False, True),
+    ]
 
 
 @pytest.mark.parametrize("plant", [*PLANTS, *MORE])
