@@ -19,7 +19,6 @@ LIGHT = client()
 ALONE = client(limit=1, label="a")
 HOTFIX = client(priority=-1)
 NESTED = client(inside=0)
-DEEPER = client(inside=1)
 
 
 @pytest.mark.parametrize(
@@ -36,9 +35,7 @@ DEEPER = client(inside=1)
         pytest.param([LIGHT, HOTFIX], 1, {"kill": 1, "stop": 1}, id="one-sent-back-from-the-gate-is-never-lost"),
         pytest.param([LIGHT, NESTED, LIGHT], 1, {}, id="a-slot-lasts-as-long-as-the-last-build-in-it"),
         pytest.param([LIGHT, NESTED], 1, {"kill": 2}, id="no-slot-is-lost-with-two-in-it-that-are-killed"),
-        pytest.param([LIGHT, NESTED, DEEPER], 1, {}, id="builds-three-deep-share-a-slot"),
-        pytest.param([HEAVY, NESTED, LIGHT], 2, {}, id="a-nested-build-keeps-all-the-units-of-the-slot"),
-        pytest.param([LIGHT, NESTED], 1, {"reset": 1, "keep": 1}, id="a-reset-takes-a-slot-from-all-that-live-in-it"),
+        pytest.param([LIGHT, NESTED], 1, {"reset": 1}, id="a-reset-takes-a-slot-from-all-that-live-in-it"),
         pytest.param(3, 1, {}, id="three-take-turns-in-order"),
         pytest.param(3, 2, {}, id="three-share-two-slots"),
         pytest.param(3, 1, {"kill": 1}, id="nobody-hangs-on-one-of-three-that-is-killed-anywhere"),
