@@ -134,7 +134,7 @@ def test_a_shell_offers_the_options_of_a_command_and_what_they_take(shells: Shel
 
     offered = shells.offered(shell, *lines)
 
-    assert offered == [{"--mode", "--max-parallel-builds"}, {"release", "wait", "kill"}, {"0600", "0660"}]
+    assert offered == [{"--mode", "--max-parallel-builds", "--move"}, {"release", "wait", "kill"}, {"0600", "0660"}]
 
 
 @pytest.mark.parametrize("shell", ["bash", "fish"])
