@@ -34,7 +34,7 @@ SIZES = """
     errors 470  memory 260  commands.__init__ 200  commands.status 140  commands.wrap 170  __main__ 45  host 200
     doctor 420  history 150  database 200  waiting 200  board 215  stats 200  commands.stats 190
     archive 190  hooks 220  chart 210  drawing 280  page 200
-    session 260  zookeeper 490  nodes 230  engine 140  local 240  phrases 140  place 140  takeover 190
+    session 260  zookeeper 490  nodes 230  engine 140  local 240  phrases 140  place 140  takeover 190  advice 140
 """
 LINES = dict(zip(SIZES.split()[::2], map(int, SIZES.split()[1::2]), strict=True))
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

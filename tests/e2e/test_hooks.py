@@ -21,7 +21,7 @@ from ipclock.errors import UnsafeHook
 from ipclock.hooks import Hooks
 from tests.helpers.crash_at import USER, in_child, needs_root, unshared
 from tests.helpers.machine import ROOT, in_a_world_where
-from tests.helpers.world import HANG_S, remove_pool, until
+from tests.helpers.world import HANG_S, let_everybody_in, remove_pool, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -527,8 +527,7 @@ def test_the_doctor_finds_hooks_that_root_would_refuse(world: World, settings_fi
 def test_a_user_runs_the_hooks_of_a_file_of_their_own(settings_file: Path) -> None:
     needs_root(0)
     os.chown(settings_file, USER, USER)
-    for parent in settings_file.parents[:4]:
-        parent.chmod(0o755)
+    let_everybody_in(settings_file.parent)
 
     def accepted() -> str | None:
         settings = config.load({"CONFIG": str(settings_file)})

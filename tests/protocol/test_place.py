@@ -19,7 +19,7 @@ from ipclock.patience import Patience
 from ipclock.pool import Pool
 from ipclock.records import OwnRecord, Store
 from tests.helpers.crash_at import OTHER_USER, USER, Client, Crash, in_child, needs_root, unshared
-from tests.helpers.world import remove_pool, until
+from tests.helpers.world import let_everybody_in, remove_pool, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def lock_dir(world: World, tmp_path: Path) -> Iterator[Path]:
     """A LOCK_DIR that all users may reach and use, as /tmp is."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    let_everybody_in(tmp_path)
     made = tmp_path / "locks"
     made.mkdir()
     made.chmod(0o1777)

@@ -12,7 +12,7 @@ import pytest
 
 from ipclock.semaphore import path_of
 from tests.helpers.crash_at import OTHER_USER, USER, Client, Crash, in_child, needs_root, sysctl
-from tests.helpers.world import until
+from tests.helpers.world import let_everybody_in, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -317,8 +317,7 @@ def test_a_group_writable_folder_without_setgid_is_its_owners_alone(users: Users
 
 
 def test_run_ipclock_as_lock_folder_is_shared_the_same_way(users: Users, tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    let_everybody_in(tmp_path)
     users.env |= {"LOCK_DIR": str(tmp_path / "run" / "ipclock")}
     users.world.folder = tmp_path / "run" / "ipclock" / users.world.folder.name
 
