@@ -89,6 +89,8 @@ class Folder:
             except FileNotFoundError:
                 continue  # removed just now, or to be made again
             except (OSError, NotPermitted) as error:
+                if create and found and _has_changed(pool, found):
+                    continue  # what was looked at was made anew while it was opened
                 failure = from_os(error, path) if isinstance(error, OSError) else error
                 raise _explained(failure, lock_dir, found) if found else failure from None
         raise NoPool(path)
@@ -348,6 +350,13 @@ def _open_folder(parent: int, path: str) -> int:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise NotPermitted(path, N_("not a folder")) from None
         raise
+
+
+def _has_changed(pool: str, found: Place) -> bool:
+    with suppress(NotPermitted, OSError):
+        now = place.look(pool)
+        return now is None or now.identity != found.identity
+    return False
 
 
 def _require_safe(lock_dir: str, fd: int) -> None:

@@ -26,18 +26,20 @@ from ipclock.errors import (
     Superseded,
     TooManySlots,
 )
-from ipclock.folder import GATE, HOLDING, NEW, QUEUED
+from ipclock.folder import GATE, HOLDING, NEW, QUEUED, TRIES
 from ipclock.patience import Patience
 from ipclock.records import Store
 from ipclock.semaphore import Semaphore, Turns, give, open_gate, require_support
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Self
+    from collections.abc import Callable, Iterator
+    from typing import Self, TypeVar
 
     from ipclock.entry import Entry
     from ipclock.records import Drain, OwnRecord, Record
+
+    T = TypeVar("T")
 
 FIRST_CHUNK_S = 0.1  # who does not get its unit at once is told so soon
 GATE_CHUNK_S = 1.0
@@ -99,7 +101,7 @@ class Pool:
         Raises SlotTimeout or SlotBusy (75) and whatever *patience* raises; then nothing is left behind.
         """
         try:
-            self.arrive(claim, patience, block=block)
+            self._insist(claim, lambda: self.arrive(claim, patience, block=block))
             while not claim.slot:
                 with suppress(NoPool):  # removed just now: a tick makes it anew
                     self.wait_turn(claim, patience)
@@ -109,6 +111,17 @@ class Pool:
             self.give_up(claim)
             raise
         return claim
+
+    def _insist(self, claim: Claim, step: Callable[[], T]) -> T:
+        """Return what a step returns that lists the claim, and do it again in a pool that is removed meanwhile."""
+        for _ in range(TRIES - 1):
+            with suppress(NoPool):
+                return step()
+            if claim.record:  # of the folder that is gone
+                claim.record.unlock()
+                claim.record.close()
+                claim.record = None
+        return step()
 
     # The steps, in the order of a client's life.
 
@@ -150,6 +163,9 @@ class Pool:
         """
         claim.times = stamp("arrived") | stamp("admitted")
         claim.memory = 0  # the build around it is expected to need it
+        return self._insist(claim, lambda: self._join(claim, patience, ticket))
+
+    def _join(self, claim: Claim, patience: Patience, ticket: int) -> bool:
         with self._mutex(patience):
             around = next((entry for entry in self.store.entries(HOLDING) if entry.ticket == ticket), None)
             if around is None:

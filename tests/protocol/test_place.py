@@ -152,6 +152,55 @@ def test_a_build_counts_though_its_pool_was_removed_and_another_lock_dir_comes(
     assert (busy, waiter.started().end(), refused(world, **wanting(lock_dir))) == ((75, 75), 0, 0)
 
 
+@pytest.mark.parametrize("step", ["draft", "draw_ticket", "publish"])
+@pytest.mark.parametrize("way", ["arrives", "joins"])
+def test_a_client_whose_pool_is_removed_while_it_is_listed_is_listed_in_the_new_one(
+    way: str, step: str, world: World, lock_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outer = world.wrap("outer").started() if way == "joins" else None
+    pool = Pool.open(world.name, str(lock_dir), 1)
+    claim, write = Claim("client"), getattr(Store, step)
+
+    def remove_and_write(*arguments: object) -> object:
+        monkeypatch.undo()
+        shutil.rmtree(folder_of(world))
+        if outer:
+            until(lambda: world.records("holding"), "the outer build back")
+        return write(*arguments)
+
+    monkeypatch.setattr(Store, step, remove_and_write)
+    if outer:
+        joined = pool.join(claim, Patience(60), 1)
+        pool.release(claim)
+        facts = joined, claim.record, outer.end()
+    else:
+        pool.acquire(claim, Patience(60))
+        facts = True, pool.release(claim), 0
+    pool.close()
+
+    assert (facts, refused(world)) == ((True, None, 0), 0)
+
+
+def test_a_place_that_is_made_anew_while_it_is_opened_is_looked_at_again(
+    world: World, lock_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened_and_closed(world, lock_dir)
+    look = place.look
+
+    def look_and_replace(pool: str) -> place.Place | None:
+        found = look(pool)
+        monkeypatch.undo()
+        shutil.rmtree(folder_of(world))
+        opened_and_closed(world, lock_dir)
+        return found
+
+    monkeypatch.setattr(place, "look", look_and_replace)
+    store = Store.open("/dev/shm", world.name[1:], create=True)
+    store.close()
+
+    assert (store.path, refused(world)) == (str(lock_dir / at(world).name), 0)
+
+
 def test_who_comes_to_another_folder_after_a_removal_gets_nobodys_ticket(world: World, lock_dir: Path) -> None:
     builds = [world.wrap("holder", env=wanting(lock_dir)).started(), world.wrap("waiter", env=wanting(lock_dir))]
     until(lambda: waiting(world), "the waiter in line")
