@@ -98,7 +98,10 @@ class Folder:
     @classmethod
     def _found(cls, pool: str, found: Place, *, create: bool, group: int | None) -> Self:
         try:
-            return cls._filled(pool, found, _open_root(found), create=create)
+            root = _open_root(found)
+            if create:
+                _share_bare(root, group)
+            return cls._filled(pool, found, root, create=create)
         except FileNotFoundError:
             if create and found.inside:  # a place that tells of a folder which is gone
                 _make_again(pool, found, group)
@@ -378,12 +381,12 @@ def _make(lock_dir: str, pool: str, group: int | None) -> None:
             made = _make_folder(parent, name, 0o700)
         finally:
             os.umask(umask)
+        if not made and lock_dir == os.path.realpath(place.SHM):
+            return  # what lies there is the place, perhaps a symlink that was put there just now
         root = _open_folder(parent, f"{lock_dir}/{name}")
         try:
             _accept(f"{lock_dir}/{name}", os.fstat(root))
-            # a bare one is of our making just now, or of a maker who died there
-            if group is not None and os.fstat(root).st_uid == os.geteuid() and not os.listdir(root):
-                _give(root, SHARED, group)
+            _share_bare(root, group)
             if lock_dir != os.path.realpath(place.SHM):
                 status = os.fstat(root)
                 place.point(pool, f"{lock_dir}/{name}", (status.st_dev, status.st_ino))
@@ -395,6 +398,12 @@ def _make(lock_dir: str, pool: str, group: int | None) -> None:
             os.close(root)
     finally:
         os.close(parent)
+
+
+def _share_bare(root: int, group: int | None) -> None:
+    """Share a bare folder of ours with the group: one of our making just now, or of a maker that died there."""
+    if group is not None and os.fstat(root).st_uid == os.geteuid() and not os.listdir(root):
+        _give(root, SHARED, group)
 
 
 def _make_again(pool: str, found: Place, group: int | None) -> None:

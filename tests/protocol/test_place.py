@@ -206,6 +206,24 @@ def test_a_place_that_is_made_anew_while_it_is_opened_is_looked_at_again(
     assert found == (str(lock_dir / at(world).name), 0)
 
 
+def test_a_maker_that_finds_a_symlink_where_it_was_about_to_make_the_folder_uses_that(
+    world: World, lock_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = place.look
+
+    def look_too_early(pool: str) -> place.Place | None:
+        found = look(pool)
+        monkeypatch.undo()
+        opened_and_closed(world, lock_dir)
+        return found
+
+    monkeypatch.setattr(place, "look", look_too_early)
+    store = Store.open("/dev/shm", world.name[1:], create=True)
+    store.close()
+
+    assert store.path == str(lock_dir / at(world).name)
+
+
 def test_who_comes_to_another_folder_after_a_removal_gets_nobodys_ticket(world: World, lock_dir: Path) -> None:
     builds = [world.wrap("holder", env=wanting(lock_dir)).started(), world.wrap("waiter", env=wanting(lock_dir))]
     until(lambda: waiting(world), "the waiter in line")
