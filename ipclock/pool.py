@@ -62,6 +62,7 @@ class Pool:
         self.turns = turns
         self.dead: list[tuple[Entry, Record]] = []  # holders that this client has cleared away
         self._wanted = capacity
+        self._former: int | None = None  # of the folder that was there before
         self._searched = False
         self._unlisted = 0  # units that builds of an earlier folder of the pool hold, as long as it is not settled
 
@@ -489,8 +490,9 @@ class Pool:
         return 0
 
     def _reopen(self) -> None:
-        capacity = self.capacity if self._wanted is None else self._wanted
-        fresh = Pool.open(self.name, os.path.dirname(self.store.path), capacity, group=self.store.group)
+        # for a folder that has none yet: one that is there may have got another capacity since
+        self._former = self.capacity
+        fresh = Pool.open(self.name, os.path.dirname(self.store.path), self._wanted, group=self.store.group)
         self.close()
         self.store, self.gate, self.turns, self._wanted = fresh.store, fresh.gate, fresh.turns, fresh._wanted
         self._searched = False
@@ -549,7 +551,7 @@ class Pool:
         """The number of slots, N."""
         found = self.store.capacity
         if found is None:
-            found = self._wanted
+            found = self._former if self._wanted is None else self._wanted
         return 1 if found is None else found
 
     # Helpers of the steps.
