@@ -35,7 +35,7 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
         return super().create_connection(*address, timeout=min(timeout, self.dial_s), **options)
 
 
-class Connection(ConnectionHandler):  # type: ignore[misc]
+class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types
     """The connection of a client that has a `Handler`; *granted* gets the session's time in seconds."""
 
     def __init__(self, client: KazooClient, granted: Callable[[float], None]) -> None:

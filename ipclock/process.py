@@ -360,7 +360,7 @@ def reads(pid: int, pipe: int) -> bool:
             return False
         if not busy or time.monotonic() > deadline:
             break
-        time.sleep(0.001)
+        time.sleep(0.001)  # nothing tells when a shell closes the end that it does not need
     return found
 
 
