@@ -526,8 +526,9 @@ class Pool:
     ) -> list[tuple[Entry, Record]]:
         """Take all holders, or those in the slot of *ticket*, off the records; return those of the living.
 
-        Without *nested* only the one with *ticket* goes; the slot stays taken while others live in it. Their processes
-        go on. Works in place: waiters sleep on the semaphore that is there, so it is never replaced.
+        A reset of all also forgets the builds of an earlier folder, which only their locks tell of. Without *nested*
+        only the one with *ticket* goes; the slot stays taken while others live in it. Their processes go on. Works in
+        place: waiters sleep on the semaphore that is there, so it is never replaced.
         Raises NoTicket (2).
         """
         with self._mutex(patience):
@@ -538,7 +539,8 @@ class Pool:
             entries = [entry for entry in holders if entry.outer in outer and (nested or entry.ticket == ticket)]
             # epoch first: a holder that misses its record under the old epoch would write it again
             self.store.epoch += 1
-            self.store.settled = True
+            if ticket is None:  # one slot given back says nothing of the builds of an earlier folder
+                self.store.settled = True
             living = [entry for entry in entries if not self._is_dead(HOLDING, entry)]
             evicted = [(entry, record) for entry in living if (record := self.store.read(HOLDING, entry))]
             for entry in entries:

@@ -152,6 +152,24 @@ def test_a_build_counts_though_its_pool_was_removed_and_another_lock_dir_comes(
     assert (busy, waiter.started().end(), refused(world, **wanting(lock_dir))) == ((75, 75), 0, 0)
 
 
+@pytest.mark.parametrize("way", ["release", "reset"])
+def test_a_build_counts_though_another_gives_its_slot_back_in_the_new_folder(
+    way: str, world: World, lock_dir: Path
+) -> None:
+    world.env |= wanting(lock_dir) | {"MAX_PARALLEL_BUILDS": "2"}
+    orphan = world.wrap("orphan").started()
+    orphan.signal(signal.SIGKILL)  # its command goes on, and cannot write itself again
+    shutil.rmtree(lock_dir / at(world).name)
+
+    ticket = world.run("acquire", "--pid", str(os.getpid()), "script").stdout.strip()
+    world.run(way, ticket)
+    holder = world.wrap("holder").started()
+    busy = refused(world)
+    orphan.tell("exit 0")
+
+    assert (ticket.isdigit(), busy, holder.end(), refused(world)) == (True, 75, 0, 0)
+
+
 @pytest.mark.parametrize("step", ["draft", "draw_ticket", "publish"])
 @pytest.mark.parametrize("way", ["arrives", "joins"])
 def test_a_client_whose_pool_is_removed_while_it_is_listed_is_listed_in_the_new_one(
