@@ -67,6 +67,14 @@ def processes(record: Record) -> list[int]:
     return [bound.pid, int(pid)] if _is_number(pid, 10) else [bound.pid]
 
 
+def unlisted_around_us(store: Store) -> list[tuple[Entry, Record]]:
+    """Return the builds that this process runs inside of, of a folder of the pool that is gone, with their records.
+
+    None once the pool is settled: then they have ended, or a reset has forgotten them.
+    """
+    return [] if store.settled else store.kept_unlisted(process.open_files())
+
+
 def is_around(record: Record, ancestors: list[process.Identity], owner: int) -> bool:
     """Return whether one of these is the process that holds the record's slot, or the command that runs in it.
 

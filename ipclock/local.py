@@ -76,14 +76,12 @@ class LocalPool(Pool):
 
     def around_us(self, besides: Identity | None = None) -> list[int]:
         """Return the tickets of the builds that this process runs inside of."""
-        if not self.store.entries(HOLDING):
+        if self.store.settled and not self.store.entries(HOLDING):
             return []
         from ipclock import liveness, snapshot
 
         found = snapshot.around_us(self.store)
-        if besides:
-            found = [entry for entry in found if liveness.identity(self.store.read(HOLDING, entry)) != besides]
-        return [entry.ticket for entry in found]
+        return [entry.ticket for entry, record in found if not besides or liveness.identity(record) != besides]
 
     def encloses_us(self, ticket: str) -> bool:
         """Return whether this process runs inside the build that holds *ticket*."""

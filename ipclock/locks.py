@@ -56,6 +56,18 @@ def is_locked(fd: int, where: Range = WHOLE) -> bool:
     return _ask(fd, fcntl.F_OFD_GETLK, fcntl.F_WRLCK, where) != fcntl.F_UNLCK
 
 
+def holds(fd: int, where: Range = WHOLE) -> bool:
+    """Return whether this very open file has a lock there: another one of the file sees it, it itself does not."""
+    try:
+        other = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return is_locked(other, where) and not is_locked(fd, where)
+    finally:
+        os.close(other)
+
+
 def lengths(start: int) -> list[int]:
     """Return how many bytes each write lock has that begins at *start*, in whatever file of the machine.
 

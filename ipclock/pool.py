@@ -168,13 +168,16 @@ class Pool:
 
     def _join(self, claim: Claim, patience: Patience, ticket: int) -> bool:
         with self._mutex(patience):
-            around = next((entry for entry in self.store.entries(HOLDING) if entry.ticket == ticket), None)
+            listed = self.store.entries(HOLDING)
+            unlisted = [entry for entry, _ in liveness.unlisted_around_us(self.store)]
+            around = next((entry for entry in [*listed, *unlisted] if entry.ticket == ticket), None)
             if around is None:
                 return False
+            self.store.skip_tickets(around.outer)
             record = self._draft(claim, patience)
             claim.entry = claim.entry._replace(units=around.units, within=around.outer)
             self._hold(claim)
-            entry = claim.entry._replace(slot=around.slot)
+            entry = claim.entry._replace(slot=self._slot_beside_others(around))
             self.store.publish(record, HOLDING, entry)
             claim.entry, claim.era = entry, self.store.era
         return True
@@ -465,10 +468,7 @@ class Pool:
             return
         old, fields = claim.record, dict(claim.record.fields)
         if claim.slot:
-            beside = [entry for entry in self.store.entries(HOLDING) if entry.outer != claim.entry.outer]
-            taken = [entry.slot for entry in beside]
-            slot = policy.lowest_free_slot(taken) if claim.slot in taken else claim.slot
-            claim.entry = claim.entry._replace(slot=slot)
+            claim.entry = claim.entry._replace(slot=self._slot_beside_others(claim.entry))
         # the new file's beacon is ours alone, the build has the old one: count the build by its process
         if claim.holder:
             fields["kind"] = "pid"
@@ -481,6 +481,10 @@ class Pool:
         self.store.skip_tickets(claim.ticket)
         old.close()
         self.recover()
+
+    def _slot_beside_others(self, entry: Entry) -> int:
+        taken = [other.slot for other in self.store.entries(HOLDING) if other.outer != entry.outer]
+        return policy.lowest_free_slot(taken) if entry.slot in taken else entry.slot
 
     def _pid_of(self, ticket: int) -> int:
         for state in (QUEUED, GATE, HOLDING):

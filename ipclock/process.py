@@ -167,6 +167,15 @@ def ancestors() -> list[Identity]:
     return found
 
 
+def open_files() -> list[tuple[int, str]]:
+    """Return our descriptors, each with the path of its file; that of a removed one is what it was."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # that of the listing itself is closed by now
+            found.append((int(name), os.readlink(f"/proc/self/fd/{name}").removesuffix(" (deleted)")))
+    return found
+
+
 def open_descriptors(device: int, inode: int, pid: int | str = "self") -> list[int]:
     """Return the descriptors of a process that are open on the file; none where we may not look."""
     found = []

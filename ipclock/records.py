@@ -18,7 +18,7 @@ from ipclock.config import MAX_CAPACITY
 from ipclock.entry import parse
 from ipclock.errors import BadValue, NoPool, from_os
 from ipclock.folder import FILE_FLAGS, HOLDING, NEW, SAFE_FLAGS, STATES, Folder
-from ipclock.locks import WHOLE, Range, is_locked, is_writable, lengths, out_of_the_way, try_lock, unlock
+from ipclock.locks import WHOLE, Range, holds, is_locked, is_writable, lengths, out_of_the_way, try_lock, unlock
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -430,11 +430,9 @@ class Store(Folder):
         except OSError:
             return Record({}, -1, 0, 0)
         try:
-            status = os.fstat(fd)
-            data = os.read(fd, MAX_RECORD_BYTES) if stat.S_ISREG(status.st_mode) else b""
+            return _read(fd)
         finally:
             os.close(fd)
-        return Record(_parse(data), status.st_uid, status.st_dev, status.st_ino)
 
     def shares_beacon(self, descriptors: list[int]) -> bool:
         """Return whether one of our *descriptors* of a record whose beacon is held is what holds it.
@@ -452,6 +450,19 @@ class Store(Folder):
         listed = [entry for entry in self.entries(HOLDING) if held and self.beacon(HOLDING, entry)]
         return max(0, held - sum(entry.units for entry in listed))
 
+    def kept_unlisted(self, files: list[tuple[int, str]]) -> list[tuple[Entry, Record]]:
+        """Return the holders whose beacon is kept lit by one of our open *files*, of a folder of the pool that is gone.
+
+        *files* are descriptors with the paths that they were opened by. A file's name still says what its holder holds.
+        """
+        found = []
+        for fd, path in files:
+            folder, name = os.path.split(path)
+            entry = parse(name)
+            if entry and entry.slot and os.path.basename(folder) == HOLDING and holds(fd, self.beacons.holder()):
+                found.append((entry, _read(fd)))
+        return found
+
     def sweep(self) -> None:
         """Clear away a drain whose time is over, and files in `new/` that nobody has locked for a minute.
 
@@ -468,6 +479,12 @@ class Store(Folder):
                     os.unlink(name, dir_fd=self._fds[NEW])
             except OSError:
                 continue  # gone meanwhile, or a folder that somebody planted
+
+
+def _read(fd: int) -> Record:
+    status = os.fstat(fd)
+    data = os.pread(fd, MAX_RECORD_BYTES, 0) if stat.S_ISREG(status.st_mode) else b""
+    return Record(_parse(data), status.st_uid, status.st_dev, status.st_ino)
 
 
 def _parse(data: bytes) -> dict[str, str]:

@@ -126,20 +126,21 @@ def ahead(store: Store, ticket: int) -> list[tuple[str, int]]:
 NESTED = "0"  # what `acquire` prints as the ticket where the slot is that of a build around it, which keeps no record
 
 
-def around_us(store: Store) -> list[Entry]:
-    """Return the holders that this process runs inside of: a proof, not a belief.
+def around_us(store: Store) -> list[tuple[Entry, Record]]:
+    """Return the holders that this process runs inside of, with their records: a proof, not a belief.
 
     An ancestor of ours is the process or the command of such a holder, or the very open file that keeps its beacon lit
     is open in this process too. One that has lost its parents and closes every descriptor cannot know.
     """
     entries = store.entries(HOLDING)
     ancestors = process.ancestors() if entries else []
-    return [entry for entry in entries if _is_around(store, entry, ancestors)]
+    records = ((entry, store.read(HOLDING, entry)) for entry in entries)
+    listed = [(entry, record) for entry, record in records if record and _is_around(store, entry, record, ancestors)]
+    return listed + liveness.unlisted_around_us(store)
 
 
-def _is_around(store: Store, entry: Entry, ancestors: list[process.Identity]) -> bool:
-    record = store.read(HOLDING, entry)
-    if record is None or liveness.verdict(store, HOLDING, entry) == policy.DEAD:
+def _is_around(store: Store, entry: Entry, record: Record, ancestors: list[process.Identity]) -> bool:
+    if liveness.verdict(store, HOLDING, entry) == policy.DEAD:
         return False
     if liveness.is_around(record, ancestors, store.owner):
         return True

@@ -165,8 +165,8 @@ def test_a_descriptor_moves_out_of_the_way_with_its_lock(path: Path) -> None:
 
 def test_a_descriptor_stays_where_the_limit_leaves_no_high_number(path: Path) -> None:
     def child() -> bool:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
         fd = os.open(path, os.O_RDWR)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (locks.HIGH_DESCRIPTOR, locks.HIGH_DESCRIPTOR))
         return locks.out_of_the_way(fd) == fd
 
     assert in_child(child)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -74,6 +75,28 @@ def test_a_nested_build_that_outlives_the_outer_one_keeps_the_slot(order: str, w
 
     assert (before["inner"]["within"], before["inner"]["slot"]) == (before["outer"]["ticket"], 1)
     assert (now["taken"], now["free"], busy(world), ended(world)) == (1, 0, 75, (0, 1, {}))
+
+
+@pytest.mark.parametrize("fate", ["stopped", "killed"])
+def test_a_nested_build_takes_part_in_a_slot_whose_pool_was_removed(fate: str, world: World) -> None:
+    inner = f"{IPCLOCK} wrap -q -w 20 inner -- sh -c 'echo inside; read -r _'"
+    build = running(world, f"echo ready; read -r _; {inner}; echo $?")
+    assert build.line() == "ready"
+    build.signal(signal.SIGSTOP if fate == "stopped" else signal.SIGKILL)  # it cannot write itself again
+    shutil.rmtree(world.folder)
+
+    build.tell("")
+    inside = build.line()
+    names, now = list(holders(world)), busy(world)
+    if fate == "stopped":
+        build.signal(signal.SIGCONT)
+        until(lambda: "outer" in holders(world), "the outer one back")
+        names = sorted({holder["slot"] for holder in holders(world).values()})
+    build.tell("\n")
+
+    expected = [1] if fate == "stopped" else ["inner"]
+    assert (inside, names, now, build.line()) == ("inside", expected, 75, "0")
+    until(lambda: busy(world) == 0, "the slot")
 
 
 def test_a_step_of_a_job_whose_worker_is_killed_keeps_the_slot(world: World) -> None:
