@@ -158,6 +158,8 @@ class Storm:
         self.log.touch()
         self.slots = slots
         self.removals = removals
+        # a pool that is made anew has its N from its maker's settings
+        self.settings = folder / "build-config.sh" if removals else None
         self.lock_dirs = ["/dev/shm", str(folder / "one"), str(folder / "two")] if removals else ["/dev/shm"]
         self.program = program or [sys.executable, "-m", "ipclock"]
         self.dice = random.Random(seed)
@@ -180,7 +182,7 @@ class Storm:
 
     def run(self, jobs: list[Job], seconds: float | None = None) -> Report:
         """Let the jobs come, at most IN_FLIGHT at a time, for so long at most, and report when all is over."""
-        self._ipclock("init", "--max-parallel-builds", str(self.slots))
+        self._init(self.slots)
         deadline = time.monotonic() + seconds if seconds else float("inf")
         waiting = iter(jobs)
         more = True
@@ -293,8 +295,14 @@ class Storm:
     def _set_capacity(self, capacity: int) -> None:
         # in force at some moment of the call: both count until it is over
         self.capacities.append((time.monotonic(), max(capacity, self.capacities[-1][1])))
-        self._ipclock("init", "--max-parallel-builds", str(capacity))
+        self._init(capacity)
         self.capacities.append((time.monotonic(), capacity))
+
+    def _init(self, capacity: int) -> None:
+        if self.settings:
+            self.settings.write_text(f"MAX_PARALLEL_BUILDS={capacity}\n")
+            self.world.env["IPCLOCK_CONFIG"] = str(self.settings)
+        self._ipclock("init", *([] if self.settings else ["--max-parallel-builds", str(capacity)]))
 
     def _ipclock(self, *arguments: str) -> str:
         return self.world.run(*arguments).stderr
