@@ -84,7 +84,7 @@ class Claim:
         """Return the descriptor whose lock is the beacon. Raises ValueError for a claim that has left."""
         if self.record is None:
             raise ValueError("the slot has been released")
-        return self.record.fd
+        return self.record.holder_fd
 
 
 class Ended(NamedTuple):
@@ -106,11 +106,3 @@ class Ended(NamedTuple):
 def stamp(event: str) -> dict[str, str]:
     """Return the time of *event* on the wall clock, for people, and on the monotonic one, for spans."""
     return {event: f"{time.time():.3f}", f"{event}_mono": f"{time.monotonic():.3f}"}
-
-
-def as_process(pid: str | None) -> dict[str, str]:
-    """Return the fields by which a record counts through a process; none if it is gone."""
-    try:
-        return {"kind": "pid", "process": str(process.identify(int(pid or "")))}
-    except (ValueError, OSError):
-        return {}

@@ -51,9 +51,9 @@ def _is_number(text: str, limit: int) -> bool:
     return text.isascii() and text.isdigit() and len(text) < limit
 
 
-def keepers(record: Record) -> list[int]:
+def keepers(store: Store, record: Record) -> list[int]:
     """Return the PIDs of those who keep the slot: by the beacon, or by being the process that the record names."""
-    found = process.keepers_of(record.device, record.inode)
+    found = process.keepers_of(record.device, record.inode, store.beacons.holder().start)
     bound = identity(record) if record.kind == "pid" else command(record)
     return [*found, bound.pid] if bound and process.exists(bound) and bound.pid not in found else found
 

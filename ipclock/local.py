@@ -97,7 +97,7 @@ class LocalPool(Pool):
         found: set[int] = set()
         for entry in self.store.entries(HOLDING):
             if entry.ticket == ticket and (record := self.store.read(HOLDING, entry)):
-                found.update(liveness.keepers(record))
+                found.update(liveness.keepers(self.store, record))
                 bound = liveness.identity(record)
                 if bound and record.kind == "fd":
                     found.update(filter(process.hides_descriptors, process.descendants_of(bound.pid)))
@@ -133,7 +133,7 @@ class LocalPool(Pool):
             return self.store.read(HOLDING, found) if (found := entry()) else None
 
         def keepers() -> list[int]:
-            return liveness.keepers(found) if (found := record()) else []
+            return liveness.keepers(self.store, found) if (found := record()) else []
 
         before = record()
         left = supervise.end(keepers, liveness.supervisor(before) if before else None)

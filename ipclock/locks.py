@@ -68,24 +68,30 @@ def holds(fd: int, where: Range = WHOLE) -> bool:
         os.close(other)
 
 
-def lengths(start: int) -> list[int]:
-    """Return how many bytes each write lock has that begins at *start*, in whatever file of the machine.
+def table(start: int) -> dict[tuple[int, int], int]:
+    """Return how many bytes each write lock has that begins at *start*, by its file (st_dev, st_ino).
 
     From /proc/locks, which everybody may read and which has the locks of all users, containers and removed files. None
     where the kernel shows no such table.
     """
     # a table of several pages is read in pieces, between which an end may move a row from one into the other
-    return max((_read_lengths(start) for _ in range(2)), key=sum)
+    return _read_table(start) | _read_table(start)
 
 
-def _read_lengths(start: int) -> list[int]:
+def _read_table(start: int) -> dict[tuple[int, int], int]:
     try:
-        with open(_TABLE, "rb") as table:
-            rows = [line.split() for line in table]
+        with open(_TABLE, "rb") as file:
+            rows = [line.split() for line in file]
     except OSError:
-        return []
+        return {}
     wanted = [b"OFDLCK", b"WRITE", b"%d" % start]
-    return [int(row[7]) - start + 1 for row in rows if [*row[1:4:2], *row[6:7]] == wanted and row[7].isdigit()]
+    ours = (row for row in rows if [*row[1:4:2], *row[6:7]] == wanted and row[7].isdigit())
+    return {_file(row[5]): int(row[7]) - start + 1 for row in ours}
+
+
+def _file(text: bytes) -> tuple[int, int]:
+    major, minor, inode = text.split(b":")
+    return os.makedev(int(major, 16), int(minor, 16)), int(inode)
 
 
 def is_writable(fd: int) -> bool:

@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 
 from ipclock import line, liveness, policy, process
-from ipclock.claim import Claim, as_process, stamp
+from ipclock.claim import Claim, stamp
 from ipclock.entry import parse
 from ipclock.errors import (
     DamagedSemaphore,
@@ -333,8 +333,8 @@ class Pool:
     def recover(self, sweep: list[Entry] | None = None) -> None:
         """Clear away the dead, send a stopped one back from the gate, call the next one, level the value (INV-4).
 
-        In the mutex. With *sweep* the dead among these in line go too, and what was left in `new/`; those at its head
-        go when they would be called.
+        In the mutex. With *sweep* the dead among these in line go too, and what was left in `new/` and of turns; those
+        at its head go when they would be called.
         """
         self._clear_away(sweep)
         self._pass_on()
@@ -364,6 +364,16 @@ class Pool:
                 if self._is_dead(QUEUED, entry):
                     self._clear(QUEUED, entry)
             self.store.sweep()
+            self._sweep_turns()
+
+    def _sweep_turns(self) -> None:
+        """Remove the turns to which no record leads: of waiters that died after the pool was removed.
+
+        One that lives and has not come back yet makes its own again.
+        """
+        waiting = {entry.ticket for state in (QUEUED, GATE) for entry in self.store.entries(state)}
+        for ticket in self.turns.tickets() - waiting:
+            self.turns.remove(ticket)
 
     def _level(self) -> None:
         lacking = policy.units_to_post(self._taken(), self._allowed(), self.gate.value)
@@ -469,14 +479,9 @@ class Pool:
         old, fields = claim.record, dict(claim.record.fields)
         if claim.slot:
             claim.entry = claim.entry._replace(slot=self._slot_beside_others(claim.entry))
-        # the new file's beacon is ours alone, the build has the old one: count the build by its process
-        if claim.holder:
-            fields["kind"] = "pid"
-        elif claim.slot:
-            fields |= as_process(fields.get("command_pid"))
-        claim.record = self.store.draft(fields)
-        if claim.slot:
-            claim.record.hold(claim.entry.units)
+        # what the build, or the script, has inherited is the open file of the old record, and so its beacon
+        inherited = claim.slot or claim.holder_fd is not None
+        claim.record = self.store.redraft(fields, old.holder_fd) if inherited else self.store.draft(fields)
         self.store.publish(claim.record, HOLDING if claim.slot else QUEUED, claim.entry)
         self.store.skip_tickets(claim.ticket)
         old.close()
@@ -593,17 +598,10 @@ class Pool:
             self.store.settled = not self._unlisted
 
     def _spare_tickets(self) -> None:
-        """See that nobody draws the ticket of a client of an old folder, as far as its record or turn can be seen.
-
-        The turn of a waiter that died before it came back goes here: no record leads to it.
-        """
+        """See that nobody draws the ticket of a client of an old folder, as far as its record or turn can be seen."""
         lost = [name.rpartition("/") for name in process.locked_files(os.path.basename(self.store.path))]
         known = {entry.ticket for state, _, name in lost if state != NEW and (entry := parse(name))}
-        known |= {entry.ticket for state in (QUEUED, GATE) for entry in self.store.entries(state)}
-        turns = self.turns.tickets()
-        self.store.skip_tickets(max(known | turns, default=0))
-        for ticket in turns - known:
-            self.turns.remove(ticket)
+        self.store.skip_tickets(max(known | self.turns.tickets(), default=0))
 
     def _allowed(self) -> int:
         return max(0, policy.limit(self.capacity, self.store.drained) - (0 if self.store.settled else self._unlisted))

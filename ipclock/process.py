@@ -233,16 +233,18 @@ def _descriptors() -> Iterator[str]:
             yield from [f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")]
 
 
-def keepers_of(device: int, inode: int) -> list[int]:
-    """Return the PIDs of those who share the open file by which the file is locked, as far as we may look.
+def keepers_of(device: int, inode: int, start: int) -> list[int]:
+    """Return the PIDs of those who share the open file by which the file is locked from *start* on.
 
-    One who merely reads the file has another open file, without the lock. Slow: walks all of /proc.
+    As far as we may look. One who merely reads the file has another open file, without the lock. Slow: walks all of
+    /proc.
     """
     found = set()
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         for fd in open_descriptors(device, inode, pid):
             with suppress(OSError):  # gone meanwhile
-                if "\nlock:" in _read(f"/proc/{pid}/fdinfo/{fd}"):
+                rows = [row.split() for row in _read(f"/proc/{pid}/fdinfo/{fd}").splitlines()]
+                if any(row[0] == "lock:" and row[2] == "OFDLCK" and row[-2] == str(start) for row in rows):
                     found.add(pid)
     return sorted(found)
 

@@ -18,7 +18,7 @@ from ipclock.config import MAX_CAPACITY
 from ipclock.entry import parse
 from ipclock.errors import BadValue, NoPool, from_os
 from ipclock.folder import FILE_FLAGS, HOLDING, NEW, SAFE_FLAGS, STATES, Folder
-from ipclock.locks import WHOLE, Range, holds, is_locked, is_writable, lengths, out_of_the_way, try_lock, unlock
+from ipclock.locks import WHOLE, Range, holds, is_locked, is_writable, out_of_the_way, table, try_lock, unlock
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_RECORD_BYTES = 4096  # one page: a finished record can be appended to even when the file system is full
 DRAFT_GRACE_S = 60.0
+_BEACON = "beacon"  # the key of the file that has the holder's beacon, where it is not the record's own
 _HIGHEST_NICE = -20  # the file counts from there: its numbers have no sign
 
 
@@ -36,7 +37,10 @@ def _is_span(text: str) -> bool:
 
 
 class Record(NamedTuple):
-    """What a record says, as text by key, and whose file it is. `kind` is "" where the content is damaged."""
+    """What a record says, as text by key, and whose file it is. `kind` is "" where the content is damaged.
+
+    `device` and `inode` are of the file that has the holder's beacon: the record's own, or the one that it names.
+    """
 
     fields: dict[str, str]
     uid: int
@@ -85,8 +89,9 @@ class Drain(NamedTuple):
 class OwnRecord:
     """The record of this process: its open file, and all that was written into it.
 
-    *beacons* are the ranges that it locks. The holder's beacon is that of *holder_fd*, the open file of a script, where
-    there is one: who waits and who holds need not be the same process (`acquire --fd`).
+    *beacons* are the ranges that it locks. The holder's beacon is that of *holder_fd*, where there is one: a descriptor
+    for the open file of a script, since who waits and who holds need not be the same process (`acquire --fd`), or for
+    that of the client's former record. It is closed with the record.
     """
 
     def __init__(self, fd: int, draft: str, beacons: Beacons, holder_fd: int | None = None) -> None:
@@ -94,7 +99,7 @@ class OwnRecord:
         self.draft = draft
         self.fields: dict[str, str] = {}
         self._beacons = beacons
-        self._holder_fd = fd if holder_fd is None else holder_fd
+        self.holder_fd = fd if holder_fd is None else holder_fd
         status = os.fstat(fd)
         self.identity = (status.st_dev, status.st_ino)
 
@@ -105,21 +110,21 @@ class OwnRecord:
 
     def hold(self, units: int) -> None:
         """Light the holder's beacon, for so many units."""
-        try_lock(self._holder_fd, self._beacons.holder(units))
+        try_lock(self.holder_fd, self._beacons.holder(units))
 
     def let_go(self, units: int) -> None:
         """Put the holder's beacon out again."""
-        unlock(self._holder_fd, self._beacons.holder(units))
+        unlock(self.holder_fd, self._beacons.holder(units))
 
     def unlock(self) -> None:
         """Put the beacons out, in every process that inherited them."""
-        unlock(self.fd)
-        if self._holder_fd != self.fd:
-            unlock(self._holder_fd)
+        for fd in {self.fd, self.holder_fd}:
+            unlock(fd)
 
     def close(self) -> None:
-        """Close the descriptor; without `unlock` the beacon stays lit while a child has it."""
-        os.close(self.fd)
+        """Close the descriptors; without `unlock` the beacon stays lit while a child has it."""
+        for fd in {self.fd, self.holder_fd}:
+            os.close(fd)
 
 
 def _lines(fields: dict[str, object]) -> bytes:
@@ -338,12 +343,23 @@ class Store(Folder):
             # the beacon first: an unlocked file in new/ is anybody's to clear away
             try_lock(fd, self.beacons.waiter)
             fd = out_of_the_way(fd)
-            record = OwnRecord(fd, name, self.beacons, holder_fd)
+            record = OwnRecord(fd, name, self.beacons, None if holder_fd is None else os.dup(holder_fd))
             record.append(**fields)
         except BaseException:
             os.unlink(name, dir_fd=self._fds[NEW])
             os.close(fd)
             raise
+        return record
+
+    def redraft(self, fields: dict[str, str], holder_fd: int) -> OwnRecord:
+        """Write a record anew whose client has lost the folder that it lay in; the holder's beacon stays where it is.
+
+        It is that of *holder_fd*, on an open file of that folder, which the build may have inherited. The record names
+        the file.
+        """
+        status = os.fstat(holder_fd)
+        record = self.draft(fields | beacon_of(status.st_dev, status.st_ino))
+        record.holder_fd = os.dup(holder_fd)
         return record
 
     def _adopt(self, fd: int) -> None:
@@ -402,10 +418,19 @@ class Store(Folder):
     def beacon(self, state: str, entry: Entry) -> bool | None:
         """Return whether the record's beacon is held; None where we may not ask. A record that is gone: False.
 
-        In `holding/` the holder's beacon counts, elsewhere the waiter's.
+        In `holding/` the holder's beacon counts, elsewhere the waiter's. The holder's may lie on a file that the record
+        names: that of a folder of the pool which is gone.
         """
-        beacons = self.beacons
-        return self._beacon(state, entry.file, beacons.holder() if state == HOLDING else beacons.waiter)
+        if state != HOLDING:
+            return self._beacon(state, entry.file, self.beacons.waiter)
+        own = self._beacon(state, entry.file, self.beacons.holder())
+        return own if own is not False else self._is_lit_elsewhere(entry)
+
+    def _is_lit_elsewhere(self, entry: Entry) -> bool:
+        record = self.read(HOLDING, entry)
+        if record is None or _BEACON not in record.fields:
+            return False
+        return (record.device, record.inode) in table(self.beacons.holder().start)
 
     def _beacon(self, state: str, name: str, where: Range = WHOLE) -> bool | None:
         try:
@@ -446,7 +471,7 @@ class Store(Folder):
 
         Those of a folder of the pool that was removed or replaced under them, or that cannot be seen from here.
         """
-        held = sum(lengths(self.beacons.holder().start))
+        held = sum(table(self.beacons.holder().start).values())
         listed = [entry for entry in self.entries(HOLDING) if held and self.beacon(HOLDING, entry)]
         return max(0, held - sum(entry.units for entry in listed))
 
@@ -481,10 +506,22 @@ class Store(Folder):
                 continue  # gone meanwhile, or a folder that somebody planted
 
 
+def beacon_of(device: int, inode: int) -> dict[str, str]:
+    """Return the field by which a record names the file that has the holder's beacon."""
+    return {_BEACON: f"{device}:{inode}"}
+
+
 def _read(fd: int) -> Record:
     status = os.fstat(fd)
-    data = os.pread(fd, MAX_RECORD_BYTES, 0) if stat.S_ISREG(status.st_mode) else b""
-    return Record(_parse(data), status.st_uid, status.st_dev, status.st_ino)
+    fields = _parse(os.pread(fd, MAX_RECORD_BYTES, 0)) if stat.S_ISREG(status.st_mode) else {}
+    device, _, inode = fields.get(_BEACON, "").partition(":")
+    if _is_number(device) and _is_number(inode):
+        return Record(fields, status.st_uid, int(device), int(inode))
+    return Record(fields, status.st_uid, status.st_dev, status.st_ino)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 21
 
 
 def _parse(data: bytes) -> dict[str, str]:

@@ -175,7 +175,7 @@ def _holder(store: Store, entry: Entry) -> Holder | None:
         held_s=_span(record, "admitted_mono"),
         state=state,
         here=bound is not None and bound.namespace == process.namespace(),
-        processes=process.usage(liveness.keepers(record)) if state == "orphaned" else [],
+        processes=process.usage(liveness.keepers(store, record)) if state == "orphaned" else [],
         within=entry.within or None,
     )
 

@@ -2,8 +2,8 @@
 
 The new folder is made whole beside the old one and takes the place by one exchange (renameat2(2)), so there is a pool
 at each moment and nobody can slip in. Nothing of the old folder is used: what its owner still has open has no effect.
-Builds that live are written into the new one, as `Pool` does after a removal. Where the old folder cannot be read the
-new one is not *settled*, and the kernel's locks tell how many units they hold (INV-8).
+Builds that live are written into the new one, as `Pool` does after a removal: their beacons stay where they are. If
+the old folder cannot be read, the new one is not *settled*: the kernel's locks tell how many units they hold (INV-8).
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ import shutil
 import stat
 from contextlib import ExitStack, suppress
 
-from ipclock import liveness, place, policy, process, semaphore, snapshot
+from ipclock import liveness, place, policy, semaphore, snapshot
 from ipclock.errors import IpclockError, PoolInUse, from_os
 from ipclock.folder import GATE, HOLDING, QUEUED, make_lock_dir
-from ipclock.records import Store
+from ipclock.records import Store, beacon_of
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ipclock.patience import Patience
-    from ipclock.records import Record
 
 PATIENCE_S = 2.0  # for the mutex of a pool whose owner may never give it back
 MAX_TICKET = 10**18  # what is read from a folder of somebody else's may be any number
@@ -111,21 +110,16 @@ def _carry_over(old: Store, new: Store, *, trusted: bool) -> tuple[int, bool]:
     if trusted:
         new.lowest_priority, new.epoch, new.drain = old.lowest_priority, old.epoch, old.drain
     new.skip_tickets(max(ticket for ticket in old.tickets() if ticket < MAX_TICKET))
-    living = [entry for entry in old.entries(HOLDING) if liveness.verdict(old, HOLDING, entry) != policy.DEAD]
-    found = [(entry, fields) for entry in living if (fields := _bound(old.read(HOLDING, entry)))]
-    for entry, fields in found:
-        record = new.draft(fields)
-        new.publish(record, HOLDING, entry)
-        record.close()
+    verdicts = {entry: liveness.verdict(old, HOLDING, entry) for entry in old.entries(HOLDING)}
+    living = [entry for entry, verdict in verdicts.items() if verdict != policy.DEAD]
+    found = [(entry, old.read(HOLDING, entry)) for entry in living if verdicts[entry] == policy.ALIVE]
+    for entry, record in found:
+        if record:
+            uid = str(snapshot.uid_of(record))
+            copy = new.draft(record.fields | beacon_of(record.device, record.inode) | {"uid": uid})
+            new.publish(copy, HOLDING, entry)
+            copy.close()
     return len({entry.outer for entry in living}), old.settled and len(found) == len(living)
-
-
-def _bound(record: Record | None) -> dict[str, str] | None:
-    """Return the fields of a record by which it counts through a process; None where there is none to count by."""
-    for bound in (liveness.command(record), liveness.identity(record)) if record else ():
-        if record and bound and process.exists(bound):
-            return {**record.fields, "kind": "pid", "process": str(bound), "uid": str(snapshot.uid_of(record))}
-    return None
 
 
 def _put(new: Store, *, settled: bool) -> None:

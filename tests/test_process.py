@@ -252,12 +252,13 @@ def test_who_shares_a_locked_open_file_keeps_it_and_a_reader_does_not(tmp_path: 
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     reader = os.open(tmp_path / "file", os.O_RDONLY)
     status = os.fstat(fd)
-    before = process.keepers_of(status.st_dev, status.st_ino)
-    locks.try_lock(fd)
+    locks.try_lock(fd, locks.Range(10))
+    before = process.keepers_of(status.st_dev, status.st_ino, 7)
+    locks.try_lock(fd, locks.Range(7))
 
     with child() as pid, child(lambda: (os.close(fd), signal.pause())) as without:
         until(lambda: fd not in process.open_descriptors(status.st_dev, status.st_ino, without), "the file closed")
-        keepers = process.keepers_of(status.st_dev, status.st_ino)
+        keepers = process.keepers_of(status.st_dev, status.st_ino, 7)
 
         assert (before, keepers) == ([], sorted([os.getpid(), pid]))
     os.close(fd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -79,6 +80,31 @@ def test_a_killed_script_keeps_its_slot_until_its_child_ends(world: World) -> No
 
     assert (orphan["state"], [process["pid"] for process in orphan["processes"]]) == ("orphaned", [child])
     assert (waiter.end(), world.settled()) == (0, (1, {}))
+
+
+@pytest.mark.parametrize("fate", ["released", "killed", "removed again"])
+def test_a_script_that_waited_through_a_removal_holds_its_slot_like_any_other(fate: str, world: World) -> None:
+    holder = world.wrap("holder").started()
+    script = start(world, 'acquire_lock a; sleep 1000 <&- >&- 2>&- & echo "$!"; read -r _; release_lock; read -r _')
+    until(world.waiting, "the script in line")
+    shutil.rmtree(world.folder)
+    until(lambda: world.folder.exists() and world.waiting() and world.records("holding"), "both back")
+    holder.end()
+    child = int(script.line())
+    world.extra.append(child)
+
+    if fate == "removed again":
+        shutil.rmtree(world.folder)
+    if fate != "released":
+        script.signal(signal.SIGKILL)
+        script.wait()
+    beside = world.run("wrap", "-n", "next", "--", "true").returncode
+    if fate == "released":
+        script.tell("")
+    else:
+        os.kill(child, signal.SIGKILL)
+
+    assert (beside, world.run("wrap", "-w", "20", "next", "--", "true").returncode, world.settled()) == (75, 0, (1, {}))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -207,6 +207,7 @@ class FakeRecord:
         self._run = run
         self.ticket = ticket
         self.draft = ""
+        self.holder_fd = -1
         self.fields: dict[str, str] = {}
 
     def append(self, **fields: object) -> None:
@@ -290,6 +291,9 @@ class FakeStore:
         return self._run.operation(lambda: (state, entry) in self._world.records)
 
     def draft(self, fields: dict[str, str], holder_fd: int | None = None) -> FakeRecord:
+        return FakeRecord(self._run, 0)
+
+    def redraft(self, fields: dict[str, str], holder_fd: int) -> FakeRecord:
         return FakeRecord(self._run, 0)
 
     def publish(self, record: FakeRecord, state: str, entry: Entry) -> None:
@@ -393,6 +397,9 @@ class FakeTurns:
     def create(self, ticket: int) -> FakeTurn:
         self._run.operation(lambda: self._turns.update({ticket: 0}))
         return FakeTurn(self._run, ticket)
+
+    def tickets(self) -> set[int]:
+        return set(self._turns)
 
     def post(self, ticket: int) -> None:
         if ticket in self._turns:

@@ -140,10 +140,13 @@ class BlindAtTheGate(Pool):
 
 
 class TurnsAreForgotten(Pool):
-    """Who is cleared away leaves its turn behind."""
+    """Who is cleared away leaves its turn behind, and no sweep finds it."""
 
     def _clear(self, state: str, entry: Entry) -> None:
         self.store.remove(state, entry)
+
+    def _sweep_turns(self) -> None:
+        pass
 
 
 class NeverSweeps(Pool):

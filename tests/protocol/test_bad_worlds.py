@@ -371,7 +371,8 @@ def test_who_comes_to_a_pool_that_was_removed_gets_nobodys_ticket(world: World) 
     assert {build.started().end() for build in (waiter, late)} == {0}
 
 
-def test_the_turn_of_a_waiter_that_was_killed_before_it_came_back_is_removed(anywhere: World) -> None:
+@pytest.mark.parametrize("settled", [False, True], ids=["before", "after the new pool was settled"])
+def test_the_turn_of_a_waiter_that_was_killed_before_it_came_back_is_removed(settled: bool, anywhere: World) -> None:
     builds = [*pair(anywhere), anywhere.wrap("killed")]
     until(lambda: turns(anywhere) == [3], "the turn of the one in line")
     builds.append(anywhere.wrap("last"))
@@ -379,17 +380,21 @@ def test_the_turn_of_a_waiter_that_was_killed_before_it_came_back_is_removed(any
     for build in builds:  # so that they cannot write themselves again yet
         build.signal(signal.SIGSTOP)
     killed = builds.pop(2)
-    killed.signal(signal.SIGKILL)
-    killed.wait()
 
     remove_folder(anywhere)
+    if settled:
+        builds[0].signal(signal.SIGCONT)
+        until(lambda: anywhere.records("holding"), "the holder back")
+    killed.signal(signal.SIGKILL)
+    killed.wait()
     refused = anywhere.run("wrap", "-n", "another", "--", "true").returncode
     left = turns(anywhere)
     for build in builds:
         build.signal(signal.SIGCONT)
     until(lambda: tickets(anywhere) == ([1], [2, 4]), "all three")
+    until(lambda: turns(anywhere) == [4], "the turn of the last one")
 
-    assert (refused, left) == (75, [4])
+    assert (refused, left) == (75, [])
     holder, *waiters = builds
     assert (holder.end(), {waiter.started().end() for waiter in waiters}, anywhere.settled()) == (0, {0}, (1, {}))
 

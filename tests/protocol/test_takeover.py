@@ -121,6 +121,21 @@ def test_the_living_builds_of_a_pool_that_root_takes_over_count(fate: str, membe
     assert (waiter.end(), users.world.settled()) == (0, (1, {}))
 
 
+def test_what_a_build_has_left_running_counts_after_root_has_taken_the_pool_over(users: Users) -> None:
+    build = users.start(USER, "wrap", "-q", "theirs", "--", "sh", "-c", "sleep 1000 <&- >&- 2>&- & echo $!; read -r _")
+    child = int(build.line())
+    users.world.extra.append(child)
+    command = until(lambda: users.world.status()["holders"][0]["command_pid"], "the build in the record")
+
+    users.run(0, "init", *SHARED)
+    build.kill()
+    os.kill(command, signal.SIGKILL)
+    kept = users.busy(0), users.busy(OTHER_USER)
+    os.kill(child, signal.SIGKILL)
+
+    assert (kept, users.run(0, "wrap", "-q", "-w", "20", "next", "--", "true")[0]) == ((75, 75), 0)
+
+
 def test_the_waiters_of_a_pool_that_root_shares_with_them_wait_on(users: Users) -> None:
     build = users.wrap(USER, "theirs")
     waiter = users.start(USER, "wrap", "-q", "-w", "20", "waiter", "--", *BUILD)
