@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 MAX_CAPACITY = 1000
+LONGEST_S = 36500 * 86400.0
 MAX_LABEL_BYTES = 255
 # room for "sem." before it and ".<ticket>" behind it within the 255 bytes of a file name
 MAX_NAME_BYTES = 200
@@ -91,7 +92,7 @@ def seconds(text: str) -> float:
     if number[:1] in _DIGITS and set(number) <= _FLOAT:
         with suppress(ValueError):
             span = float(number) * _UNITS[unit]
-    if not math.isfinite(span):
+    if span > LONGEST_S:
         raise ValueError(N_("seconds, as in 600, 0.5, 90s, 10m or 2h"))
     return span
 

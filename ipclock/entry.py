@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from binascii import crc32
 
+from ipclock.bounded import LAST_TICKET, whole
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ _ATTRIBUTES = (
     *(("u", "units", 1), ("p", "priority", 0), ("l", "limit", 0), ("r", "reserved", 0), ("b", "by", 0)),
     ("n", "within", 0),
 )
+_MOST = 10**9 - 1  # slots, units, steps of priority: more than any pool has
 _FIELDS = {letter: (field, default) for letter, field, default in _ATTRIBUTES}
 
 
@@ -57,31 +59,28 @@ class Entry(NamedTuple):
 
 def parse(name: str) -> Entry | None:
     """Return the entry that a file name stands for; None for a name that is no record's."""
-    if _is_number(name, 40) and name[0] != "0":  # nearly all of a long queue, which is read at each hand-off
-        return Entry(int(name))
+    if (only := whole(name, LAST_TICKET)) and name[0] != "0":  # nearly all of a long queue, read at each hand-off
+        return Entry(only)
     numbers, *pieces = name.split(",")
-    ticket, dot, slot = numbers.partition(".")
-    if not _is_number(ticket, 40) or (dot and not _is_number(slot, 10)):
+    left, dot, right = numbers.partition(".")
+    ticket, slot = whole(left, LAST_TICKET), whole(right or "0", _MOST)
+    if ticket is None or slot is None or (dot and not right):
         return None
     if not all(piece and "a" <= piece[0] <= "z" for piece in pieces):
         return None
-    entry = Entry(int(ticket), int(slot or 0))
+    entry = Entry(ticket, slot)
     if pieces:
         entry = _with_attributes(entry, pieces)
     return entry if entry.file == name else None
-
-
-def _is_number(text: str, limit: int) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < limit
 
 
 def _with_attributes(entry: Entry, pieces: list[str]) -> Entry:
     known: dict[str, Any] = {}
     for place, piece in enumerate(pieces):
         letter, value = piece[0], piece[1:]
-        number = value.removeprefix("-") if letter == "p" else value
-        if letter in _FIELDS and number.isdigit() and len(number) < 40 and (letter, value) != ("u", "0"):
-            known[_FIELDS[letter][0]] = int(value)
+        number = whole(value.removeprefix("-") if letter == "p" else value, LAST_TICKET if letter in "bn" else _MOST)
+        if letter in _FIELDS and number is not None and (letter, value) != ("u", "0"):
+            known[_FIELDS[letter][0]] = -number if value[:1] == "-" else number
         elif letter == "k" and value:
             known["key"] = value
         else:

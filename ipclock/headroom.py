@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from ipclock import memory, policy
+from ipclock.bounded import LAST_PID, LAST_WORD, whole
 from ipclock.folder import HOLDING
 from ipclock.values import TYPE_CHECKING
 
@@ -56,9 +57,8 @@ class Headroom:
 
 def _still_to_grow(build: Record) -> int:
     """Return how much more a running build is expected to take; one that has not begun has all before it."""
-    expected = build.fields.get("memory", "")
-    if not (expected.isascii() and expected.isdigit() and len(expected) < 19):
+    expected = whole(build.fields.get("memory", ""), LAST_WORD)
+    if expected is None:
         return 0
-    pid = build.fields.get("command_pid", "")
-    used = memory.of_tree(int(pid)) if pid.isascii() and pid.isdigit() and len(pid) < 10 else 0
-    return policy.still_to_grow(int(expected), used)
+    pid = whole(build.fields.get("command_pid", ""), LAST_PID)
+    return policy.still_to_grow(expected, memory.of_tree(pid) if pid else 0)

@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 
 from ipclock import config, process, utf8
+from ipclock.bounded import moment
 from ipclock.errors import UnsafeHook
 from ipclock.messages import _
 from ipclock.values import TYPE_CHECKING
@@ -103,10 +104,7 @@ class Hooks:
 
 
 def _time(times: Mapping[str, str], key: str) -> float | None:
-    try:
-        return float(times[key])
-    except (KeyError, ValueError):  # a record that somebody has damaged
-        return None
+    return moment(times.get(key, ""))
 
 
 def _span(begin: float, end: float) -> float:

@@ -65,7 +65,8 @@ def place(store: Store, ticket: int) -> int:
 
 def of_label(store: Store, label: str) -> list[tuple[str, Entry]]:
     """Return those of `waiting` that have this label."""
-    return [place for place in waiting(store) if label_key(store, *place) == key_of(label)]
+    records = ((place, store.read(*place)) for place in waiting(store) if label_key(store, *place) == key_of(label))
+    return [place for place, record in records if record and record.fields.get("label") == label]
 
 
 def label_key(store: Store, state: str, entry: Entry) -> str:

@@ -6,6 +6,7 @@ Takes and changes nothing, so it serves those with the mutex and those without. 
 from __future__ import annotations
 
 from ipclock import policy, process
+from ipclock.bounded import LAST_PID, LAST_WORD, whole
 from ipclock.folder import HOLDING
 from ipclock.values import TYPE_CHECKING
 
@@ -41,14 +42,11 @@ def verdict(store: Store, state: str, entry: Entry) -> str:
 def command(record: Record) -> process.Identity | None:
     """Return the process that `wrap` has started, as the record names it; None where its PID means nothing here."""
     bound = identity(record)
-    pid, start = (record.fields.get(key, "") for key in ("command_pid", "command_start"))
-    if bound is None or bound.namespace != process.namespace() or not (_is_number(pid, 10) and _is_number(start, 20)):
+    pid = whole(record.fields.get("command_pid", ""), LAST_PID)
+    start = whole(record.fields.get("command_start", ""), LAST_WORD)
+    if bound is None or bound.namespace != process.namespace() or not pid or start is None:
         return None
-    return bound._replace(pid=int(pid), start=int(start))
-
-
-def _is_number(text: str, limit: int) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < limit
+    return bound._replace(pid=pid, start=start)
 
 
 def keepers(store: Store, record: Record) -> list[int]:
@@ -63,8 +61,8 @@ def processes(record: Record) -> list[int]:
     bound = identity(record)
     if bound is None or bound.namespace != process.namespace():
         return []
-    pid = record.fields.get("command_pid", "")
-    return [bound.pid, int(pid)] if _is_number(pid, 10) else [bound.pid]
+    pid = whole(record.fields.get("command_pid", ""), LAST_PID)
+    return [bound.pid, pid] if pid else [bound.pid]
 
 
 def unlisted_around_us(store: Store) -> list[tuple[Entry, Record]]:

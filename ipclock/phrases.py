@@ -125,7 +125,8 @@ def drained(snapshot: Snapshot) -> str:
         parts[0] = _("drained by {user}").format(user=user_name(snapshot.drain.uid))
     if snapshot.drain.until is not None:
         end = time.localtime(time.time() + snapshot.drain.until - time.monotonic())
-        parts[0] += _(" until {time}").format(time=time.strftime("%H:%M", end))
+        today = time.strftime("%Y-%m-%d", end) == time.strftime("%Y-%m-%d")
+        parts[0] += _(" until {time}").format(time=time.strftime("%H:%M" if today else "%Y-%m-%d %H:%M", end))
     return ": ".join(parts + [printable(snapshot.drain.reason)] * bool(snapshot.drain.reason))
 
 

@@ -12,6 +12,7 @@ import os
 import stat
 from contextlib import suppress
 
+from ipclock.bounded import LAST_WORD, whole
 from ipclock.errors import N_, NotPermitted
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
@@ -75,9 +76,10 @@ def look(pool: str) -> Place | None:
     folder, _, identity = text.rpartition("@")
     numbers = identity.split(":")
     ours = os.path.isabs(folder) and os.path.normpath(folder) == folder and name_of(folder) == pool
-    if not (ours and len(numbers) == 2 and all(map(_is_number, numbers))):
+    device, inode = (whole(number, LAST_WORD) for number in (numbers if len(numbers) == 2 else ("", "")))
+    if not ours or device is None or inode is None:
         raise NotPermitted(path, N_("not a folder"))
-    return Place(status, folder, (int(numbers[0]), int(numbers[1])))
+    return Place(status, folder, (device, inode))
 
 
 def owner_of(pool: str) -> int | None:
@@ -93,10 +95,6 @@ def owner_of(pool: str) -> int | None:
     with suppress(OSError):
         return os.lstat(path_of(pool)).st_uid
     return None
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 20
 
 
 def text_of(path: str, identity: tuple[int, int]) -> str:

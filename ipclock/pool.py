@@ -29,7 +29,7 @@ from ipclock.errors import (
 from ipclock.folder import GATE, HOLDING, NEW, QUEUED, TRIES
 from ipclock.patience import Patience
 from ipclock.records import Store
-from ipclock.semaphore import Semaphore, Turns, give, open_gate, require_support
+from ipclock.semaphore import MOST_UNITS, Semaphore, Turns, give, open_gate, require_support
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -215,8 +215,12 @@ class Pool:
         while not self.store.has(GATE, claim.entry):
             if claim.turn is None:
                 # then look again: a call that came before the turn existed could not post it
-                claim.turn = self.turns.create(claim.ticket)
-                patience.tick(claim.ticket)
+                with suppress(NotPermitted):  # a stranger has planted something there: its own ticks wake it
+                    claim.turn = self.turns.create(claim.ticket)
+                    patience.tick(claim.ticket)
+                    continue
+                time.sleep(patience.chunk(self._nap(claim)))
+                self.tick(claim, patience)
                 continue
             claim.turn.wait(patience.chunk(self._nap(claim)))
             self.tick(claim, patience)
@@ -376,6 +380,10 @@ class Pool:
             self.turns.remove(ticket)
 
     def _level(self) -> None:
+        if self.gate.value > MOST_UNITS:
+            gate = open_gate(self.name, self.store, repair=True)
+            self.gate.close()
+            self.gate = gate
         lacking = policy.units_to_post(self._taken(), self._allowed(), self.gate.value)
         for _ in range(lacking):
             self.gate.post()
@@ -550,6 +558,7 @@ class Pool:
             self.store.epoch += 1
             if ticket is None:  # one slot given back says nothing of the builds of an earlier folder
                 self.store.settled = True
+                self.store.remove_strays()
             living = [entry for entry in entries if not self._is_dead(HOLDING, entry)]
             evicted = [(entry, record) for entry in living if (record := self.store.read(HOLDING, entry))]
             for entry in entries:

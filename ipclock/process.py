@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import cache
 
 from ipclock import utf8
+from ipclock.bounded import LAST_PID, LAST_WORD, whole
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -40,11 +41,11 @@ class Identity(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Identity:
         """Make an identity from its text. Raises ValueError, also for numbers that none can have: C calls get them."""
-        pid, start, boot, namespace = text.split(":")
-        found = cls(int(pid), int(start), boot, int(namespace))
-        if not (0 < found.pid < 1 << 31 and 0 <= found.start < 1 << 64):
+        left, begun, boot, right = text.split(":")
+        pid, start, namespace = whole(left, LAST_PID), whole(begun, LAST_WORD), whole(right, LAST_WORD)
+        if not pid or start is None or namespace is None:
             raise ValueError(text)
-        return found
+        return cls(pid, start, boot, namespace)
 
 
 class Stat(NamedTuple):

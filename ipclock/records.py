@@ -14,6 +14,7 @@ from binascii import crc32
 from bisect import insort
 from contextlib import contextmanager, suppress
 
+from ipclock.bounded import LAST_PID, LAST_TICKET, LAST_UID, LAST_WORD, moment, whole
 from ipclock.config import MAX_CAPACITY
 from ipclock.entry import parse
 from ipclock.errors import BadValue, NoPool, from_os
@@ -28,12 +29,9 @@ if TYPE_CHECKING:
 
 MAX_RECORD_BYTES = 4096  # one page: a finished record can be appended to even when the file system is full
 DRAFT_GRACE_S = 60.0
+_LAST_DRAWN = LAST_TICKET // 2
 _BEACON = "beacon"  # the key of the file that has the holder's beacon, where it is not the record's own
-_HIGHEST_NICE = -20  # the file counts from there: its numbers have no sign
-
-
-def _is_span(text: str) -> bool:
-    return text.isascii() and text.replace(".", "", 1).isdigit() and len(text) < 23
+_HIGHEST_NICE, _LOWEST_NICE = -20, 19  # the file counts from there: its numbers have no sign
 
 
 class Record(NamedTuple):
@@ -169,13 +167,13 @@ class Store(Folder):
         while True:
             if try_lock(fd):
                 return
-            busy(time.monotonic() - begun, self._number("mutex") or 0)
+            busy(time.monotonic() - begun, self._number("mutex", LAST_PID) or 0)
             time.sleep(pause)  # F_OFD_SETLKW knows no deadline and would sit out a stopped owner for ever
             pause = min(pause * 2, 0.005 if time.monotonic() - begun < 1 else 0.05)
 
     def mutex_owner(self) -> int | None:
         """Return the PID that is written into the mutex while somebody has it, 0 for none; None while it is free."""
-        return (self._number("mutex") or 0) if is_locked(self._fds["mutex"]) else None
+        return (self._number("mutex", LAST_PID) or 0) if is_locked(self._fds["mutex"]) else None
 
     def idle_s(self) -> float:
         """Return the seconds since somebody last took the mutex.
@@ -184,9 +182,8 @@ class Store(Folder):
         """
         return abs(time.time() - os.fstat(self._fds["mutex"]).st_mtime)
 
-    def _number(self, name: str) -> int | None:
-        text = os.pread(self._fds[name], 32, 0).strip()
-        return int(text) if text.isdigit() else None
+    def _number(self, name: str, most: int) -> int | None:
+        return whole(os.pread(self._fds[name], 32, 0).decode(errors="replace").strip(), most)
 
     def _write_number(self, name: str, value: int) -> None:
         # one pwrite of fixed width: a reader, or the next one after a SIGKILL, sees the old or the new number
@@ -195,9 +192,8 @@ class Store(Folder):
     @property
     def capacity(self) -> int | None:
         """The pool's capacity; None in a pool that has none yet, or one that cannot be."""
-        found = self._number("capacity")
         # whoever levels to a damaged number would post for hours, in the mutex
-        return None if found is None or found > MAX_CAPACITY else found
+        return self._number("capacity", MAX_CAPACITY)
 
     @capacity.setter
     def capacity(self, value: int) -> None:
@@ -206,7 +202,7 @@ class Store(Folder):
     @property
     def lowest_priority(self) -> int:
         """The lowest priority, nice(1) says the most favourable, that others than root may ask for."""
-        found = self._number("priority")
+        found = self._number("priority", _LOWEST_NICE - _HIGHEST_NICE)
         return 0 if found is None else found + _HIGHEST_NICE
 
     @lowest_priority.setter
@@ -216,7 +212,7 @@ class Store(Folder):
     @property
     def epoch(self) -> int:
         """How many resets the pool has seen."""
-        return self._number("epoch") or 0
+        return self._number("epoch", LAST_TICKET) or 0
 
     @epoch.setter
     def epoch(self, value: int) -> None:
@@ -249,11 +245,11 @@ class Store(Folder):
             fields = _parse(os.read(fd, MAX_RECORD_BYTES)) if stat.S_ISREG(status.st_mode) else {}
         finally:
             os.close(fd)
-        uid, until = fields.get("uid", ""), fields.get("until", "")
+        uid = whole(fields.get("uid", ""), LAST_UID)
         found = Drain(
             reason=fields.get("reason", ""),
-            uid=int(uid) if uid.isascii() and uid.isdigit() and len(uid) < 10 else status.st_uid,
-            until=float(until) if _is_span(until) else None,
+            uid=status.st_uid if uid is None else uid,
+            until=moment(fields.get("until", "")),
         )
         return None if found.until is not None and found.until <= time.monotonic() else found
 
@@ -274,27 +270,31 @@ class Store(Folder):
 
         Known under one place: a folder that comes to another one has missed what was there in between.
         """
-        return self._number("settled") == self.place.status.st_ino
+        return self._number("settled", LAST_WORD) == self.place.status.st_ino
 
     @settled.setter
     def settled(self, value: bool) -> None:
         self._write_number("settled", self.place.status.st_ino if value else 0)
 
     def draw_ticket(self) -> int:
-        """Return the next ticket. Without a readable counter it goes on behind every ticket in use."""
-        last = self._number("ticket")
+        """Return the next ticket. Without a readable counter it goes on behind every ticket in use.
+
+        Numbers near the last one are nobody's, whoever wrote them: another ticket would not be one any more.
+        """
+        last = self._number("ticket", _LAST_DRAWN)
         if last is None:
-            last = max(self.tickets())
+            last = max(ticket for ticket in self.tickets() if ticket <= _LAST_DRAWN)
         self._write_number("ticket", last + 1)
         return last + 1
 
     def tickets(self) -> set[int]:
         """Return the tickets in use, and the last one that was drawn."""
-        return {self._number("ticket") or 0, *(entry.ticket for state in STATES[1:] for entry in self.entries(state))}
+        listed = {entry.ticket for state in STATES[1:] for entry in self.entries(state)}
+        return listed | {self._number("ticket", _LAST_DRAWN) or 0}
 
     def skip_tickets(self, ticket: int) -> None:
         """Make sure that no ticket up to *ticket* is drawn any more."""
-        if (self._number("ticket") or 0) < ticket:
+        if (self._number("ticket", _LAST_DRAWN) or 0) < ticket <= _LAST_DRAWN:
             self._write_number("ticket", ticket)
 
     def entries(self, state: str) -> list[Entry]:
@@ -488,6 +488,14 @@ class Store(Folder):
                 found.append((entry, _read(fd)))
         return found
 
+    def remove_strays(self) -> None:
+        """Remove what lies among the records and cannot be one."""
+        for state in STATES[1:]:
+            for name in os.listdir(self._fds[state]):
+                if parse(name) is None:
+                    with suppress(OSError):  # a folder, or gone meanwhile
+                        os.unlink(name, dir_fd=self._fds[state])
+
     def sweep(self) -> None:
         """Clear away a drain whose time is over, and files in `new/` that nobody has locked for a minute.
 
@@ -514,14 +522,11 @@ def beacon_of(device: int, inode: int) -> dict[str, str]:
 def _read(fd: int) -> Record:
     status = os.fstat(fd)
     fields = _parse(os.pread(fd, MAX_RECORD_BYTES, 0)) if stat.S_ISREG(status.st_mode) else {}
-    device, _, inode = fields.get(_BEACON, "").partition(":")
-    if _is_number(device) and _is_number(inode):
-        return Record(fields, status.st_uid, int(device), int(inode))
-    return Record(fields, status.st_uid, status.st_dev, status.st_ino)
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 21
+    left, _, right = fields.get(_BEACON, "").partition(":")
+    device, inode = whole(left, LAST_WORD), whole(right, LAST_WORD)
+    if device is None or inode is None:
+        return Record(fields, status.st_uid, status.st_dev, status.st_ino)
+    return Record(fields, status.st_uid, device, inode)
 
 
 def _parse(data: bytes) -> dict[str, str]:

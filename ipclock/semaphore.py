@@ -16,6 +16,7 @@ from contextlib import suppress
 
 import posix_ipc
 
+from ipclock.bounded import LAST_TICKET, whole
 from ipclock.errors import (
     N_,
     CannotCreate,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 FOLDER = "/dev/shm"
 VERSION = str(posix_ipc.VERSION)
 SIZE = 32
+MOST_UNITS = 10_000  # ten times what a pool can have: whoever takes back more, one by one, does so for hours
 # struct new_sem: a 64-bit word (value, number of waiters), then FUTEX_PRIVATE_FLAG's complement for pshared
 SHARED_MARK = (128).to_bytes(4, sys.byteorder)
 
@@ -175,7 +177,7 @@ def _inspect(path: str, trusted: Callable[[os.stat_result], bool]) -> tuple[int,
         len(content) == SIZE
         and content[8:12] == SHARED_MARK
         and not any(content[12:])
-        and 0 <= int.from_bytes(content[:8], sys.byteorder) & 0xFFFFFFFF <= posix_ipc.SEMAPHORE_VALUE_MAX
+        and int.from_bytes(content[:8], sys.byteorder) & 0xFFFFFFFF <= MOST_UNITS
     )
     if not healthy:
         raise DamagedSemaphore(path, N_("wrong size or content"))
@@ -326,7 +328,7 @@ class Turns:
         found = []
         with suppress(PermissionError):
             found = [name.removeprefix(prefix) for name in os.listdir(FOLDER) if name.startswith(prefix)]
-        return {int(text) for text in found if text.isascii() and text.isdigit()}
+        return {ticket for text in found if (ticket := whole(text, LAST_TICKET)) is not None}
 
     def remove(self, ticket: int) -> bool:
         """Unlink the turn if it is there; return whether it is gone."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from ipclock import line, liveness, policy, process
+from ipclock.bounded import LAST_PID, LAST_UID, moment, whole
 from ipclock.folder import GATE, HOLDING
 from ipclock.utf8 import printable
 from ipclock.values import TYPE_CHECKING, NamedTuple
@@ -151,7 +152,7 @@ def _is_around(store: Store, entry: Entry, record: Record, ancestors: list[proce
 def named(record: Record) -> tuple[str, str]:
     """Return the label and the PID that a holder's record shows, the build's own PID where it is known."""
     bound = liveness.identity(record)
-    return _label(record), str(_number(record, "command_pid") or (bound.pid if bound else "?"))
+    return _label(record), str(_number(record, "command_pid", LAST_PID) or (bound.pid if bound else "?"))
 
 
 def _holder(store: Store, entry: Entry) -> Holder | None:
@@ -160,7 +161,7 @@ def _holder(store: Store, entry: Entry) -> Holder | None:
     if record is None or alive == policy.DEAD:
         return None
     bound = liveness.identity(record)
-    command = _number(record, "command_pid")
+    command = _number(record, "command_pid", LAST_PID)
     stopped = bound is not None and (process.is_stopped(bound) or (command is not None and process.stopped(command)))
     state = policy.holder_state(alive, process.exists(bound) if bound else None, stopped)
     return Holder(
@@ -211,17 +212,12 @@ def _label(record: Record) -> str:
     return printable(record.fields.get("label", "?"))
 
 
-def _number(record: Record, key: str) -> int | None:
-    text = record.fields.get(key, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+def _number(record: Record, key: str, most: int) -> int | None:
+    return whole(record.fields.get(key, ""), most)
 
 
 def _time(record: Record, key: str) -> float | None:
-    try:
-        value = float(record.fields[key])
-    except (KeyError, ValueError):
-        return None
-    return value if 0 <= value < 1e11 else None
+    return moment(record.fields.get(key, ""))
 
 
 def _span(record: Record, key: str) -> float | None:
@@ -235,5 +231,5 @@ def _user(record: Record) -> str:
 
 def uid_of(record: Record) -> int:
     """Return whose the record is: root's in somebody's pool are the owner's files, so the record says it too."""
-    uid = _number(record, "uid")
+    uid = _number(record, "uid", LAST_UID)
     return record.uid if uid is None else uid

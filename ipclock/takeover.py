@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ipclock.patience import Patience
 
 PATIENCE_S = 2.0  # for the mutex of a pool whose owner may never give it back
-MAX_TICKET = 10**18  # what is read from a folder of somebody else's may be any number
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
 
 
@@ -109,7 +108,7 @@ def _carry_over(old: Store, new: Store, *, trusted: bool) -> tuple[int, bool]:
         new.capacity = old.capacity
     if trusted:
         new.lowest_priority, new.epoch, new.drain = old.lowest_priority, old.epoch, old.drain
-    new.skip_tickets(max(ticket for ticket in old.tickets() if ticket < MAX_TICKET))
+    new.skip_tickets(max(old.tickets()))
     verdicts = {entry: liveness.verdict(old, HOLDING, entry) for entry in old.entries(HOLDING)}
     living = [entry for entry, verdict in verdicts.items() if verdict != policy.DEAD]
     found = [(entry, old.read(HOLDING, entry)) for entry in living if verdicts[entry] == policy.ALIVE]

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ipclock"
 LAYERS = (
-    "errors values utf8",
+    "errors values utf8 bounded",
     "messages address",
     "shellfile quick parser deaths place",
     "config locks folder entry clockwait stats forecast",

@@ -44,7 +44,7 @@ def test_an_identity_survives_its_text() -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "1:2:3", "1:2:b:4:5", "x:2:b:4", "1:x:b:4", "1:2:b:x"])
 def test_a_text_that_is_no_identity_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"unpack|invalid literal"):
+    with pytest.raises(ValueError, match=r"unpack|^[x1]:"):
         Identity.parse(text)
 
 

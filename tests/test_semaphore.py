@@ -322,11 +322,19 @@ def test_a_turn_that_a_stranger_planted_is_refused_by_name(what: str, name: str)
 # The machine
 
 
-@pytest.mark.skipif(posix_ipc.SEMAPHORE_VALUE_MAX != 2**31 - 1, reason="another C library's limit")
-def test_the_highest_value_is_readable(name: str, path: Path) -> None:
-    plant(path, "ffffff7f" + "00" * 4 + "80" + "00" * 23)
+@pytest.mark.parametrize(("value", "healthy"), [(10_000, True), (10_001, False), (2**31 - 1, False)])
+def test_a_value_that_can_be_taken_back_is_readable_and_a_higher_one_damaged(
+    value: int, healthy: bool, name: str, path: Path
+) -> None:
+    plant(path, value.to_bytes(4, "little").hex() + "00" * 4 + "80" + "00" * 23)
 
-    assert in_child(lambda: opened(name).value) == 2**31 - 1
+    def look() -> int:
+        try:
+            return opened(name).value
+        except DamagedSemaphore:
+            return -1
+
+    assert in_child(look) == (value if healthy else -1)
 
 
 def test_what_glibc_makes_is_what_is_expected_of_a_semaphore(name: str, path: Path) -> None:

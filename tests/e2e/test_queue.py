@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ipclock import process
+from ipclock.entry import key_of
 from ipclock.locks import try_lock
 from tests.helpers.crash_at import USER, Client, needs_root
 from tests.helpers.world import until
@@ -214,6 +216,20 @@ def test_a_newer_build_takes_the_place_of_an_older_one_that_waits(place: str, wo
     assert (newer.end(), world.settled()) == (0, (1, {}))
 
 
+def test_a_label_that_only_resembles_another_one_by_its_sum_supersedes_nobody(world: World) -> None:
+    holder = world.wrap("holder").started()
+    older = in_line(world, "app-29685295", count=1)
+
+    newer = in_line(world, "app-32060020", "--supersede", count=2)
+
+    assert (key_of("app-29685295"), holder.end(), older.started().end(), newer.started().end()) == (
+        key_of("app-32060020"),
+        0,
+        0,
+        0,
+    )
+
+
 def test_superseding_touches_neither_running_builds_nor_other_labels(world: World) -> None:
     running = world.wrap("app").started()
     other = in_line(world, "other")
@@ -255,6 +271,14 @@ def test_a_drain_ends_by_itself(world: World) -> None:
     assert (waiter.started().end(), world.status()["drained"], world.settled()) == (0, False, (1, {}))
 
 
+def test_a_drain_that_ends_on_another_day_says_which(world: World) -> None:
+    world.run("init")
+
+    told = world.run("drain", "--for", "3d").stderr
+
+    assert time.strftime(" until %Y-%m-%d ", time.localtime(time.time() + 3 * 86400)) in told
+
+
 def test_no_slots_at_all_is_a_drain(world: World) -> None:
     world.run("init", "--max-parallel-builds", "0")
     waiter = in_line(world, "waiter")
@@ -268,7 +292,7 @@ def test_no_slots_at_all_is_a_drain(world: World) -> None:
     assert (waiter.started().end(), world.settled()) == (0, (1, {}))
 
 
-@pytest.mark.parametrize("options", [["--for", "0"], ["--for", "soon"], ["--reason", "a\nb"]])
+@pytest.mark.parametrize("options", [["--for", "0"], ["--for", "soon"], ["--for", "100000000d"], ["--reason", "a\nb"]])
 def test_a_senseless_drain_is_a_usage_mistake(options: list[str], world: World) -> None:
     done = world.run("drain", *options)
 

@@ -284,6 +284,9 @@ class FakeStore:
     def sweep(self) -> None:
         pass
 
+    def remove_strays(self) -> None:
+        pass
+
     def entries(self, state: str) -> list[Entry]:
         return sorted(entry for folder, entry in self._world.records if folder == state)
 

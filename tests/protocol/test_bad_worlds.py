@@ -587,6 +587,64 @@ def test_a_damaged_holder_counts_is_shown_and_goes_by_a_reset(world: World) -> N
     )
 
 
+ABSURD = "9" * 26
+HOSTILE = {
+    "holding/5.1": [
+        f"kind=pid\nlabel=x\nprocess={ABSURD}:1:x:1\n",
+        "kind=pid\nlabel=x\nprocess=-1:1:x:1\ncommand_pid=-1\n",
+        f"kind=pid\nlabel=x\nuid={ABSURD}\ncommand_pid={ABSURD}\ncommand_start={ABSURD}\n",
+        f"kind=fd\nlabel=x\nbeacon={ABSURD}:{ABSURD}\nadmitted={ABSURD}\nadmitted_mono=nan\nmemory={ABSURD}\n",
+    ],
+    "drained": [f"until={ABSURD}\nuid={ABSURD}\n", "until=1e400\n", "until=9999999999\n"],
+    "ticket": [ABSURD, "999999999999999999"],
+    "epoch": [ABSURD],
+    "capacity": [ABSURD],
+    "priority": [ABSURD],
+    "mutex": [ABSURD],
+    "settled": [ABSURD],
+    f"holding/{ABSURD}.1": [""],
+    f"holding/7.{ABSURD}": [""],
+    f"queued/9,p{ABSURD},u{ABSURD},b{ABSURD}": [""],
+    "queued/999999999999999999": [""],
+}
+COMMANDS = (
+    ("status",),
+    ("status", "--json"),
+    ("metrics",),
+    ("wrap", "-q", "-w", "0.2", "late", "--", "true"),
+    ("release", "5"),
+    ("drain", "--for", "1h"),
+    ("resume",),
+)
+
+
+@pytest.mark.parametrize(("file", "text"), [(file, text) for file, texts in HOSTILE.items() for text in texts])
+def test_no_number_in_a_file_ends_a_command_and_a_reset_mends_it(file: str, text: str, world: World) -> None:
+    world.run("init")
+    path = world.folder / file
+    path.write_text(text)
+
+    ended = {world.run(*command).returncode for command in COMMANDS}
+    mended = world.run("reset").returncode
+
+    assert (ended - {0, 2, 69, 75, 77}, mended, another_build(world)) == (set(), 0, (0, 1, {}))
+
+
+def test_a_semaphore_with_more_units_than_can_be_taken_back_is_replaced(world: World) -> None:
+    holder, waiter = pair(world)
+    with shm(world).open("r+b") as file:
+        for build in (holder, waiter):  # either would mend it in its next section
+            build.signal(signal.SIGSTOP)
+        file.write((2**31 - 1).to_bytes(4, sys.byteorder))
+
+    newcomer = world.run("wrap", "-n", "late", "--", "true").returncode
+    for build in (holder, waiter):
+        build.signal(signal.SIGCONT)
+    ended = holder.end(), waiter.started().end()
+
+    assert (newcomer, ended, world.run("reset").returncode, another_build(world)) == (69, (0, 0), 0, (0, 1, {}))
+
+
 # The mutex
 
 

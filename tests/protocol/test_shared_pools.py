@@ -325,3 +325,20 @@ def test_run_ipclock_as_lock_folder_is_shared_the_same_way(users: Users, tmp_pat
     outside = users.run(USER, "wrap", "-q", "--name", "/another", "a", "--", "true")
 
     assert (shared, users.access(), [users.build(uid) for uid in MEMBERS], outside[0]) == (0, SHARED, [0, 0], 77)
+
+
+def test_a_member_for_whom_a_stranger_has_planted_a_turn_waits_for_its_turn_all_the_same(users: Users) -> None:
+    users.share(USER)
+    first = users.wrap(USER, "first")
+    assert first.line() == "ready"
+    planted = Path(f"/dev/shm/sem.{users.world.name[1:]}.3")
+    planted.touch(0o600)
+    os.chown(planted, STRANGER, STRANGER)
+    second = users.at_gate(users.wrap(OTHER_USER, "second"))
+
+    third = users.wrap(USER, "third")
+    until(users.world.waiting, "the third in line")
+    order = [first.end(), second.line(), second.end(), third.line(), third.end()]
+    planted.unlink()
+
+    assert order == [0, "ready", 0, "ready", 0]
