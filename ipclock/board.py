@@ -87,7 +87,8 @@ def _asks(waiter: Waiter) -> list[str]:
     parts += [_("{slots} slots").format(slots=waiter.slots)] if waiter.slots > 1 else []
     parts += [_("priority {priority}").format(priority=waiter.priority)] if waiter.priority else []
     if waiter.held_back:
-        parts.append({"label": _("its label runs"), "size": _("the pool is too small")}[waiter.held_back])
+        texts = {"label": _("its label runs"), "size": _("the pool is too small"), "silent": _("does not act")}
+        parts.append(texts[waiter.held_back])
     return parts
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # letter in the name, field, default; what a later version adds comes behind these
 _ATTRIBUTES = (
     *(("u", "units", 1), ("p", "priority", 0), ("l", "limit", 0), ("r", "reserved", 0), ("b", "by", 0)),
-    ("n", "within", 0),
+    *(("n", "within", 0), ("s", "silent", 0)),
 )
 _MOST = 10**9 - 1  # slots, units, steps of priority: more than any pool has
 _FIELDS = {letter: (field, default) for letter, field, default in _ATTRIBUTES}
@@ -28,7 +28,8 @@ class Entry(NamedTuple):
     `slot` is 0 outside of `holding/`. `units` are the slots that the build takes. `limit` is how many of its label may
     run at once, 0 any number; `key` stands for the label then. `reserved` are units kept for the one at the gate until
     it can have all. `by` is the ticket of the build that supersedes this one, 0 none. `within` is the ticket that has
-    taken the slot in which a nested build runs, 0 for one with a slot of its own. `rest` is what we do not know.
+    taken the slot in which a nested build runs, 0 for one with a slot of its own. `silent` is 1 for a waiter that was
+    called and did not act. `rest` is what we do not know.
     """
 
     ticket: int
@@ -41,6 +42,7 @@ class Entry(NamedTuple):
     key: str = ""
     rest: str = ""
     within: int = 0
+    silent: int = 0
 
     @property
     def outer(self) -> int:

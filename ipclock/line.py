@@ -30,7 +30,12 @@ def eligible(store: Store, state: str, entry: Entry, holders: list[Entry], capac
 
 
 def held_back(store: Store, state: str, entry: Entry, holders: list[Entry], capacity: int) -> str:
-    """Return what lets later ones pass a waiter: "size", the pool is too small; "label", it has no room; or ""."""
+    """Return what lets later ones pass a waiter; "" if nothing does.
+
+    "silent": it was called and did not act; "size": the pool is too small; "label": that one has no room.
+    """
+    if entry.silent:
+        return "silent"
     if entry.units > capacity:
         return "size"
     if not policy.counts_labels(entry, holders):

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 FIRST_CHUNK_S = 0.1  # who does not get its unit at once is told so soon
 GATE_CHUNK_S = 1.0
 BLIND_CHUNK_S = 0.33  # the one at the gate looks for holders that died, where their end does not wake it
+CALLED_S = 5.0  # whoever is called and does not act for so long is passed over until it does
 KEEP_DUE_S = 1.0
 RECOVER_DUE_S = 0.5  # without a section; with the nap of one who is near less than two seconds
 LEAVE_PATIENCE_S = 10.0  # for the mutex on the way out; the beacon is out by then, so nobody depends on it
@@ -363,6 +364,8 @@ class Pool:
                 self._clear(GATE, entry)
             elif liveness.is_stopped(self.store, GATE, entry) or not self._eligible(GATE, entry, holders):
                 self.store.move(entry, GATE, QUEUED)
+            elif self.store.quiet_s(GATE, entry) > CALLED_S:
+                self.store.move(entry, GATE, QUEUED, silent=1)
         if sweep is not None:
             for entry in sweep:
                 if self._is_dead(QUEUED, entry):
@@ -416,6 +419,7 @@ class Pool:
     def tick(self, claim: Claim, patience: Patience, *, at_gate: bool = False) -> None:
         """Look after the pool between two sleeps of a waiter. Raises SlotTimeout (75) when the time is up."""
         patience.tick(claim.ticket)
+        self._act(claim)
         with suppress(NoPool):  # removed again while it was made anew: the next tick makes it
             if time.monotonic() - claim.kept_at >= KEEP_DUE_S:
                 claim.kept_at = time.monotonic()
@@ -423,6 +427,17 @@ class Pool:
                 self._keep_turn(claim)
             if self.store.idle_s() >= RECOVER_DUE_S or (at_gate and self._amiss()):
                 self.tidy(patience)
+
+    def _act(self, claim: Claim) -> None:
+        """Show that the claim's process acts; if it was passed over because it did not, let it be called again."""
+        if claim.record:
+            claim.record.touch()
+        silent = claim.entry._replace(reserved=0, silent=1)
+        if self.store.has(QUEUED, silent):
+            with suppress(NoPool), self._mutex(Patience(LEAVE_PATIENCE_S)):
+                if self.store.has(QUEUED, silent):
+                    self.store.move(silent, QUEUED, QUEUED)
+                    self.recover()
 
     def tidy(self, patience: Patience) -> None:
         """Recover and call the next one, for a pool that nobody's step has looked after lately."""
@@ -472,7 +487,9 @@ class Pool:
         if claim.slot:
             return self.store.has(HOLDING, claim.entry)
         in_line = claim.entry._replace(reserved=0)
-        return any(self.store.has(*place) for place in ((GATE, claim.entry), (QUEUED, in_line), (GATE, in_line)))
+        queued = (in_line, in_line._replace(silent=1))
+        places = [(GATE, claim.entry), (GATE, in_line), *((QUEUED, entry) for entry in queued)]
+        return any(self.store.has(*place) for place in places)
 
     def _restore(self, claim: Claim) -> None:
         if claim.record is None:

@@ -110,6 +110,11 @@ class OwnRecord:
         """Light the holder's beacon, for so many units."""
         try_lock(self.holder_fd, self._beacons.holder(units))
 
+    def touch(self) -> None:
+        """Show that this process acts: `Store.quiet_s` counts from now."""
+        with suppress(OSError):
+            os.utime(self.fd)
+
     def let_go(self, units: int) -> None:
         """Put the holder's beacon out again."""
         unlock(self.holder_fd, self._beacons.holder(units))
@@ -385,9 +390,11 @@ class Store(Folder):
         self._rename(record.draft, NEW, entry.file, state)
         self._came(state, entry)
 
-    def move(self, entry: Entry, state: str, to: str, *, slot: int = 0, reserved: int = 0, by: int = 0) -> Entry:
+    def move(
+        self, entry: Entry, state: str, to: str, *, slot: int = 0, reserved: int = 0, by: int = 0, silent: int = 0
+    ) -> Entry:
         """Rename a record, into another state folder or for a change of what its name says; return its entry there."""
-        moved = entry._replace(slot=slot, reserved=reserved, by=by)
+        moved = entry._replace(slot=slot, reserved=reserved, by=by, silent=silent)
         self._rename(entry.file, state, moved.file, to)
         self._left(state, entry)
         self._came(to, moved)
@@ -407,6 +414,17 @@ class Store(Folder):
             return False
         self._left(state, entry)
         return True
+
+    def quiet_s(self, state: str, entry: Entry) -> float:
+        """Return the seconds since a waiter last acted, or since its record came to lie where it does.
+
+        A step of the wall clock makes it wrong until the next deed.
+        """
+        try:
+            status = os.stat(entry.file, dir_fd=self._fds[state], follow_symlinks=False)
+        except OSError:
+            return 0.0
+        return abs(time.time() - status.st_ctime)  # a rename sets it too (inode(7))
 
     def _identity(self, state: str, entry: Entry) -> tuple[int, int]:
         status = os.stat(entry.file, dir_fd=self._fds[state], follow_symlinks=False)

@@ -52,7 +52,7 @@ class Waiter(NamedTuple):
     """Who stands in line, `position` from 1. Times as in `Holder`; `timeout_s` is how long it is ready to wait.
 
     It wants so many `slots`. `held_back` says what lets later ones pass it: "label" (as many of it run as may), "size"
-    (it wants more slots than there are), or "".
+    (it wants more slots than there are), "silent" (it was called and did not act), or "".
     """
 
     ticket: int

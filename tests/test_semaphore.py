@@ -16,7 +16,7 @@ import posix_ipc
 import pytest
 
 from ipclock import semaphore
-from ipclock.errors import CannotCreate, IpclockError, NotPermitted
+from ipclock.errors import CannotCreate, DamagedSemaphore, IpclockError, NotPermitted
 from ipclock.folder import Folder
 from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from tests.helpers.crash_at import USER, Client, needs_root
 from tests.helpers.world import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.helpers.world import Build, World
 
@@ -237,6 +239,71 @@ def test_superseding_touches_neither_running_builds_nor_other_labels(world: Worl
     newer = in_line(world, "app", "--supersede", count=2)
 
     assert (running.end(), other.started().end(), newer.started().end(), world.settled()) == (0, 0, 0, (1, {}))
+
+
+# Clients that do not act
+
+
+@contextmanager
+def frozen(pid: int, name: str) -> Iterator[None]:
+    """Freeze a process as a container's is, by the freezer of cgroups: no state in /proc tells it surely."""
+    group = Path("/sys/fs/cgroup/freezer")
+    if not os.access(group, os.W_OK):
+        pytest.skip("no freezer of cgroup v1 here")
+    group /= name
+    group.mkdir()
+    try:
+        (group / "cgroup.procs").write_text(str(pid))
+        (group / "freezer.state").write_text("FROZEN")
+        until(lambda: (group / "freezer.state").read_text() == "FROZEN\n", "a frozen process")
+        yield
+        (group / "freezer.state").write_text("THAWED")
+        (group.parent / "cgroup.procs").write_text(str(pid))
+    finally:
+        until(lambda: not group.exists() or removed(group), "the group away")
+
+
+def removed(group: Path) -> bool:
+    with suppress(OSError):
+        group.rmdir()
+    return not group.exists()
+
+
+def test_a_frozen_waiter_is_passed_over_and_comes_to_its_turn_once_it_acts_again(world: World) -> None:
+    holder = world.wrap("holder").started()
+    waiter = in_line(world, "waiter")
+    until(lambda: world.records("gate"), "the waiter at the gate")
+    last = in_line(world, "last", count=2)
+
+    with frozen(waiter.pid, world.name[1:]):
+        holder.end()
+        last.started()
+        shown = world.run("status", "--json").stdout
+        passed = [(row["label"], row["held_back"]) for row in json.loads(shown)["waiters"]]
+    until(lambda: world.records("queued") == [] and world.records("gate") == ["2"], "the waiter at the gate again")
+    ended = last.end(), waiter.started().end()
+
+    assert (passed, ended, world.settled()) == ([("waiter", "silent")], (0, 0), (1, {}))
+
+
+def test_a_waiter_that_is_stopped_in_another_pid_namespace_is_passed_over(world: World) -> None:
+    holder = world.wrap("holder").started()
+    command = (sys.executable, "-m", "ipclock", "wrap", "-q", "waiter", "--", "true")
+    world.spawn("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *command)
+    until(lambda: world.records("gate"), "the waiter at the gate")
+    stranger = children_of(world.builds[-1].pid)[0]
+
+    os.kill(stranger, signal.SIGSTOP)
+    holder.end()
+    last = world.wrap("last").started()
+    os.kill(stranger, signal.SIGCONT)
+
+    assert (last.end(), world.builds[1].wait()) == (0, 0)
+    assert world.settled() == (1, {})
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 # Drain

@@ -32,7 +32,7 @@ UNLEVEL = "the value is not the number of free slots"
 RETURNED = "a holder that a reset took away is back"
 LEFT_OVER = "something is left behind"
 
-KINDS = ("kill", "stop", "give_up", "resize", "reset", "post", "keep", "nonblock")
+KINDS = ("kill", "stop", "freeze", "give_up", "resize", "reset", "post", "keep", "nonblock")
 
 Path = tuple[int, ...]
 

@@ -217,6 +217,9 @@ class FakeRecord:
         # whoever is killed right after it is as dead as right before it
         self._run.world.lit.add(-self._run.claim.ticket)
 
+    def touch(self) -> None:
+        pass
+
     def unlock(self) -> None:
         self._run.operation(lambda: self._run.world.put_out(self.ticket))
 
@@ -306,12 +309,13 @@ class FakeStore:
         self._world.records.add((state, entry))
 
     def move(self, entry: Entry, state: str, to: str, **changes: int) -> Entry:
-        moved = entry._replace(**{"slot": 0, "reserved": 0, "by": 0} | changes)
+        moved = entry._replace(**{"slot": 0, "reserved": 0, "by": 0, "silent": 0} | changes)
         self._run.effect(f"rename {state}/{entry.file} {to}/{moved.file}")
         self._world.records.remove((state, entry))
         self._world.records.add((to, moved))
         if (state, to) == (QUEUED, GATE):
-            self._world.passed = frozenset(self._run.found_stopped)
+            silent = {other.ticket for folder, other in self._world.records if folder == QUEUED and other.silent}
+            self._world.passed = frozenset(self._run.found_stopped | silent)
         return moved
 
     def remove(self, state: str, entry: Entry, own: FakeRecord | None = None) -> bool:
@@ -323,6 +327,10 @@ class FakeStore:
             if self._run.index is None and state == HOLDING and client.ticket == entry.ticket in self._world.lit:
                 self._world.update(index, was_reset=True)
         return True
+
+    def quiet_s(self, state: str, entry: Entry) -> float:
+        quiet = any(client.stopped and client.ticket == entry.ticket for client in self._world.clients)
+        return math.inf if self._run.look(quiet) else 0.0
 
     def beacon(self, state: str, entry: Entry) -> bool:
         return self._run.look((-entry.ticket if state == HOLDING else entry.ticket) in self._world.lit)
@@ -432,7 +440,8 @@ class FakeProcesses:
         return any(client.ticket == identity.pid and client.phase != ORPHAN for client in self.world.clients)
 
     def is_stopped(self, identity: Identity) -> bool:
-        stopped = any(client.stopped and client.ticket == identity.pid for client in self.world.clients)
+        clients = [client for client in self.world.clients if client.ticket == identity.pid]
+        stopped = any(client.stopped and not client.frozen for client in clients)
         asking = self.world.in_section
         assert asking
         if stopped:

@@ -42,6 +42,7 @@ NESTED = client(inside=0)
         pytest.param(2, 1, {"kill": 2}, id="nothing-is-left-of-two-that-are-killed-anywhere"),
         pytest.param(2, 2, {"kill": 1, "give_up": 1}, id="a-kill-beside-one-that-gives-up-frees-both-slots"),
         pytest.param(3, 1, {"give_up": 1}, id="one-of-three-gives-up-and-the-others-go-on"),
+        pytest.param(2, 1, {"freeze": 1, "kill": 1}, id="a-frozen-one-is-passed-over-though-another-is-killed"),
         pytest.param(2, 1, {"stop": 1, "kill": 1}, id="a-stopped-one-is-passed-over-though-another-is-killed"),
         pytest.param(2, 1, {"resize": 2}, id="a-raised-capacity-wakes-who-waits"),
         pytest.param(2, 2, {"resize": 2, "kill": 1}, id="a-lowered-capacity-admits-nobody-until-there-is-room"),

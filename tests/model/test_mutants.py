@@ -122,6 +122,15 @@ class StoppedKeepsTheGate(Pool):
                 self.store.move(entry, QUEUED, GATE)
 
 
+class FrozenKeepsTheGate(Pool):
+    """Whoever does not act is left at the gate, unless its state tells that it is stopped."""
+
+    def _clear_away(self, sweep: list[Entry] | None) -> None:
+        quiet_s, self.store.quiet_s = self.store.quiet_s, lambda *_: 0.0
+        super()._clear_away(sweep)
+        self.store.quiet_s = quiet_s
+
+
 class AsksForTheSupervisor(Pool):
     """A slot is free once the supervisor is killed, whoever still builds."""
 
@@ -195,6 +204,7 @@ INSIDE = (client(), client(inside=0), client())
         (NobodyIsCalled, 2, {"give_up": 1}, STUCK),
         (LastComeFirstServed, 3, {}, OVERTAKEN),
         (StoppedKeepsTheGate, 2, {"stop": 1}, UNHEALED),
+        (FrozenKeepsTheGate, 2, {"freeze": 1}, UNHEALED),
         (BlindAtTheGate, 2, {"kill": 1}, SLOW),
         (TurnsAreForgotten, 2, {"kill": 1}, LEFT_OVER),
         (NeverSweeps, 2, {"nonblock": 1, "kill": 1}, REFUSED),

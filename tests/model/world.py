@@ -63,6 +63,7 @@ class Client(NamedTuple):
     evicted: bool = False
     unit: bool = False  # it has taken a unit from the semaphore and not yet asked to be admitted
     stopped: bool = False
+    frozen: bool = False  # stopped, and nothing but its silence tells of it
     was_reset: bool = False  # a reset took its record away
     inside: int = -1  # the number of the client whose build it runs inside of
 
@@ -269,6 +270,8 @@ class World:
             found.append(Move("is killed", index))
         if phase in WAITING and self.budget.get("stop"):
             found.append(Move("is stopped", index))
+        if phase in WAITING and self.budget.get("freeze"):
+            found.append(Move("is frozen", index))
         return found
 
     def apply(self, move: Move) -> None:
@@ -283,8 +286,12 @@ class World:
             self.spend("stop")
             self.stopped = True
             self.update(index, stopped=True)
+        elif name == "is frozen":
+            self.spend("freeze")
+            self.stopped = True
+            self.update(index, stopped=True, frozen=True)
         elif name == "is continued":
-            self.update(index, stopped=False)
+            self.update(index, stopped=False, frozen=False)
         elif name == "loses patience":
             self.spend("give_up")
             self.update(index, phase=GIVE_UP, log=(), asleep=False)
