@@ -6,7 +6,7 @@ Takes and changes nothing, so it serves those with the mutex and those without. 
 from __future__ import annotations
 
 from ipclock import policy, process
-from ipclock.bounded import LAST_PID, LAST_WORD, whole
+from ipclock.bounded import LAST_PID, LAST_UID, LAST_WORD, whole
 from ipclock.folder import HOLDING
 from ipclock.values import TYPE_CHECKING
 
@@ -50,10 +50,24 @@ def command(record: Record) -> process.Identity | None:
 
 
 def keepers(store: Store, record: Record) -> list[int]:
-    """Return the PIDs of those who keep the slot: by the beacon, or by being the process that the record names."""
+    """Return the PIDs of those who keep the slot: by the beacon, or by being the process that the record names.
+
+    What a record merely names, a process or the file of another one, is believed of its owner's processes alone: a
+    reset by root would end whatever somebody has written there.
+    """
     found = process.keepers_of(record.device, record.inode, store.beacons.holder().start)
+    if record.names_beacon:
+        found = [pid for pid in found if _is_owners(pid, record)]
     bound = identity(record) if record.kind == "pid" else command(record)
-    return [*found, bound.pid] if bound and process.exists(bound) and bound.pid not in found else found
+    if bound and bound.pid not in found and process.exists(bound) and _is_owners(bound.pid, record):
+        found.append(bound.pid)
+    return found
+
+
+def _is_owners(pid: int, record: Record) -> bool:
+    # a record that root has carried over, or written for itself, says whose build it is
+    said = whole(record.fields.get("uid", ""), LAST_UID) if record.uid == 0 else None
+    return process.real_uid(pid) == (record.uid if said is None else said)
 
 
 def processes(record: Record) -> list[int]:

@@ -51,6 +51,11 @@ class Record(NamedTuple):
         kind = self.fields.get("kind", "")
         return kind if kind in ("fd", "pid") else ""
 
+    @property
+    def names_beacon(self) -> bool:
+        """Whether the holder's beacon is that of another file, which the record names."""
+        return _BEACON in self.fields
+
 
 class Beacons(NamedTuple):
     """The ranges of a record's file whose locks prove that its client lives, as a waiter and as a holder.
@@ -446,7 +451,7 @@ class Store(Folder):
 
     def _is_lit_elsewhere(self, entry: Entry) -> bool:
         record = self.read(HOLDING, entry)
-        if record is None or _BEACON not in record.fields:
+        if record is None or not record.names_beacon:
             return False
         return (record.device, record.inode) in table(self.beacons.holder().start)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import posix_ipc
 import pytest
 
+from ipclock import process
 from ipclock.semaphore import path_of
 from tests.helpers.crash_at import OTHER_USER, USER, Client, Crash, in_child, needs_root, sysctl
 from tests.helpers.world import let_everybody_in, until
@@ -342,3 +343,26 @@ def test_a_member_for_whom_a_stranger_has_planted_a_turn_waits_for_its_turn_all_
     planted.unlink()
 
     assert order == [0, "ready", 0, "ready", 0]
+
+
+@pytest.mark.parametrize("forged", ["process", "command", "beacon"])
+def test_a_reset_by_root_ends_nothing_that_the_record_of_a_member_merely_names(forged: str, users: Users) -> None:
+    users.share(0)
+    victim = users.wrap(0, "victim")
+    assert victim.line() == "ready"
+    command = until(lambda: users.world.status()["holders"][0]["command_pid"], "the build in the record")
+    record = (users.world.folder / "holding" / "1.1").stat()
+    named = process.identify(command)
+    text = {
+        "process": f"kind=pid\nprocess={named}\n",
+        "command": f"kind=fd\nprocess={named}\ncommand_pid={command}\ncommand_start={named.start}\n",
+        "beacon": f"kind=fd\nprocess={named}\nbeacon={record.st_dev}:{record.st_ino}\n",
+    }[forged]
+    path = users.world.folder / "holding" / "99.2"
+    in_child(lambda: path.write_text(f"label=forged\nuid=0\n{text}"), USER, groups=[GROUP])
+
+    ended = users.run(0, "reset", "99", "--kill")[0]
+    shown = [row["label"] for row in users.world.status()["holders"]]
+
+    assert (ended, "victim" in shown, process.exists(named), victim.end()) == (77, True, True, 0)
+    users.run(0, "reset")
