@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +16,11 @@ from ipclock import process
 from ipclock.entry import key_of
 from ipclock.locks import try_lock
 from tests.helpers.crash_at import USER, Client, needs_root
+from tests.helpers.freezer import Freezer, is_there
 from tests.helpers.world import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.helpers.world import Build, World
 
@@ -244,42 +244,19 @@ def test_superseding_touches_neither_running_builds_nor_other_labels(world: Worl
 # Clients that do not act
 
 
-@contextmanager
-def frozen(pid: int, name: str) -> Iterator[None]:
-    """Freeze a process as a container's is, by the freezer of cgroups: no state in /proc tells it surely."""
-    group = Path("/sys/fs/cgroup/freezer")
-    if not os.access(group, os.W_OK):
-        pytest.skip("no freezer of cgroup v1 here")
-    group /= name
-    group.mkdir()
-    try:
-        (group / "cgroup.procs").write_text(str(pid))
-        (group / "freezer.state").write_text("FROZEN")
-        until(lambda: (group / "freezer.state").read_text() == "FROZEN\n", "a frozen process")
-        yield
-        (group / "freezer.state").write_text("THAWED")
-        (group.parent / "cgroup.procs").write_text(str(pid))
-    finally:
-        until(lambda: not group.exists() or removed(group), "the group away")
-
-
-def removed(group: Path) -> bool:
-    with suppress(OSError):
-        group.rmdir()
-    return not group.exists()
-
-
+@pytest.mark.skipif(not is_there(), reason="no freezer of cgroups that we may use")
 def test_a_frozen_waiter_is_passed_over_and_comes_to_its_turn_once_it_acts_again(world: World) -> None:
     holder = world.wrap("holder").started()
     waiter = in_line(world, "waiter")
     until(lambda: world.records("gate"), "the waiter at the gate")
     last = in_line(world, "last", count=2)
 
-    with frozen(waiter.pid, world.name[1:]):
-        holder.end()
-        last.started()
-        shown = world.run("status", "--json").stdout
-        passed = [(row["label"], row["held_back"]) for row in json.loads(shown)["waiters"]]
+    ice = Freezer(waiter.pid, world.name[1:])
+    holder.end()
+    last.started()
+    shown = world.run("status", "--json").stdout
+    passed = [(row["label"], row["held_back"]) for row in json.loads(shown)["waiters"]]
+    ice.thaw()
     until(lambda: world.records("queued") == [] and world.records("gate") == ["2"], "the waiter at the gate again")
     ended = last.end(), waiter.started().end()
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipclock import place
+from tests.helpers.freezer import Freezer, is_there
 from tests.helpers.world import HANG_S
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 GRACE_S = 3.0
 LOOK_S = 0.004
 STOPPED_S = 0.8
+FROZEN_S = 7.0  # longer than a waiter may be called without acting
 IN_FLIGHT = 20
 TRAPPED = 9
 SANE = {0, 75, 76, TRAPPED, *(-number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL))}
@@ -120,14 +122,14 @@ class Report(NamedTuple):
 def plan(seed: int, jobs: int, *, removals: bool = False) -> list[Job]:
     """Return what the seed has in store. With *removals* nobody holds a slot that no lock tells of."""
     dice = random.Random(seed)
-    fates = ["", "kill", "kill build", "stop", "stop", "SIGTERM", "SIGINT"]
+    fates = ["", "kill", "kill build", "stop", "stop", "SIGTERM", "SIGINT", "freeze"]
     found = []
     for number in range(jobs):
         slots = dice.choices([1, 2], [9, 1])[0]
         options = ["--slots", "2"] if slots == 2 else []
         options += dice.choice([[], [], [], ["--priority", "5"], ["--priority", "-3"]])
         way = "wrap" if options else dice.choices(WAYS, WEIGHTS)[0]
-        fate = dice.choices(fates, [6, 1, 1, 1, 1, 1, 1])[0]
+        fate = dice.choices(fates, [24, 4, 4, 4, 4, 4, 4, 1])[0]
         seconds, after = round(dice.uniform(0.01, 0.25), 3), round(dice.uniform(0.0, 1.5), 3)
         if way == "nested" or (way == "acquire" and removals):
             way, seconds = "nested", 0.3 + seconds
@@ -254,6 +256,11 @@ class Storm:
             self.was_stopped.add(job.label)
             client.send_signal(signal.SIGSTOP)
             self._later(STOPPED_S, lambda: client.send_signal(signal.SIGCONT))
+        elif job.fate == "freeze":
+            if not is_there():
+                return
+            self.was_stopped.add(job.label)
+            self._later(FROZEN_S, Freezer(client.pid, f"{self.world.name[1:]}-{job.label}").thaw)
         else:
             client.send_signal(signal.SIGKILL if job.fate == "kill" else signal.Signals[job.fate])
         self._count(f"{job.fate}, a script" if job.way in SOURCED else job.fate)
