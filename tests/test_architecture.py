@@ -30,7 +30,7 @@ LAYERS = (
 )
 SIZES = """
     cli 250  supervise 265  progress 230  api 140  pool 660  snapshot 250  liveness 120  patience 100
-    records 560  folder 490  semaphore 340  process 460  policy 200  locks 120  config 580  messages 120
+    records 570  folder 490  semaphore 340  process 460  policy 200  locks 120  config 580  messages 120
     errors 470  memory 260  commands.__init__ 200  commands.status 140  commands.wrap 170  __main__ 45  host 200
     doctor 420  history 150  database 200  waiting 200  board 215  stats 200  commands.stats 190
     archive 190  hooks 220  chart 210  drawing 280  page 200

@@ -32,7 +32,12 @@ def test_the_observer_sees_a_pool_that_admits_too_many(world: World, tmp_path: P
 
     storm = Storm(world, tmp_path, 1, 1, [sys.executable, "-c", BROKEN])
     storm._weather = lambda: None
-    for _ in range(11):
-        storm._later(1.0, world.post)
+    look = storm._look
 
+    def look_and_post() -> None:
+        look()
+        if world.records("holding") and world.records("gate"):
+            world.post()
+
+    storm._look = look_and_post
     assert storm.run(jobs).violations != []
