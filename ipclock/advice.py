@@ -11,7 +11,7 @@ import stat
 import sys
 from contextlib import suppress
 
-from ipclock import messages, place, process
+from ipclock import messages, place, process, users
 from ipclock.errors import (
     CannotCreate,
     DamagedSemaphore,
@@ -55,7 +55,8 @@ def as_root() -> str:
 
 def _owns(settings: Settings) -> bool:
     """Return whether the pool is our own. One of root's never is: the reader of the line need not be root."""
-    return os.geteuid() != 0 and place.owner_of(settings.semaphore_name[1:]) == os.geteuid()
+    uid = place.owner_of(settings.semaphore_name[1:])
+    return (os.geteuid() != 0 or not users.shows_all()) and uid == os.geteuid()
 
 
 def _owner(path: str) -> int | None:
@@ -67,7 +68,10 @@ def _owner(path: str) -> int | None:
 
 def _for_caller(error: IpclockError, settings: Settings | None) -> str:
     local = not (settings and settings.engine)
-    if os.geteuid() == 0 and local and (isinstance(error, NotPermitted | Elsewhere) or _is_planted(error)):
+    if isinstance(error, Foreign) and users.is_hidden(error.uid):
+        return ""
+    root = os.geteuid() == 0 and users.shows_all()
+    if root and local and (isinstance(error, NotPermitted | Elsewhere) or _is_planted(error)):
         return _("'ipclock init' takes it over; builds that run in it count on.")
     if isinstance(error, NoMember):
         return _join(error.group)

@@ -13,7 +13,7 @@ import os
 import time
 from contextlib import suppress
 
-from ipclock import utf8
+from ipclock import users, utf8
 from ipclock.errors import N_, BadConfig, BadValue
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
@@ -197,7 +197,7 @@ def history(text: str) -> str | None:
         return None
     if text != "auto":
         return directory(text)
-    if os.geteuid() == 0 or os.access(SYSTEM_HISTORY, os.W_OK):
+    if (os.geteuid() == 0 and users.shows_all()) or os.access(SYSTEM_HISTORY, os.W_OK):
         return SYSTEM_HISTORY
     home = os.environ.get("XDG_STATE_HOME", "")
     if not home.startswith("/"):  # a relative one is to be ignored (XDG Base Directory Specification)

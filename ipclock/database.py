@@ -12,6 +12,7 @@ import os
 import stat
 from contextlib import contextmanager, suppress
 
+from ipclock import users
 from ipclock.errors import N_, HistoryFailed
 from ipclock.folder import SAFE_FLAGS
 from ipclock.values import TYPE_CHECKING, NamedTuple
@@ -94,7 +95,7 @@ def _keeper(path: str, folder: str) -> tuple[int, int]:
         exposed = count == len(names) or not status.st_mode & stat.S_ISVTX
         if exposed and status.st_mode & stat.S_IWOTH:
             raise HistoryFailed(path, N_("everybody may write to its folder"))
-        if status.st_uid != 0:
+        if status.st_uid != 0 and not users.is_hidden(status.st_uid):
             return status.st_uid, status.st_gid
         if exposed and status.st_mode & stat.S_IWGRP:
             return NOBODY, status.st_gid  # a member of the group, and no more than that

@@ -24,12 +24,13 @@ from ipclock import (
     process,
     semaphore,
     snapshot,
+    users,
     utf8,
 )
 from ipclock.errors import N_, BadValue, ForeignLibrary, IpclockError, NoPool, Unavailable, foreign, from_os
 from ipclock.folder import GATE, HOLDING, NEW, QUEUED
 from ipclock.messages import _
-from ipclock.place import path_of
+from ipclock.place import is_safe, path_of
 from ipclock.records import Store
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def machine(settings: Settings, store: Store | None, path: str) -> Iterator[Chec
         yield from place("lock-dir", lock_dir, f"{store.path}/{NEW}" if store else None)
     yield remove_ipc(path, settings.semaphore_name)
     yield pid_namespace()
+    yield user_namespace()
     yield hidepid()
     value = host.sysctl("fs.protected_regular")
     text = _("fs.protected_regular is {value}: any value will do")
@@ -146,7 +148,7 @@ def place(name: str, path: str, inner: str | None = None) -> Iterator[Check]:
 def writable(name: str, path: str, inner: str) -> Check:
     """Whether the folder takes files, nobody else may remove them, and it is a tmpfs."""
     status = os.stat(path)
-    if status.st_mode & stat.S_IWOTH and not (status.st_mode & stat.S_ISVTX and status.st_uid == 0):
+    if not is_safe(path, status):
         text = _("{path}: everybody may remove what others have there")
         return Check(name, BAD, text.format(path=path), f"sudo chown root {path} && sudo chmod 1777 {path}")
     host.try_writing(inner)
@@ -191,6 +193,9 @@ def shared(name: str, path: str) -> Check:
 
 def remove_ipc(path: str, name: str) -> Check:
     """Whether a logout deletes the pool's files: RemoveIPC= of logind.conf(5)."""
+    if not users.shows_all():
+        text = _("whether logind deletes the pool at a logout cannot be told from a user namespace")
+        return Check("remove-ipc", OK, text)
     uid = os.geteuid() or _owner(path) or 0  # what root makes in somebody's pool is the owner's
     user = process.user_name(uid)
     if not host.removes_ipc_of(uid):
@@ -221,6 +226,14 @@ def pid_namespace() -> Check:
         return Check("pid-namespace", OK, _("PIDs are the machine's"))
     text = _("PIDs are a container's: whether a process outside lives is told by its beacon only")
     return Check("pid-namespace", WARN, text, _("For 'acquire --pid' across containers: docker run --pid=host"))
+
+
+def user_namespace() -> Check:
+    """Whether uids mean the same to all who share the pool."""
+    if users.shows_all():
+        return Check("user-namespace", OK, _("users are the machine's"))
+    text = _("a user namespace: others' files are used only as a member of their group")
+    return Check("user-namespace", OK, text)
 
 
 def hidepid() -> Check:

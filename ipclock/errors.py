@@ -240,9 +240,14 @@ class Foreign(NotPermitted):
     remedy = N_("Use a pool of your own (--name), or have it shared: 'ipclock init --mode 0660 --group GROUP'.")
 
     def __init__(self, path: str, uid: int) -> None:
+        from ipclock import users
+
         self.owner = _user(uid)
         super().__init__(path, self.owner)
         self.uid = uid
+        if users.is_hidden(uid):
+            self.owner = N_("a user without a uid in this user namespace")
+            self.remedy = N_("Run ipclock outside of the user namespace, or use a pool of your own (--name).")
 
 
 class Elsewhere(IpclockError):
@@ -451,11 +456,14 @@ def _user(uid: int) -> str:
 
 def foreign(path: str, reason: str = "") -> NotPermitted:
     """Return the failure that we may not use what lies at *path*: by its owner's name if that is somebody else."""
+    from ipclock import users
+
     try:
         owner = os.lstat(path).st_uid
     except OSError as error:
         return NotPermitted(path, reason or error.strerror or str(error))
-    return Foreign(path, owner) if owner != os.geteuid() or not reason else NotPermitted(path, reason)
+    others = owner != os.geteuid() or users.is_hidden(owner)
+    return Foreign(path, owner) if others or not reason else NotPermitted(path, reason)
 
 
 def from_os(error: OSError, path: str) -> IpclockError:

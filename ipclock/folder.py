@@ -14,7 +14,7 @@ import stat
 import time
 from contextlib import contextmanager, suppress
 
-from ipclock import place
+from ipclock import place, users
 from ipclock.errors import N_, Elsewhere, Foreign, IpclockError, NoMember, NoPool, NotPermitted, from_os
 from ipclock.place import Place
 from ipclock.values import TYPE_CHECKING
@@ -142,7 +142,7 @@ class Folder:
         return status.st_uid in (0, os.geteuid(), self._owner[0]) or status.st_gid == self.group
 
     def _accept(self) -> None:
-        _accept(self.path, os.fstat(self._root))
+        _accept(self.path, self._root)
         if self.place.inside is None:
             return
         if not self.trusts(self.place.status):
@@ -155,8 +155,10 @@ class Folder:
         """Give the symlink to the group too: one that a member has made would be a stranger's to the others."""
         path = place.path_of(self.pool)
         ours = self.place.status.st_uid == os.geteuid()
-        if self.place.inside and self.group not in (None, self.place.status.st_gid) and ours:
-            os.chown(path, -1, self.group or 0, follow_symlinks=False)
+        if self.group is None or self.group == self.place.status.st_gid or users.is_hidden_group(self.group):
+            return
+        if self.place.inside and ours:
+            os.chown(path, -1, self.group, follow_symlinks=False)
 
     @contextmanager
     def creating(self) -> Iterator[None]:
@@ -203,9 +205,14 @@ class Folder:
             raise NotPermitted(f"{self.path}/{name}", N_("not a regular file of its own"))
         return fd
 
+    @property
+    def group_giver(self) -> int | None:
+        """The folder, where files must be made in it to get the pool's group, which has no gid here; else None."""
+        return None if self.group is None or not users.is_hidden_group(self.group) else self._root
+
     def require_owner(self) -> None:
         """Raise Foreign (77) unless we are root or the folder's owner."""
-        if os.geteuid() not in (0, self._owner[0]):
+        if not users.owns(self._root):
             raise Foreign(self.path, self._owner[0])
 
     def share(self, group: int | None) -> None:
@@ -216,6 +223,7 @@ class Folder:
         if group == self.group:
             return
         self.require_owner()
+        require_group(self.path, group)
         self.group = group
         self._owner = (self._owner[0], self._owner[1] if group is None else group)
         if group is None:  # shut the door first, open it last
@@ -298,13 +306,25 @@ def _is_ours(group: int) -> bool:
     return group in (os.getegid(), *os.getgroups())
 
 
+def _lets_us_in(folder: int, group: int) -> bool:
+    """Return whether we are a member of the group, to which alone the folder is open."""
+    if users.is_hidden_group(group):
+        return os.access(".", os.W_OK, dir_fd=folder, effective_ids=True)
+    return _is_ours(group)
+
+
+def require_group(path: str, group: int | None) -> None:
+    """Raise NotPermitted (77) for a group that nothing can be given to from here."""
+    if group is not None and not users.has_group(group):
+        raise NotPermitted(path, N_("the group has no gid in this user namespace"))
+
+
 def _give(fd: int, mode: int, group: int | None) -> None:
     """Give what belongs to a pool the pool's mode and group; leave alone what is not ours to give."""
     status = os.fstat(fd)
     folder = stat.S_ISDIR(status.st_mode)
-    ours = os.geteuid() in (0, status.st_uid)
     # a second link would let the pool's owner make root give away a file elsewhere
-    if ours and (folder or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)):
+    if users.owns(fd) and (folder or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)):
         if group is not None and status.st_gid != group:
             os.fchown(fd, -1, group)
         os.fchmod(fd, _FOLDER_MODES[mode] if folder else mode)
@@ -315,12 +335,13 @@ def _group_of(status: os.stat_result) -> int | None:
     return status.st_gid if status.st_mode & stat.S_IWGRP and status.st_mode & stat.S_ISGID else None
 
 
-def _accept(path: str, status: os.stat_result) -> None:
+def _accept(path: str, folder: int) -> None:
     """Raise NotPermitted (77) for a folder that is neither ours, nor root's, nor shared with a group of ours."""
+    status = os.fstat(folder)
     group = _group_of(status)
     if status.st_mode & stat.S_IWOTH:
         raise NotPermitted(path, N_("everybody may write to it"))
-    if os.geteuid() not in (0, status.st_uid) and status.st_uid != 0 and (group is None or not _is_ours(group)):
+    if not (users.owns(folder) or status.st_uid == 0 or (group is not None and _lets_us_in(folder, group))):
         raise Foreign(path, status.st_uid)
 
 
@@ -363,8 +384,7 @@ def _has_changed(pool: str, found: Place) -> bool:
 
 
 def _require_safe(lock_dir: str, fd: int) -> None:
-    status = os.fstat(fd)
-    if status.st_mode & stat.S_IWOTH and not (status.st_mode & stat.S_ISVTX and status.st_uid == 0):
+    if not place.is_safe(lock_dir, os.fstat(fd)):
         raise NotPermitted(lock_dir, N_("world-writable, but not root's with the sticky bit"))
 
 
@@ -374,6 +394,7 @@ def _make(lock_dir: str, pool: str, group: int | None) -> None:
     lock_dir = make_lock_dir(lock_dir)
     parent = place.open_parent(f"{lock_dir}/{name}")
     try:
+        require_group(f"{lock_dir}/{name}", group)
         if group is not None and os.geteuid() != 0 and not _is_ours(group) and not _exists(parent, name):
             raise NoMember(f"{lock_dir}/{name}", group)
         umask = os.umask(0o077)
@@ -385,7 +406,7 @@ def _make(lock_dir: str, pool: str, group: int | None) -> None:
             return  # what lies there is the place, perhaps a symlink that was put there just now
         root = _open_folder(parent, f"{lock_dir}/{name}")
         try:
-            _accept(f"{lock_dir}/{name}", os.fstat(root))
+            _accept(f"{lock_dir}/{name}", root)
             _share_bare(root, group)
             if lock_dir != os.path.realpath(place.SHM):
                 status = os.fstat(root)
@@ -402,7 +423,8 @@ def _make(lock_dir: str, pool: str, group: int | None) -> None:
 
 def _share_bare(root: int, group: int | None) -> None:
     """Share a bare folder of ours with the group: one of our making just now, or of a maker that died there."""
-    if group is not None and os.fstat(root).st_uid == os.geteuid() and not os.listdir(root):
+    ours = os.fstat(root).st_uid == os.geteuid()
+    if group is not None and ours and users.has_group(group) and not os.listdir(root):
         _give(root, SHARED, group)
 
 
@@ -420,7 +442,7 @@ def _make_again(pool: str, found: Place, group: int | None) -> None:
 @contextmanager
 def _as_user(uid: int, gid: int) -> Iterator[None]:
     """Make files as this user, if we are root and it is not: given away later, they would lock it out until then."""
-    switch = os.geteuid() == 0 and uid != 0
+    switch = uid != 0 and users.rules(uid)
     own_gid = os.getegid()
     try:
         if switch:

@@ -14,7 +14,7 @@ import stat
 import time
 from contextlib import suppress
 
-from ipclock import config, process, utf8
+from ipclock import config, process, users, utf8
 from ipclock.bounded import moment
 from ipclock.errors import UnsafeHook
 from ipclock.messages import _
@@ -186,7 +186,8 @@ def _require_roots(path: str) -> None:
         sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
         exposed = link is None and not sticky and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         links += link is not None
-        if status.st_uid != 0 or exposed or links > MAX_LINKS:
+        # in a user namespace root's files are those of somebody without a uid; whoever has one there is known by it
+        if not (status.st_uid == 0 or users.is_hidden(status.st_uid)) or exposed or links > MAX_LINKS:
             raise UnsafeHook(path, at)
         if link is not None:
             at = "/" if link.startswith("/") else os.path.dirname(at)

@@ -12,6 +12,8 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from ipclock import users
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -86,7 +88,8 @@ def hides_processes() -> bool:
     """Return whether other users' processes are hidden from us: hidepid of proc(5), unless we are of its gid."""
     mounted = mount_of("/proc")
     options = dict(option.partition("=")[::2] for option in (mounted.options if mounted else ()))
-    spared = os.geteuid() == 0 or options.get("gid", "") in map(str, (os.getegid(), *os.getgroups()))
+    root = os.geteuid() == 0 and users.shows_all()
+    spared = root or options.get("gid", "") in map(str, (os.getegid(), *os.getgroups()))
     return options.get("hidepid", "off") not in ("off", "0") and not spared
 
 

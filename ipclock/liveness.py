@@ -5,7 +5,7 @@ Takes and changes nothing, so it serves those with the mutex and those without. 
 
 from __future__ import annotations
 
-from ipclock import policy, process
+from ipclock import policy, process, users
 from ipclock.bounded import LAST_PID, LAST_UID, LAST_WORD, whole
 from ipclock.folder import HOLDING
 from ipclock.values import TYPE_CHECKING
@@ -91,8 +91,10 @@ def is_around(record: Record, ancestors: list[process.Identity], owner: int) -> 
     """Return whether one of these is the process that holds the record's slot, or the command that runs in it.
 
     It must be the user's whose record it is, or one would let others run without a slot by naming their processes. In
-    the pool of another *owner* (uid) root's records are files of that one.
+    the pool of another *owner* (uid) root's records are files of that one. Of users without a uid here, none is known.
     """
+    if users.is_hidden(record.uid):
+        return False
     named = [bound for bound in (identity(record), command(record)) if bound in ancestors]
     return any(
         uid == record.uid or (uid == 0 and record.uid == owner)

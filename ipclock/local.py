@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from ipclock import line, place, pools, process, utf8
+from ipclock import line, place, pools, process, users, utf8
 from ipclock.errors import CannotCreate, DamagedSemaphore, Elsewhere, NoPool, NotPermitted, StillRunning
 from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.patience import Patience
@@ -175,7 +175,8 @@ def open_for_administrator(settings: Settings, *, ours: bool = False) -> tuple[L
         pools.require(settings.semaphore_name)
     capacity = settings.max_parallel_builds if ours else None
     taken = None
-    root = os.geteuid() == 0
+    owner = place.owner_of(settings.semaphore_name[1:])
+    root = users.rules(owner or 0)
 
     def take_over() -> Taken | None:
         from ipclock import takeover
@@ -183,7 +184,7 @@ def open_for_administrator(settings: Settings, *, ours: bool = False) -> tuple[L
         patience = Patience(takeover.PATIENCE_S)
         return takeover.replace(settings.semaphore_name, settings.lock_dir, settings.shared_with, patience)
 
-    if root and ours and place.owner_of(settings.semaphore_name[1:]) not in (None, 0):
+    if root and ours and owner not in (None, 0):
         taken = take_over()
     for _ in range(2):  # what fails once may be short of a descriptor for a moment
         try:

@@ -12,6 +12,7 @@ import os
 import stat
 from contextlib import suppress
 
+from ipclock import users
 from ipclock.bounded import LAST_WORD, whole
 from ipclock.errors import N_, NotPermitted
 from ipclock.values import TYPE_CHECKING, NamedTuple
@@ -127,3 +128,26 @@ def open_parent(path: str) -> int:
                 os.close(fd)
             fd = inner
     return fd
+
+
+def is_safe(path: str, status: os.stat_result) -> bool:
+    """Return whether nobody but root can replace what others have in the folder: if all may write, it is sticky."""
+    if not status.st_mode & stat.S_IWOTH:
+        return True
+    return bool(status.st_mode & stat.S_ISVTX) and (status.st_uid == 0 or _is_systems(path, status))
+
+
+def _is_systems(path: str, status: os.stat_result) -> bool:
+    """Return whether the folder is root's or ours, in a user namespace in which root has no uid.
+
+    Root's shows as anybody's there. But only root, or who has mounted what we see, can have made a folder beneath
+    folders to which not all may write.
+    """
+    if users.shows_all():
+        return False
+    parents = [os.path.dirname(path := os.path.realpath(path))]
+    while parents[-1] != "/":
+        parents.append(os.path.dirname(parents[-1]))
+    above = [os.stat(parent) for parent in parents]
+    known = all(users.is_hidden(one.st_uid) or one.st_uid in (0, os.geteuid()) for one in (status, *above))
+    return known and not any(one.st_mode & stat.S_IWOTH for one in above)

@@ -12,7 +12,7 @@ import os
 import time
 from contextlib import contextmanager, suppress
 
-from ipclock import line, liveness, policy, process
+from ipclock import line, liveness, policy, process, users
 from ipclock.claim import Claim, stamp
 from ipclock.entry import parse
 from ipclock.errors import (
@@ -147,10 +147,11 @@ class Pool:
             "label": claim.label,
             "process": str(claim.holder or this),
             "waiter": str(this),
-            "uid": str(os.getuid()),
             "timeout": f"{patience.timeout:g}",
             **claim.times,
         }
+        if users.shows_all():  # a uid of a user namespace is another user's outside
+            fields["uid"] = str(os.getuid())
         if claim.memory:
             fields["memory"] = str(claim.memory)
         claim.record = self.store.draft(fields, claim.holder_fd)
@@ -185,7 +186,7 @@ class Pool:
 
     def _refuse(self, claim: Claim, *, block: bool, ready: bool) -> None:
         wanted = claim.entry
-        if wanted.priority < self.store.lowest_priority and os.geteuid() != 0:
+        if wanted.priority < self.store.lowest_priority and not users.rules(self.store.owner):
             raise PriorityNotAllowed(wanted.priority, self.store.lowest_priority)
         if 0 < self.capacity < wanted.units:
             raise TooManySlots(wanted.units, self.capacity)

@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from functools import cache
 
-from ipclock import utf8
+from ipclock import users, utf8
 from ipclock.bounded import LAST_PID, LAST_WORD, whole
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
@@ -449,9 +449,11 @@ def psutil_version() -> str:
 
 
 def user_name(uid: int) -> str:
-    """Return the login name of *uid*, or the number where it has none."""
+    """Return the login name of *uid*, or the number where it has none; "?" for one that any user may have here."""
     import pwd
 
+    if users.is_hidden(uid):
+        return "?"
     try:
         return utf8.text_of(pwd.getpwuid(uid).pw_name)
     except KeyError:

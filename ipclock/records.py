@@ -14,6 +14,7 @@ from binascii import crc32
 from bisect import insort
 from contextlib import contextmanager, suppress
 
+from ipclock import users
 from ipclock.bounded import LAST_PID, LAST_TICKET, LAST_UID, LAST_WORD, moment, whole
 from ipclock.config import MAX_CAPACITY
 from ipclock.entry import parse
@@ -374,7 +375,7 @@ class Store(Folder):
 
     def _adopt(self, fd: int) -> None:
         """Give a file that a script of ours has made to the pool's owner, with the pool's mode."""
-        if os.geteuid() == 0:
+        if users.rules(self.owner):
             os.fchown(fd, *self._owner)
         os.fchmod(fd, self.mode)
 

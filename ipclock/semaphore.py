@@ -16,6 +16,7 @@ from contextlib import suppress
 
 import posix_ipc
 
+from ipclock import users
 from ipclock.bounded import LAST_TICKET, whole
 from ipclock.errors import (
     N_,
@@ -23,6 +24,7 @@ from ipclock.errors import (
     DamagedSemaphore,
     ForeignLibrary,
     IpclockError,
+    NotPermitted,
     Unavailable,
     foreign,
     from_os,
@@ -184,25 +186,27 @@ def _inspect(path: str, trusted: Callable[[os.stat_result], bool]) -> tuple[int,
     return status.st_dev, status.st_ino
 
 
-def create(name: str, mode: int, group: int | None = None) -> Semaphore | None:
+def create(name: str, mode: int, group: int | None = None, giver: int | None = None) -> Semaphore | None:
     """Make the semaphore *name* with value 0, for *group* too if that is given; None if there is one already.
 
     It appears under its name finished, by one linkat(2) of a file that had no name before: sem_open(3) goes by way of a
     temporary name, which stays for ever if we are killed there. The caller sees to the owner (`Folder.creating`).
-    Raises CannotCreate (73), Unavailable (69).
+    A group that has no gid here is that of the folder *giver*, on the same file system, and comes with its setgid bit.
+    Raises CannotCreate (73), Unavailable (69), NotPermitted (77).
     """
     path = path_of(name)
     sys.audit("ipclock.sem_create", name)
     try:
         folder = os.open(FOLDER, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fd = os.open(FOLDER, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            within = FOLDER if giver is None else "."
+            fd = os.open(within, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=giver)
         except OSError:
             os.close(folder)
             raise
         try:
             os.write(fd, bytes(8) + SHARED_MARK + bytes(SIZE - 12))
-            if group is not None:
+            if group is not None and giver is None:
                 os.fchown(fd, -1, group)
             os.fchmod(fd, mode)
             # with a descriptor, since os.link follows the link to our file only in linkat(2), never in link(2)
@@ -215,15 +219,17 @@ def create(name: str, mode: int, group: int | None = None) -> Semaphore | None:
     except FileExistsError:
         return None
     except posix_ipc.ExistentialError:
-        return create(name, mode, group)  # removed in this very moment
+        return create(name, mode, group, giver)  # removed in this very moment
     except (posix_ipc.Error, OSError) as error:
+        if getattr(error, "errno", None) == errno.EXDEV:
+            raise NotPermitted(path, N_("the group has no gid in this user namespace")) from None
         if not os.path.isdir(FOLDER):
             raise Unavailable(FOLDER, N_("no such folder")) from None
         raise CannotCreate(path, getattr(error, "strerror", None) or str(error)) from None
     made = Semaphore(name, semaphore, (status.st_dev, status.st_ino))
     if made.replaced():
         made.close()
-        return create(name, mode, group)
+        return create(name, mode, group, giver)
     return made
 
 
@@ -237,7 +243,7 @@ def give(name: str, mode: int, group: int | None) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(fd)
-            ours = os.geteuid() in (0, status.st_uid) and stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+            ours = users.owns(fd) and stat.S_ISREG(status.st_mode) and status.st_nlink == 1
             if ours and group not in (None, status.st_gid):
                 os.fchown(fd, -1, group or 0)
             if ours and stat.S_IMODE(status.st_mode) != mode:
@@ -279,7 +285,7 @@ def open_gate(name: str, folder: Folder, *, repair: bool = False) -> Semaphore:
         if gate is None:
             # the first section levels it
             with folder.creating():
-                gate = create(name, folder.mode, folder.group)
+                gate = create(name, folder.mode, folder.group, folder.group_giver)
         if gate:
             return gate
 
@@ -301,16 +307,19 @@ class Turns:
         """
         with self._folder.creating():
             try:
-                made = create(self._name(ticket), self._folder.mode, self._folder.group)
+                made = self._make(ticket)
                 if made is None:
                     self.remove(ticket)
-                    made = create(self._name(ticket), self._folder.mode, self._folder.group)
+                    made = self._make(ticket)
             except IpclockError:
                 self.remove(ticket)  # it may have been made, but not to be opened
                 raise
         if made is None:
             raise foreign(path_of(self._name(ticket)))
         return made
+
+    def _make(self, ticket: int) -> Semaphore | None:
+        return create(self._name(ticket), self._folder.mode, self._folder.group, self._folder.group_giver)
 
     def post(self, ticket: int) -> None:
         """Wake the waiter. One whose turn is not there (yet), or no usable one, is woken by its own tick."""

@@ -16,7 +16,7 @@ from contextlib import ExitStack, suppress
 
 from ipclock import liveness, place, policy, semaphore, snapshot
 from ipclock.errors import IpclockError, PoolInUse, from_os
-from ipclock.folder import GATE, HOLDING, QUEUED, make_lock_dir
+from ipclock.folder import GATE, HOLDING, QUEUED, make_lock_dir, require_group
 from ipclock.records import Store, beacon_of
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
@@ -86,6 +86,7 @@ def _require_idle(store: Store) -> None:
 
 def _stage(pool: str, lock_dir: str, group: int | None) -> Store:
     """Make a whole folder beside where it is to lie."""
+    require_group(place.path_of(pool), group)
     lock_dir = make_lock_dir(lock_dir)
     path = _beside(f"{lock_dir}/{os.path.basename(place.path_of(pool))}")
     _remove(path)

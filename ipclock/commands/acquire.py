@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ipclock import commands, config, ledger, process, supervise, waiting
+from ipclock import commands, config, ledger, process, supervise, users, waiting
 from ipclock.errors import N_, BadValue
 from ipclock.messages import _
 
@@ -47,7 +47,7 @@ def run(args: Namespace, settings: Settings) -> int:
         holder = process.identify(pid)
     except OSError:
         raise _gone(pid) from None
-    if os.getuid() != 0 and process.real_uid(pid) not in (None, os.getuid()):
+    if not (os.getuid() == 0 and users.shows_all()) and process.real_uid(pid) not in (None, os.getuid()):
         raise BadValue("--pid", str(pid), N_("the PID of a process of your own"), usage=True)
     notices = supervise.Notices()
 

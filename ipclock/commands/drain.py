@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from ipclock import commands, config
+from ipclock import commands, config, users
 from ipclock.errors import N_
 from ipclock.messages import _
 from ipclock.patience import Patience
@@ -35,7 +35,8 @@ def run(args: Namespace, settings: Settings) -> int:
     span = None if args.span is None else config.checked(config.interval, args.span, "--for")
     pool = commands.open_pool(settings)
     before = pool.snapshot(waiters=False)
-    drain = Drain(reason, os.getuid(), None if span is None else time.monotonic() + span)
+    uid = os.getuid() if users.shows_all() else None  # one of a user namespace is another user's outside
+    drain = Drain(reason, uid, None if span is None else time.monotonic() + span)
     pool.drain(drain, Patience(commands.MUTEX_PATIENCE_S))
     now = pool.snapshot()
     text = _("✓ {drained} ({running} running, {waiting} waiting)")

@@ -8,6 +8,7 @@ threads.
 
 from __future__ import annotations
 
+import ctypes
 import difflib
 import grp
 import os
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import pytest
 
-from ipclock import advice, api, cli, clockwait, supervise
+from ipclock import advice, api, cli, clockwait, supervise, takeover, users
 from ipclock.commands import acquire, doctor, drain, init, release, reset, resume, status, wrap
 from ipclock.pool import Pool
 from tests.helpers.world import HANG_S
@@ -56,6 +57,7 @@ LOADED = (
     status,
     wrap,
     supervise,
+    takeover,
 )  # before the fork: a child must not read the source tree
 
 # What leaves something behind in a pool, or asks it; a crash comes right before the event.
@@ -103,6 +105,35 @@ def become(uid: int, groups: Sequence[int] = ()) -> None:
         os.setgroups(list(groups))
         os.setgid(uid)
         os.setuid(uid)
+
+
+def enter(view: str) -> None:
+    """Move into a user namespace of our own: "root", "same" and "nobody" are what we are in it, "" moves nowhere.
+
+    Nobody else has a uid in it; `unshare -Ur`, `bwrap --unshare-user` and `unshare -U` make such ones.
+    """
+    if not view:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    uid, gid = os.geteuid(), os.getegid()
+    # who has changed its uid has a /proc of root's, and so could not say who is who
+    if libc.prctl(4, 1) or libc.unshare(0x10000000):  # PR_SET_DUMPABLE, CLONE_NEWUSER
+        raise OSError(ctypes.get_errno(), "no user namespace")
+    if view != "nobody":
+        for file, own in {"uid_map": uid, "setgroups": None, "gid_map": gid}.items():
+            text = "deny" if own is None else f"{0 if view == 'root' else own} {own} 1"
+            Path("/proc/self", file).write_text(text)
+    users._shown.cache_clear()
+    users._stand_in.cache_clear()
+
+
+def needs_user_namespaces() -> None:
+    """Skip the test where a user other than root cannot make a user namespace."""
+    needs_root(0)
+    try:
+        in_child(lambda: enter("root"), USER)
+    except AssertionError as error:
+        pytest.skip(f"no user namespaces here: {str(error).splitlines()[-1]}")
 
 
 def needs_root(uid: int) -> None:
@@ -184,6 +215,7 @@ class Client:
         groups: Sequence[int] = (),
         umask: int = 0o022,
         crash: Crash | None = None,
+        view: str = "",
     ) -> None:
         uid = os.geteuid() if uid is None else uid
         needs_root(uid)
@@ -193,7 +225,7 @@ class Client:
         self._trace = os.memfd_create("trace")
         self.pid = os.fork()
         if self.pid == 0:
-            _child([stdin, stdout, self._stderr, self._trace], arguments, env, uid, groups, umask, crash)
+            _child([stdin, stdout, self._stderr, self._trace], arguments, env, uid, groups, umask, crash, view)
         self._pidfd = os.pidfd_open(self.pid)
         self._code: int | None = None
         os.close(stdin)
@@ -264,6 +296,7 @@ def _child(
     groups: Sequence[int],
     umask: int,
     crash: Crash | None,
+    view: str,
 ) -> None:
     code = 255
     try:
@@ -277,6 +310,7 @@ def _child(
         os.environ.update(env)
         os.umask(umask)
         become(uid, groups)
+        enter(view)
         if crash:
             _install(crash, 3)
         code = cli.main(arguments)
