@@ -1,24 +1,31 @@
 """The history as a whole: what ended in a pool in some span of time, summed up or row by row.
 
 Reads in bounded time, however long the past: sums by an index, values of evenly spaced rows, the last rows of many.
+Passes over what is not sound.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipclock import database
 from ipclock import totals as counted
 from ipclock.errors import HistoryFailed
-from ipclock.history import SCHEMA, Row
+from ipclock.history import SCHEMA, Row, sound
 from ipclock.stats import Bin, Grid, Part, Past
 from ipclock.totals import OUTCOMES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from ipclock.database import Connection
     from ipclock.totals import Total
 
+    T = TypeVar("T")
+
+PATIENCE_S = 10.0  # of a person who asks for all of a past; a million builds take less than two seconds
 SAMPLE = 2000  # of more than twice as many builds of a kind only so many, spaced evenly, are read one by one
 
 
@@ -32,19 +39,15 @@ class Recent(NamedTuple):
 
 def known_labels(path: str) -> list[str]:
     """Return the labels of all builds; none where the past is not known, for whatever reason."""
-    with suppress(HistoryFailed, FileNotFoundError), database.opened(path, SCHEMA, write=False) as connection:
-        return _labels(connection)
-    return []
+    try:
+        return _ask(path, _labels, [])
+    except HistoryFailed:
+        return []
 
 
 def knows(path: str, pool: str) -> bool:
     """Return whether anything has ever ended in the pool, its rows kept or not. Raises HistoryFailed (73). Slow."""
-    try:
-        with database.opened(path, SCHEMA, write=False) as connection:
-            kept = connection.execute("SELECT 1 FROM finished WHERE pool = ? LIMIT 1", (pool,)).fetchone()
-            return kept is not None or bool(counted.read(connection, pool))
-    except FileNotFoundError:
-        return False
+    return _ask(path, partial(_knows, pool), False)
 
 
 def read(path: str, pool: str, begin: float, end: float, label: str | None = None) -> Past:
@@ -52,16 +55,7 @@ def read(path: str, pool: str, begin: float, end: float, label: str | None = Non
 
     The past begins later where nothing is known of its beginning. Raises HistoryFailed (73).
     """
-    try:
-        with database.opened(path, SCHEMA, write=False) as connection:
-            connection.execute("PRAGMA cache_size = -16000")  # KiB: what is summed up is read again at once
-            connection.execute("BEGIN")  # one picture, whoever writes meanwhile
-            begin = _known_since(connection, pool, begin)
-            labels = _labels(connection) if label is None else [label]
-            parts = [_part(connection, pool, begin, label, outcome) for label in labels for outcome in OUTCOMES]
-            return Past(begin, end, _capacities(connection, pool, begin), [part for part in parts if part.builds])
-    except FileNotFoundError:
-        return Past(begin, end, [], [])
+    return _ask(path, partial(_read, pool, begin, end, label), Past(begin, end, [], []))
 
 
 def recent(path: str, pool: str, begin: float, label: str | None, limit: int, grid: Grid) -> Recent:
@@ -70,21 +64,52 @@ def recent(path: str, pool: str, begin: float, label: str | None, limit: int, gr
     Raises HistoryFailed (73).
     """
     bins = [Bin(0, 0.0, 0.0)] * grid.spans
+    return _ask(path, partial(_recent, pool, begin, label, limit, grid), Recent([], grid, bins))
+
+
+def totals(path: str, pool: str) -> list[Total]:
+    """Return how many builds have ended in the pool, whether their rows are kept or not. Raises HistoryFailed (73)."""
+    return _ask(path, partial(_totals, pool), [])
+
+
+def _ask(path: str, question: Callable[[Connection], T], nothing: T) -> T:
+    """Return the answer, *nothing* where there is no history yet."""
     try:
-        with database.opened(path, SCHEMA, write=False) as connection:
-            connection.execute("BEGIN")  # one picture, whoever writes meanwhile
-            rows = _last_rows(connection, pool, begin, label, limit)
-            for one in _labels(connection) if label is None else [label]:
-                for number, found in _waits(connection, pool, begin, one, grid):
-                    if number < grid.spans:
-                        bins[number] = bins[number].and_also(found)
-            return Recent(rows, grid, bins)
+        return database.ask(path, SCHEMA, question, seconds=PATIENCE_S)
     except FileNotFoundError:
-        return Recent([], grid, bins)
+        return nothing
+
+
+def _knows(pool: str, connection: Connection) -> bool:
+    kept = connection.execute("SELECT 1 FROM finished WHERE pool = ? LIMIT 1", (pool,)).fetchone()
+    return kept is not None or bool(counted.read(connection, pool))
+
+
+def _totals(pool: str, connection: Connection) -> list[Total]:
+    return counted.read(connection, pool)
+
+
+def _read(pool: str, begin: float, end: float, label: str | None, connection: Connection) -> Past:
+    connection.execute("PRAGMA cache_size = -16000")  # KiB: what is summed up is read again at once
+    begin = min(end, _known_since(connection, pool, begin))
+    labels = _labels(connection) if label is None else [label]
+    parts = [_part(connection, pool, begin, label, outcome) for label in labels for outcome in OUTCOMES]
+    return Past(begin, end, _capacities(connection, pool, begin, end), [part for part in parts if part.builds])
+
+
+def _recent(pool: str, begin: float, label: str | None, limit: int, grid: Grid, connection: Connection) -> Recent:
+    bins = [Bin(0, 0.0, 0.0)] * grid.spans
+    rows = _last_rows(connection, pool, begin, label, limit)
+    for one in _labels(connection) if label is None else [label]:
+        for number, found in _waits(connection, pool, begin, one, grid):
+            if number < grid.spans:
+                bins[number] = bins[number].and_also(found)
+    return Recent(rows, grid, bins)
 
 
 def _last_rows(connection: Connection, pool: str, begin: float, label: str | None, limit: int) -> list[Row]:
-    question = f"SELECT {', '.join(Row._fields)} FROM finished WHERE ended >= ? AND pool = ?"  # noqa: S608 - our names
+    columns, all_sound = ", ".join(Row._fields), sound(Row._fields)
+    question = f"SELECT {columns} FROM finished WHERE ended >= ? AND pool = ? AND {all_sound}"  # noqa: S608 - our names
     last = " ORDER BY ended DESC LIMIT ?"
     if label is None:
         found = connection.execute(question + last, (begin, pool, limit)).fetchall()
@@ -98,27 +123,21 @@ def _last_rows(connection: Connection, pool: str, begin: float, label: str | Non
 def _waits(connection: Connection, pool: str, begin: float, label: str, grid: Grid) -> list[tuple[int, Bin]]:
     """Return the bins of one label's waits, each with its number in the grid."""
     # ended and held_s, not admitted: these lie in the index
-    question = """
+    question = f"""
         SELECT CAST((ended - coalesce(held_s, 0) - ?) / ? AS INTEGER) AS bin, count(*), total(waited_s), max(waited_s)
         FROM finished WHERE label = ? AND outcome = ? AND ended >= ? AND pool = ?
-        AND ended - coalesce(held_s, 0) >= ? GROUP BY bin
-    """
+        AND ended - coalesce(held_s, 0) >= ? AND {sound(("ended", "held_s", "waited_s"))} GROUP BY bin
+    """  # noqa: S608 - our names
     asked = [(grid.begin, grid.step_s, label, outcome, begin, pool, grid.begin) for outcome in OUTCOMES]
     return [(number, Bin(*sums)) for values in asked for number, *sums in connection.execute(question, values)]
 
 
-def totals(path: str, pool: str) -> list[Total]:
-    """Return how many builds have ended in the pool, whether their rows are kept or not. Raises HistoryFailed (73)."""
-    try:
-        with database.opened(path, SCHEMA, write=False) as connection:
-            return counted.read(connection, pool)
-    except FileNotFoundError:
-        return []
-
-
 def _known_since(connection: Connection, pool: str, begin: float) -> float:
     before = "SELECT 1 FROM finished WHERE ended < ? AND pool = ? LIMIT 1"
-    first = "SELECT arrived FROM finished WHERE ended >= ? AND pool = ? ORDER BY ended LIMIT 1"
+    first = (
+        "SELECT arrived FROM finished WHERE ended >= ? AND pool = ?"  # noqa: S608 - our names
+        f" AND {sound(('arrived', 'ended'))} ORDER BY ended LIMIT 1"
+    )
     if connection.execute(before, (begin, pool)).fetchone():
         return begin
     found = connection.execute(first, (begin, pool)).fetchone()
@@ -126,30 +145,33 @@ def _known_since(connection: Connection, pool: str, begin: float) -> float:
 
 
 def _labels(connection: Connection) -> list[str]:
+    # numbers come before all texts, and blobs behind them
     # from each label straight to the next one in the index; DISTINCT would read all of it
     question = """
         WITH RECURSIVE found (label) AS (
-            SELECT min(label) FROM finished
+            SELECT min(label) FROM finished WHERE label > '' AND label < x''
             UNION ALL
-            SELECT (SELECT min(label) FROM finished WHERE label > found.label) FROM found WHERE label NOT NULL
+            SELECT (SELECT min(label) FROM finished WHERE label > found.label AND label < x'')
+            FROM found WHERE label NOT NULL
         )
-        SELECT label FROM found WHERE label NOT NULL
+        SELECT label FROM found WHERE length(label) <= 255
     """
     return [label for (label,) in connection.execute(question)]
 
 
 def _part(connection: Connection, pool: str, begin: float, label: str, outcome: str) -> Part:
-    sums = """
+    all_sound = sound(("ended", "waited_s", "held_s", "memory", "slots"))
+    sums = f"""
         SELECT count(*), total(waited_s), total(held_s), total(slots * min(held_s, ended - ?))
-        FROM finished WHERE label = ? AND outcome = ? AND ended >= ? AND pool = ?
-    """
+        FROM finished WHERE label = ? AND outcome = ? AND ended >= ? AND pool = ? AND {all_sound}
+    """  # noqa: S608 - our names
     # the factor scatters the numbers evenly over 32 bits (2^32 divided by the golden ratio): every n-th row itself
     # would miss a label that is built every n-th time
-    some = """
+    some = f"""
         SELECT waited_s, held_s, memory
         FROM finished WHERE label = ? AND outcome = ? AND ended >= ? AND pool = ?
-        AND (id * 2654435769) & 4294967295 < ?
-    """
+        AND (id * 2654435769) & 4294967295 < ? AND {all_sound}
+    """  # noqa: S608 - our names
     which = (label, outcome, begin, pool)
     builds, waited_s, held_s, slot_s = connection.execute(sums, (begin, *which)).fetchone()
     stride = 1 << max(0, (builds // SAMPLE).bit_length() - 1)
@@ -168,16 +190,15 @@ def _part(connection: Connection, pool: str, begin: float, label: str, outcome: 
     )
 
 
-def _capacities(connection: Connection, pool: str, begin: float) -> list[tuple[float, int]]:
+def _capacities(connection: Connection, pool: str, begin: float, end: float) -> list[tuple[float, int]]:
     """Return (from when, N): a change counts from the first end that tells of it."""
-    first = "SELECT ended, capacity FROM finished WHERE ended >= ? AND pool = ? ORDER BY ended LIMIT 1"
-    other = """
-        SELECT ended, capacity FROM finished WHERE ended >= ? AND pool = ? AND capacity <> ?
-        ORDER BY ended LIMIT 1
-    """
+    within = f"FROM finished WHERE ended {{}} ? AND ended <= ? AND pool = ? AND {sound(('ended', 'capacity'))}"
+    first = f"SELECT ended, capacity {within.format('>=')} ORDER BY ended LIMIT 1"
+    # later than the last one: two that end at once could take turns for ever
+    other = f"SELECT ended, capacity {within.format('>')} AND capacity <> ? ORDER BY ended LIMIT 1"
     found: list[tuple[float, int]] = []
-    step = connection.execute(first, (begin, pool)).fetchone()
+    step = connection.execute(first, (begin, end, pool)).fetchone()
     while step:
         found.append((step[0] if found else begin, step[1]))
-        step = connection.execute(other, (step[0], pool, step[1])).fetchone()
+        step = connection.execute(other, (step[0], end, pool, step[1])).fetchone()
     return found

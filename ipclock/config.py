@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 
 MAX_CAPACITY = 1000
-LONGEST_S = 36500 * 86400.0
 MAX_LABEL_BYTES = 255
 # room for "sem." before it and ".<ticket>" behind it within the 255 bytes of a file name
 MAX_NAME_BYTES = 200
@@ -92,7 +91,7 @@ def seconds(text: str) -> float:
     if number[:1] in _DIGITS and set(number) <= _FLOAT:
         with suppress(ValueError):
             span = float(number) * _UNITS[unit]
-    if span > LONGEST_S:
+    if not math.isfinite(span):
         raise ValueError(N_("seconds, as in 600, 0.5, 90s, 10m or 2h"))
     return span
 
@@ -102,6 +101,14 @@ def interval(text: str) -> float:
     span = seconds(text)
     if span <= 0:
         raise ValueError(N_("seconds above zero"))
+    return span
+
+
+def drain_span(text: str) -> float:
+    """How long a drain lasts, in seconds: above zero, and no longer than a clock can tell."""
+    span = interval(text)
+    if span > 36500 * _UNITS["d"]:
+        raise ValueError(N_("at most 36500 days"))
     return span
 
 

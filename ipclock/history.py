@@ -1,20 +1,22 @@
 """Finished waits and holds, one row each, in an SQLite database that several users' processes write at once.
 
-Guarantees: a failure is one HistoryFailed, which never keeps a build from running; and what a label's next build will
-take is told in milliseconds, however long its past. Does not know who writes when.
+Guarantees: a failure is one HistoryFailed, which never keeps a build from running; what a label's next build will take
+is told in milliseconds, however long its past; and what is read is `sound`, whoever has written it. Does not know who
+writes when.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
+from functools import partial
 
 from ipclock import database
 from ipclock import totals as counted
 from ipclock.errors import HistoryFailed
+from ipclock.totals import COUNT, MOMENT, SPAN, TEXT
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ipclock.database import Connection
 
@@ -40,6 +42,7 @@ SCHEMA = database.Schema(
         # it finds what is too old, and where N changed
         "CREATE INDEX by_time ON finished (ended, pool, capacity)",
     ),
+    later=(counted.TABLE,),
 )
 _INSERT = "INSERT INTO finished VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
@@ -73,6 +76,22 @@ class Row(NamedTuple):
     slot: int | None = None
 
 
+# what each column must hold to be read: others may write anything into any
+SOUND = {
+    **dict.fromkeys(("label", "user", "pool", "outcome"), TEXT),
+    **dict.fromkeys(("arrived", "admitted", "ended"), MOMENT),
+    **dict.fromkeys(("waited_s", "held_s", "cpu_s"), SPAN),
+    **dict.fromkeys(("uid", "ticket", "code", "slots", "capacity", "memory", "slot"), COUNT),
+}
+OPTIONAL = ("admitted", "held_s", "code", "memory", "cpu_s", "slot")
+
+
+def sound(columns: Iterable[str]) -> str:
+    """Return the condition that these columns hold what we might have written."""
+    tests = ((column, SOUND[column].format(column)) for column in columns)
+    return " AND ".join(f"({column} IS NULL OR {test})" if column in OPTIONAL else test for column, test in tests)
+
+
 class Expected(NamedTuple):
     """What a label's next build will probably take, by its last ones (at most RECENT of each outcome).
 
@@ -86,21 +105,23 @@ class Expected(NamedTuple):
     memory: int | None
 
 
-def record(path: str, row: Row, keep_days: int) -> None:
-    """Add *row* to the database, which is made if it is missing, and drop some of the rows older than *keep_days*.
+def record(path: str, rows: Sequence[Row], keep_days: int, *, apart: bool = True) -> None:
+    """Add *rows* to the database, which is made if it is missing, and drop some of the rows older than *keep_days*.
 
-    Raises HistoryFailed (73).
+    Raises HistoryFailed (73). *apart* is in a process of its own.
     """
-    oldest = row.ended - keep_days * 86400
-    with database.opened(path, SCHEMA, write=True) as connection:
-        connection.execute("BEGIN IMMEDIATE")  # a reader that becomes a writer later may be refused without a wait
+    (database.ask if apart else database.answer)(path, SCHEMA, partial(_record, rows, keep_days), write=True)
+
+
+def _record(rows: Sequence[Row], keep_days: int, connection: Connection) -> None:
+    for row in rows:
+        oldest = row.ended - keep_days * 86400
         connection.execute(_INSERT, row)
         connection.execute(
             "DELETE FROM finished WHERE id IN (SELECT id FROM finished WHERE ended < ? ORDER BY ended LIMIT ?)",
             (oldest, PRUNED_AT_ONCE),
         )
         counted.count(connection, row.pool, row.label, row.outcome, row.waited_s, row.held_s, row.ended, oldest)
-        connection.execute("COMMIT")
 
 
 def prepare() -> None:
@@ -110,35 +131,41 @@ def prepare() -> None:
 
 def expected(path: str, label: str) -> Expected | None:
     """Return what to expect of the label's next build; None where its past is not known, for whatever reason."""
-    return expected_many(path, [label]).get(label)
+    try:
+        return expected_many(path, [label]).get(label)
+    except HistoryFailed:
+        return None
 
 
 def expected_many(path: str, labels: Iterable[str]) -> dict[str, Expected]:
-    """Return what to expect of each label; those without a known past are left out."""
-    found = {}
-    with suppress(HistoryFailed, FileNotFoundError), database.opened(path, SCHEMA, write=False) as connection:
-        for label in labels:
-            if foretold := _expected(connection, label):
-                found[label] = foretold
-    return found
+    """Return what to expect of each label; those without a known past are left out. Raises HistoryFailed (73)."""
+    try:
+        return database.ask(path, SCHEMA, partial(_expected_many, list(labels)))
+    except FileNotFoundError:
+        return {}
+
+
+def _expected_many(labels: Sequence[str], connection: Connection) -> dict[str, Expected]:
+    known = ((label, _expected(connection, label)) for label in labels)
+    return {label: foretold for label, foretold in known if foretold}
 
 
 def _expected(connection: Connection, label: str) -> Expected | None:
     question = (
-        "SELECT ended, held_s, memory FROM finished WHERE label = ? AND outcome = ? AND held_s NOT NULL"
-        " ORDER BY ended DESC LIMIT ?"
+        "SELECT ended, held_s, memory FROM finished WHERE label = ? AND outcome = ? AND held_s NOT NULL"  # noqa: S608
+        f" AND {sound(('ended', 'held_s', 'memory'))} ORDER BY ended DESC LIMIT ?"
     )
     from ipclock.stats import quantile  # not for those who only write
 
     rows = {outcome: connection.execute(question, (label, outcome, RECENT)).fetchall() for outcome in HELD}
-    latest = sorted(row for found in rows.values() for row in found)[-RECENT:]
+    latest = sorted(row[:2] for found in rows.values() for row in found)[-RECENT:]
     if not latest:
         return None
     done = sorted(held_s for _, held_s, _ in rows["done"])
     known = sorted((ended, memory) for ended, _, memory in rows["done"] + rows["oom"] if memory is not None)
     memories = sorted(memory for _, memory in known[-RECENT:])
     return Expected(
-        spans=tuple(sorted(held_s for _, held_s, _ in latest)),
+        spans=tuple(sorted(held_s for _, held_s in latest)),
         usual_s=quantile(done, 0.5) if done else None,
         memory=round(quantile(memories, 0.9)) if memories and done else None,
     )

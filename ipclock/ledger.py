@@ -43,14 +43,13 @@ def build_ended(
     _write(pool, settings, [row and row._replace(code=code, memory=memory, cpu_s=cpu_s)])
 
 
-def _say(text: str) -> None:
-    say(text, at_once=True)
-
-
 def wait_ended(
-    pool: Engine, claim: Claim, settings: Settings, error: IpclockError, tell: Callable[[str], None] = _say
+    pool: Engine, claim: Claim, settings: Settings, error: IpclockError, tell: Callable[[str], None] | None = None
 ) -> str | None:
-    """Keep a wait that ended without a slot; return its outcome, None for one that never got into the line."""
+    """Keep a wait that ended without a slot; return its outcome, None for one that never got into the line.
+
+    *tell* is that of a program of somebody else, as for `slot_ended`.
+    """
     outcome = ENDINGS.get(type(error))
     if outcome:
         _write(pool, settings, [_row(pool, claim.label, claim.entry, claim.times, os.getuid(), outcome)], tell)
@@ -68,11 +67,12 @@ def holds_ended(pool: Engine, settings: Settings, holders: Iterable[Ended] = (),
 
 
 def _of_ended(pool: Engine, one: Ended, outcome: str) -> Row | None:
-    if one.entry.within:  # a part of a hold that has a row of its own
+    # a part of a hold that has a row of its own; or what no database can hold, at whose expense no other row is to go
+    if one.entry.within or one.entry.ticket >= 1 << 63:
         return None
     try:
         return _row(pool, one.label, one.entry, one.times, one.uid, outcome)
-    except ValueError:  # somebody else has written in it
+    except (ValueError, KeyError):  # somebody else has written in it
         return None
 
 
@@ -81,16 +81,16 @@ def _row(pool: Engine, label: str, entry: Entry, times: Mapping[str, str], uid: 
     if "arrived" not in times:
         return None
     ended, now = time.time(), time.monotonic()
-    admitted = float(times["admitted"]) if "admitted" in times else None
-    begun = now if admitted is None else float(times["admitted_mono"])
+    admitted = _number(times["admitted"]) if "admitted" in times else None
+    begun = now if admitted is None else _number(times["admitted_mono"])
     return history.Row(
         label=label,
         uid=uid,
         user=process.user_name(uid),
         ticket=entry.ticket,
         pool=utf8.text_of(pool.name),
-        arrived=float(times["arrived"]),
-        waited_s=round(max(0.0, begun - float(times["arrived_mono"])), 3),
+        arrived=_number(times["arrived"]),
+        waited_s=round(max(0.0, begun - _number(times["arrived_mono"])), 3),
         admitted=admitted,
         held_s=None if admitted is None else round(max(0.0, now - begun), 3),
         ended=ended,
@@ -102,13 +102,28 @@ def _row(pool: Engine, label: str, entry: Entry, times: Mapping[str, str], uid: 
     )
 
 
-def _write(pool: Engine, settings: Settings, rows: Iterable[Row | None], tell: Callable[[str], None] = _say) -> None:
-    """Write the rows, and those of the dead; if that fails it is said, and nothing else is wrong."""
+def _number(text: str) -> float:
+    """Return what a stamp says. Raises ValueError for what none says."""
+    number = float(text)
+    if not 0 <= number < 1e11:  # nor for infinity, nor for what is no number
+        raise ValueError(text)
+    return number
+
+
+def _write(
+    pool: Engine, settings: Settings, rows: Iterable[Row | None], tell: Callable[[str], None] | None = None
+) -> None:
+    """Write the rows, and those of the dead; if that fails it is said, and nothing else is wrong.
+
+    A program of somebody else has a way to *tell* of its own, and is not forked.
+    """
     if settings.history is None:
         return
     dead = [_of_ended(pool, one, "orphaned") for one in pool.take_dead()]
+    found = [row for row in (*rows, *dead) if row]
     try:
-        for row in filter(None, [*rows, *dead]):
-            history.record(settings.history, row, settings.history_days)
+        if found:
+            history.record(settings.history, found, settings.history_days, apart=tell is None)
     except HistoryFailed as error:
-        tell(_("ipclock: warning: {problem}").format(problem=". ".join(told(error))))
+        text = _("ipclock: warning: {problem}").format(problem=". ".join(told(error)))
+        tell(text) if tell else say(text, at_once=True)

@@ -1,6 +1,7 @@
 """A pool and its counters as metrics for Prometheus. The only importer of prometheus_client, which is optional.
 
-Guarantees: a pool has at most `totals.MAX_LABELS` + 1 labels, and whatever stands in one is escaped by the library.
+Guarantees: a pool has at most `totals.MAX_LABELS` + 1 labels; what stands in one is printable, since a person may look
+at it too, and escaped by the library.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipclock.errors import NoLibrary
 from ipclock.totals import BOUNDS, OTHERS, OUTCOMES
+from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -35,8 +37,8 @@ def text(now: Snapshot, totals: list[Total], form: str) -> bytes:
 
     class Collector:
         def collect(self) -> Iterable[Metric]:
-            yield from _gauges(now)
-            yield from _counters(now.name, totals, created=form == "openmetrics")
+            yield from _gauges(now, printable(now.name))
+            yield from _counters(printable(now.name), totals, created=form == "openmetrics")
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Collector())
@@ -44,7 +46,7 @@ def text(now: Snapshot, totals: list[Total], form: str) -> bytes:
     return generate(registry)
 
 
-def _gauges(now: Snapshot) -> Iterator[Metric]:
+def _gauges(now: Snapshot, pool: str) -> Iterator[Metric]:
     from prometheus_client.core import GaugeMetricFamily
 
     oldest = max((waiter.waited_s or 0.0 for waiter in now.waiters), default=0.0)
@@ -61,7 +63,7 @@ def _gauges(now: Snapshot) -> Iterator[Metric]:
     }
     for name, (help_text, value) in values.items():
         family = GaugeMetricFamily(f"ipclock_{name}", help_text, labels=["pool"])
-        family.add_metric([now.name], value)
+        family.add_metric([pool], value)
         yield family
 
 
@@ -103,7 +105,8 @@ def _counters(pool: str, totals: list[Total], *, created: bool) -> Iterator[Metr
 def _by_label(totals: list[Total]) -> dict[str, list[Total]]:
     found: dict[str, list[Total]] = {}
     for total in totals:
-        found.setdefault(OTHER if total.label == OTHERS else total.label, []).append(total)
+        # two that look alike then are one: a series must not occur twice
+        found.setdefault(OTHER if total.label == OTHERS else printable(total.label), []).append(total)
     return found
 
 

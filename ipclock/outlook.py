@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from ipclock import forecast, history, process
+from ipclock.errors import HistoryFailed
 from ipclock.forecast import Range, Work
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
@@ -48,10 +49,13 @@ class Outlook:
     def __init__(self, path: str | None) -> None:
         self._path = path
         self._learnt: dict[str, tuple[float, Expected | None]] = {}
+        self._failed_at = float("-inf")
         self._seen: dict[int, tuple[float, Activity]] = {}
 
     def on(self, pool: Snapshot) -> Standing:
         """Return all that there is to tell of a pool."""
+        labels = [holder.label for holder in pool.holders] + [waiter.label for waiter in pool.waiters[:FARTHEST]]
+        self._learn(labels)
         usual = ((holder.label, self.usual(holder.label)) for holder in pool.holders)
         waits: dict[int, Range] = {}
         ahead: list[tuple[str, int]] = []
@@ -77,13 +81,22 @@ class Outlook:
         self._seen = seen
         return {ticket: activity for ticket, (_, activity) in seen.items()}
 
+    def _learn(self, labels: Iterable[str]) -> None:
+        """Ask the history what it says of the labels' builds, at once; not again for a while if that failed."""
+        now = time.monotonic()
+        if self._path is None or now - self._failed_at <= LEARNT_S:
+            return
+        due = {label for label in labels if label not in self._learnt or now - self._learnt[label][0] > LEARNT_S}
+        try:
+            found = history.expected_many(self._path, due) if due else {}
+        except HistoryFailed:  # it takes a second, which one at the gate would cost everybody
+            found, self._failed_at = {}, now
+        self._learnt.update((label, (now, found.get(label))) for label in due)
+
     def expected(self, label: str) -> Expected | None:
         """Return what the history says of a label's builds."""
-        learnt = self._learnt.get(label)
-        if learnt is None or time.monotonic() - learnt[0] > LEARNT_S:
-            learnt = time.monotonic(), history.expected(self._path, label) if self._path else None
-            self._learnt[label] = learnt
-        return learnt[1]
+        self._learn([label])
+        return self._learnt.get(label, (0.0, None))[1]
 
     def usual(self, label: str) -> float | None:
         """Return how long a build of the label usually takes, in seconds."""
@@ -94,6 +107,8 @@ class Outlook:
         """Return how much longer one waits who wants so many slots, behind those *ahead* (label, slots)."""
         if now.drained:
             return None
+        ahead = list(ahead)
+        self._learn([*(holder.label for holder in now.outermost), *(label for label, _units in ahead)])
         running = [Work(self._spans(holder.label), holder.slots, holder.held_s or 0.0) for holder in now.outermost]
         before = [Work(self._spans(label), units) for label, units in ahead]
         return forecast.wait(running, before, slots, now.capacity)

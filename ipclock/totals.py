@@ -20,10 +20,19 @@ MAX_LABELS = 100
 OTHERS = ""  # what those without a place are counted under; no label is empty
 NO_HOLD = -1.0
 BOUNDS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0, math.inf)
+MOST = (MAX_LABELS + 1) * len(OUTCOMES) * len(BOUNDS) * (len(BOUNDS) + 1)  # rows that a pool can have
 
-# one row for all builds that are alike in the key; made also where the history is older than it
+# what a column must hold to be read, whoever has written it: no clock or drawing of ours stumbles over such numbers
+TEXT = "typeof({0}) = 'text' AND length({0}) <= 255"
+COUNT = "typeof({0}) = 'integer' AND {0} BETWEEN 0 AND (1 << 60)"
+SPAN = "typeof({0}) = 'real' AND {0} BETWEEN 0 AND 1e9"
+MOMENT = "typeof({0}) = 'real' AND {0} BETWEEN 0 AND 1e11"
+SUM = "typeof({0}) = 'real' AND {0} BETWEEN 0 AND 1e15"
+BOUND = "typeof({0}) = 'real' AND {0} >= -1"
+
+# one row for all builds that are alike in the key
 TABLE = """
-    CREATE TABLE IF NOT EXISTS totals (
+    CREATE TABLE totals (
         pool TEXT NOT NULL, label TEXT NOT NULL, outcome TEXT NOT NULL, wait_to REAL NOT NULL, hold_to REAL NOT NULL,
         builds INTEGER NOT NULL, waited_s REAL NOT NULL, held_s REAL NOT NULL, since REAL NOT NULL, ended REAL NOT NULL,
         PRIMARY KEY (pool, label, outcome, wait_to, hold_to)
@@ -59,7 +68,6 @@ def count(
     forget_before: float,
 ) -> None:
     """Count one build. A label makes room for another one if none of it has ended since *forget_before*."""
-    connection.execute(TABLE)
     bounds = _bound(waited_s), NO_HOLD if held_s is None else _bound(held_s)
     key = (pool, _place(connection, pool, label, forget_before), outcome, *bounds)
     connection.execute(
@@ -78,19 +86,30 @@ def _place(connection: Connection, pool: str, label: str, forget_before: float) 
     """Return the label under which to count: itself, or OTHERS where all places are taken."""
     if connection.execute("SELECT 1 FROM totals WHERE pool = ? AND label = ? LIMIT 1", (pool, label)).fetchone():
         return label
-    lasts = "SELECT label, max(ended) FROM totals WHERE pool = ? AND label <> ? GROUP BY label"
-    known = connection.execute(lasts, (pool, OTHERS)).fetchall()
-    gone = [(pool, other) for other, last in known if last < forget_before]
+    lasts = "SELECT label, max(ended) < ? FROM totals WHERE pool = ? AND label <> ? GROUP BY label"
+    known = connection.execute(lasts, (forget_before, pool, OTHERS)).fetchall()
+    gone = [(pool, other) for other, old in known if old]
     connection.executemany("DELETE FROM totals WHERE pool = ? AND label = ?", gone)
     return label if len(known) - len(gone) < MAX_LABELS else OTHERS
+
+
+SOUND = {"label": TEXT, "outcome": TEXT, "wait_to": BOUND, "hold_to": BOUND, "builds": COUNT}
+SOUND |= {"waited_s": SUM, "held_s": SUM, "since": MOMENT}
 
 
 def read(connection: Connection, pool: str) -> list[Total]:
     """Return what was counted in a pool, nothing where nobody has counted yet."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'totals'").fetchone():
         return []
-    found = connection.execute(
-        "SELECT label, outcome, wait_to, hold_to, builds, waited_s, held_s, since FROM totals WHERE pool = ?", (pool,)
-    )
-    totals = (Total(*row) for row in found)
-    return [total._replace(hold_to=None) if total.hold_to == NO_HOLD else total for total in totals]
+    sound = " AND ".join(test.format(column) for column, test in SOUND.items())
+    question = f"SELECT {', '.join(Total._fields)} FROM totals WHERE pool = ? AND {sound} LIMIT ?"  # noqa: S608
+    totals = [Total(*row) for row in connection.execute(question, (pool, MOST))]
+    # no writer of ours gives more labels a place
+    placed = set(sorted({total.label for total in totals} - {OTHERS})[:MAX_LABELS])
+    return [
+        total._replace(
+            label=total.label if total.label in placed else OTHERS,
+            hold_to=None if total.hold_to == NO_HOLD else total.hold_to,
+        )
+        for total in totals
+    ]

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "ipclock"
 LAYERS = (
     "values utf8 users bounded",
     "errors messages address",
-    "shellfile quick parser deaths place",
+    "shellfile quick parser deaths place apart",
     "config locks folder entry clockwait stats forecast",
     "records semaphore process policy host database callers",
     "liveness patience claim line memory totals pools",
@@ -32,8 +32,9 @@ SIZES = """
     cli 250  supervise 265  progress 230  api 140  pool 660  snapshot 250  liveness 120  patience 100
     records 570  folder 500  semaphore 360  process 460  policy 200  locks 120  config 580  messages 120
     errors 480  memory 260  commands.__init__ 200  commands.status 140  commands.wrap 170  __main__ 45  host 200
-    doctor 450  history 150  database 200  waiting 200  board 215  stats 200  commands.stats 190
-    archive 190  hooks 220  chart 210  drawing 280  page 200
+    doctor 450  history 180  database 265  apart 130  ledger 130  metrics 125  waiting 200  board 215  stats 200
+    commands.stats 190
+    archive 210  hooks 220  chart 210  drawing 280  page 200
     session 260  zookeeper 490  nodes 230  engine 140  local 240  phrases 140  place 160  takeover 190  advice 140
 """
 LINES = dict(zip(SIZES.split()[::2], map(int, SIZES.split()[1::2]), strict=True))

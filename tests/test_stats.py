@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import archive, database, history, stats, totals
+from ipclock import archive, history, stats, totals
 from ipclock.archive import read
 from ipclock.history import Row, record
 from ipclock.stats import Bin, Box, Grid, Part, Past, Spread, report
+from tests.helpers.pasts import keep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +51,7 @@ def timeout(label: str, ended: float, waited_s: float) -> Row:
 def past_of(path: Path, *rows: Row, begin: float = 0.0, end: float = 1000.0, label: str | None = None) -> Past:
     """Return what a history with these rows tells of that span."""
     for row in rows:
-        record(str(path), row, 90)
+        record(str(path), [row], 90)
     return read(str(path), POOL, NOW + begin, NOW + end, label)
 
 
@@ -171,10 +172,7 @@ def test_without_a_known_memory_it_is_not_told_how_many_fit(path: Path) -> None:
 def test_of_very_many_builds_an_even_part_stands_for_all(path: Path) -> None:
     # two labels in turns: every second row, or every n-th, would be of one label alone
     rows = [build("ab"[number % 2], number / 50, float(number), waited_s=number / 2) for number in range(40_000)]
-    with database.opened(str(path), history.SCHEMA, write=True) as connection:
-        connection.execute("BEGIN")
-        connection.executemany(history._INSERT, rows)
-        connection.execute("COMMIT")
+    keep(str(path), rows)
 
     past = past_of(path)
     found = report(past, None)
@@ -206,16 +204,16 @@ def test_an_index_answers_for_each_label_without_the_table(path: Path) -> None:
         connection.set_trace_callback(asked.append)
         archive._known_since(connection, POOL, NOW)
         archive._part(connection, POOL, NOW, "a", "done")
-        archive._capacities(connection, POOL, NOW)
+        archive._capacities(connection, POOL, NOW, NOW + 20)
         connection.set_trace_callback(None)
         plans = [row[3] for text in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
 
     assert plans == [
         "SEARCH finished USING COVERING INDEX by_time (ended<?)",
-        "SEARCH finished USING COVERING INDEX by_label (label=? AND outcome=? AND ended>?)",
-        "SEARCH finished USING COVERING INDEX by_label (label=? AND outcome=? AND ended>?)",
-        "SEARCH finished USING COVERING INDEX by_time (ended>?)",
-        "SEARCH finished USING COVERING INDEX by_time (ended>?)",
+        "SEARCH finished USING COVERING INDEX by_label (label=? AND outcome=? AND ended>? AND ended<?)",
+        "SEARCH finished USING COVERING INDEX by_label (label=? AND outcome=? AND ended>? AND ended<?)",
+        "SEARCH finished USING COVERING INDEX by_time (ended>? AND ended<?)",
+        "SEARCH finished USING COVERING INDEX by_time (ended>? AND ended<?)",
     ]
 
 
@@ -275,10 +273,10 @@ def test_an_index_finds_the_last_rows_and_answers_for_the_waits(path: Path) -> N
 
     kinds = len(totals.OUTCOMES)
     assert plans == [
-        "SEARCH finished USING INDEX by_time (ended>?)",
-        *["SEARCH finished USING INDEX by_label (label=? AND outcome=? AND ended>?)"] * kinds,
+        "SEARCH finished USING INDEX by_time (ended>? AND ended<?)",
+        *["SEARCH finished USING INDEX by_label (label=? AND outcome=? AND ended>? AND ended<?)"] * kinds,
         *[
-            "SEARCH finished USING COVERING INDEX by_label (label=? AND outcome=? AND ended>?)",
+            "SEARCH finished USING COVERING INDEX by_label (label=? AND outcome=? AND ended>? AND ended<?)",
             "USE TEMP B-TREE FOR GROUP BY",
         ]
         * kinds,

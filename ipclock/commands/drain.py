@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, settings: Settings) -> int:
     """Drain the pool; once more replaces reason and end, and says what they were."""
     reason = args.reason and config.checked(config.line, args.reason, "--reason")
-    span = None if args.span is None else config.checked(config.interval, args.span, "--for")
+    span = None if args.span is None else config.checked(config.drain_span, args.span, "--for")
     pool = commands.open_pool(settings)
     before = pool.snapshot(waiters=False)
     uid = os.getuid() if users.shows_all() else None  # one of a user namespace is another user's outside

@@ -50,7 +50,7 @@ def past(world: World, tmp_path: Path) -> None:
     fields = {"uid": 0, "user": "root", "pool": world.name, "code": 0, "slots": 1, "capacity": 1, "outcome": "done"}
     times = {"arrived": now - 1000, "waited_s": 0.0, "admitted": now - 1000, "held_s": 1000.0, "ended": now}
     for ticket in range(10):
-        record(world.env["HISTORY"], Row(label="staging", ticket=ticket, **fields, **times), 90)
+        record(world.env["HISTORY"], [Row(label="staging", ticket=ticket, **fields, **times)], 90)
 
 
 def plain(text: str) -> list[str]:

@@ -76,7 +76,7 @@ def ended(path: Path, pool: str, label: str = "web", days_ago: float = 0, keep_d
     fields = {"label": label, "uid": 0, "user": "root", "ticket": 1, "pool": pool, "code": 0, "slots": 1, "capacity": 1}
     spans = {"waited_s": 2.0, "held_s": 20.0, "outcome": "done"}
     times = {"arrived": end - 22, "admitted": end - 20, "ended": end}
-    record(str(path), Row(**(fields | spans | times | more)), keep_days)
+    record(str(path), [Row(**(fields | spans | times | more))], keep_days)
 
 
 # The pool as it stands

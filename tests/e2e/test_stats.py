@@ -62,7 +62,7 @@ def path(world: World, tmp_path: Path) -> Path:
         begun = now - ago - (held_s or 0)
         times = {"arrived": begun - 30, "waited_s": 30.0, "admitted": begun, "ended": now - ago}
         row = {"label": label, "held_s": held_s, "outcome": outcome, "memory": 3 * GB} | fields | times | more
-        record(str(path), Row(**row), 90)
+        record(str(path), [Row(**row)], 90)
 
     build("web", 8 * 24 * HOUR, 60)
     build("web", 20 * HOUR, 4 * HOUR)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ipclock import database, history
 from ipclock.history import Row
+from tests.helpers.world import HANG_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,7 +82,5 @@ def moved(row: Row, seconds: float) -> Row:
 
 def keep(path: str, rows: Iterable[Row]) -> None:
     """Write all rows at once into the history at *path*."""
-    with database.opened(path, history.SCHEMA, write=True) as connection:
-        connection.execute("BEGIN")
+    with database.opened(path, history.SCHEMA, write=True, seconds=HANG_S) as connection:
         connection.executemany(history._INSERT, rows)
-        connection.execute("COMMIT")
