@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ipclock import process
+from ipclock import clocks, process
 from ipclock.entry import Entry, key_of
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
@@ -105,4 +105,4 @@ class Ended(NamedTuple):
 
 def stamp(event: str) -> dict[str, str]:
     """Return the time of *event* on the wall clock, for people, and on the monotonic one, for spans."""
-    return {event: f"{time.time():.3f}", f"{event}_mono": f"{time.monotonic():.3f}"}
+    return {event: f"{time.time():.3f}", f"{event}_mono": f"{clocks.monotonic():.3f}"}

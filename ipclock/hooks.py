@@ -11,10 +11,9 @@ import errno
 import os
 import signal
 import stat
-import time
 from contextlib import suppress
 
-from ipclock import config, process, users, utf8
+from ipclock import clocks, config, process, users, utf8
 from ipclock.bounded import moment
 from ipclock.errors import UnsafeHook
 from ipclock.messages import _
@@ -56,7 +55,7 @@ class Hooks:
 
     def waiting(self, claim: Claim) -> None:
         """Run ON_WAIT once the claim has stood in line for WAIT_S; called again it does nothing."""
-        if self._commands["ON_WAIT"] and time.monotonic() - float(claim.times["arrived_mono"]) >= WAIT_S:
+        if self._commands["ON_WAIT"] and clocks.monotonic() - float(claim.times["arrived_mono"]) >= WAIT_S:
             self.tell_of("wait", claim)
             self._commands["ON_WAIT"] = None
 
@@ -83,7 +82,7 @@ class Hooks:
         if (command := self._commands[key]) is None:
             return
         arrived, admitted = _time(times, "arrived_mono"), _time(times, "admitted_mono")
-        now = time.monotonic()
+        now = clocks.monotonic()
         facts = {
             "event": event,
             "name": self._name,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 
-from ipclock import history, process, utf8
+from ipclock import clocks, history, process, utf8
 from ipclock.errors import HistoryFailed, Interrupted, SlotBusy, SlotTimeout, Superseded
 from ipclock.messages import _, told
 from ipclock.progress import say
@@ -80,7 +80,7 @@ def _row(pool: Engine, label: str, entry: Entry, times: Mapping[str, str], uid: 
     """Return the row of one that ends now; *times* are the stamps of a claim, or of a record."""
     if "arrived" not in times:
         return None
-    ended, now = time.time(), time.monotonic()
+    ended, now = time.time(), clocks.monotonic()
     admitted = _number(times["admitted"]) if "admitted" in times else None
     begun = now if admitted is None else _number(times["admitted_mono"])
     return history.Row(

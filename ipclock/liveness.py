@@ -95,7 +95,8 @@ def is_around(record: Record, ancestors: list[process.Identity], owner: int) -> 
     """
     if users.is_hidden(record.uid):
         return False
-    named = [bound for bound in (identity(record), command(record)) if bound in ancestors]
+    known = [one for one in ancestors if one.start != process.UNKNOWN_START]
+    named = [bound for bound in (identity(record), command(record)) if bound in known]
     return any(
         uid == record.uid or (uid == 0 and record.uid == owner)
         for uid in (process.real_uid(bound.pid) for bound in named if bound)

@@ -1,9 +1,9 @@
 """Processes: who they are for certain, whether they still exist, what they hold open.
 
 Beside `host` the only reader of /proc. A PID alone names nobody: it is used again, and means another process in another
-PID namespace. An `Identity` adds the start time in clock ticks (field 22 of proc_pid_stat(5); unlike psutil's
-create_time it does not move with the wall clock), the boot and the namespace. Errs towards "unknown", never
-towards "gone".
+PID namespace. An `Identity` adds the start time in clock ticks (field 22 of proc_pid_stat(5), as the first time
+namespace has it; unlike psutil's create_time it does not move with the wall clock), the boot and the namespace. Errs
+towards "unknown", never towards "gone".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from functools import cache
 
-from ipclock import users, utf8
+from ipclock import clocks, users, utf8
 from ipclock.bounded import LAST_PID, LAST_WORD, whole
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FIRST_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h
 MAX_LIST = 1 << 20  # bytes that are read of a list of children, or of arguments
 SETTLE_S = 0.5  # how long a shell may take to hand on the ends of its pipes
+UNKNOWN_START = (1 << 64) - 1  # where a time namespace keeps it from being compared
+_LAST_TICK = (1 << 63) // 10**9 * os.sysconf("SC_CLK_TCK")
 _DELETED = " (deleted)"
 
 
@@ -83,7 +85,13 @@ def _read(path: str, limit: int = 4096) -> str:
 def _stat(pid: int | str) -> Stat:
     # the command's name may hold blanks and brackets: fields are counted from the last bracket
     fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return Stat(fields[0], int(fields[1]), int(fields[19]))
+    return Stat(fields[0], int(fields[1]), _start(int(fields[19])))
+
+
+def _start(ticks: int) -> int:
+    ahead = clocks.ticks_ahead()
+    # what started before the zero of a namespace has nanoseconds without their sign
+    return UNKNOWN_START if ahead is None or ticks > _LAST_TICK else ticks - ahead
 
 
 @cache
@@ -127,7 +135,11 @@ def _same(identity: Identity) -> Stat | bool | None:
         return None
     except OSError:
         return None
-    return found if found.start == identity.start and found.state not in "ZX" else False
+    if found.state in "ZX":
+        return False
+    if UNKNOWN_START in (found.start, identity.start):
+        return None
+    return found if found.start == identity.start else False
 
 
 def exists(identity: Identity) -> bool | None:

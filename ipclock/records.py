@@ -14,7 +14,7 @@ from binascii import crc32
 from bisect import insort
 from contextlib import contextmanager, suppress
 
-from ipclock import users
+from ipclock import clocks, users
 from ipclock.bounded import LAST_PID, LAST_TICKET, LAST_UID, LAST_WORD, moment, whole
 from ipclock.config import MAX_CAPACITY
 from ipclock.entry import parse
@@ -257,12 +257,14 @@ class Store(Folder):
         finally:
             os.close(fd)
         uid = whole(fields.get("uid", ""), LAST_UID)
+        until = moment(fields.get("until", ""))
+        end = None if until is None else until + clocks.ahead()
         found = Drain(
             reason=fields.get("reason", ""),
             uid=status.st_uid if uid is None else uid,
-            until=moment(fields.get("until", "")),
+            until=end,
         )
-        return None if found.until is not None and found.until <= time.monotonic() else found
+        return None if end is not None and end <= time.monotonic() else found
 
     @drain.setter
     def drain(self, value: Drain | None) -> None:
@@ -270,6 +272,8 @@ class Store(Folder):
             with suppress(FileNotFoundError):
                 os.unlink("drained", dir_fd=self._root)
             return
+        if value.until is not None:
+            value = value._replace(until=value.until - clocks.ahead())
         fields = {key: text for key, text in value._asdict().items() if text is not None}
         record = self.draft({key: str(text) for key, text in fields.items()})
         os.rename(record.draft, "drained", src_dir_fd=self._fds[NEW], dst_dir_fd=self._root)

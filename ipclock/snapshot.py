@@ -6,9 +6,7 @@ old, half new, but each record is shown whole.
 
 from __future__ import annotations
 
-import time
-
-from ipclock import line, liveness, policy, process
+from ipclock import clocks, line, liveness, policy, process
 from ipclock.bounded import LAST_PID, LAST_UID, moment, whole
 from ipclock.folder import GATE, HOLDING
 from ipclock.utf8 import printable
@@ -222,7 +220,7 @@ def _time(record: Record, key: str) -> float | None:
 
 def _span(record: Record, key: str) -> float | None:
     begun = _time(record, key)
-    return None if begun is None else round(max(0.0, time.monotonic() - begun), 3)
+    return None if begun is None else round(max(0.0, clocks.monotonic() - begun), 3)
 
 
 def _user(record: Record) -> str:

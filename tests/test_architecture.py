@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "ipclock"
 LAYERS = (
     "values utf8 users bounded",
     "errors messages address",
-    "shellfile quick parser deaths place apart",
+    "shellfile quick parser deaths place apart clocks",
     "config locks folder entry clockwait stats forecast",
     "records semaphore process policy host database callers",
     "liveness patience claim line memory totals pools",
@@ -30,7 +30,7 @@ LAYERS = (
 )
 SIZES = """
     cli 250  supervise 265  progress 230  api 140  pool 660  snapshot 250  liveness 120  patience 100
-    records 570  folder 500  semaphore 360  process 460  policy 200  locks 120  config 580  messages 120
+    records 570  folder 500  semaphore 360  process 510  policy 200  locks 120  config 580  messages 120
     errors 480  memory 260  commands.__init__ 200  commands.status 140  commands.wrap 170  __main__ 45  host 200
     doctor 450  history 180  database 265  apart 130  ledger 130  metrics 125  waiting 200  board 215  stats 200
     commands.stats 190
@@ -112,7 +112,7 @@ def test_a_library_for_the_kernel_or_servers_has_its_importers(door: str, keeper
 @pytest.mark.parametrize(
     ("door", "keepers"),
     [
-        ("/proc", {"process", "host", "memory", "semaphore", "locks", "users"}),
+        ("/proc", {"process", "host", "memory", "semaphore", "locks", "users", "clocks"}),
         ("/dev/kmsg", {"memory"}),
         ("os.environ", {"config"}),
         ("os.getenv", set()),

@@ -1,0 +1,50 @@
+"""The clocks since boot, as the machine's first time namespace has them (time_namespaces(7)).
+
+Another one shifts what time.monotonic() and the start times in /proc say. What others read is told by the first one's.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import cache
+
+_FIRST = 0xEFFFFFFA  # PROC_TIME_INIT_INO of include/linux/proc_ns.h
+
+
+@cache
+def _offsets() -> dict[str, int] | None:
+    """Return how many nanoseconds each clock is ahead of the first namespace's; None where that cannot be told."""
+    try:
+        ours = os.stat("/proc/self/ns/time").st_ino
+        if ours == _FIRST:
+            return {}
+        if ours != os.stat("/proc/self/ns/time_for_children").st_ino:
+            return None  # the file is about that one
+        with open("/proc/self/timens_offsets", encoding="ascii") as file:
+            rows = [line.split() for line in file]
+    except FileNotFoundError:  # a kernel without time namespaces, or no /proc
+        return {}
+    return {clock: int(seconds) * 10**9 + int(nanoseconds) for clock, seconds, nanoseconds in rows}
+
+
+def ahead() -> float:
+    """Return how many seconds time.monotonic() is ahead of the first namespace's; 0 where that cannot be told."""
+    return (_offsets() or {}).get("monotonic", 0) / 1e9
+
+
+def monotonic() -> float:
+    """Return time.monotonic() of the first namespace."""
+    return time.monotonic() - ahead()
+
+
+def ticks_ahead() -> int | None:
+    """Return how many clock ticks the start times in /proc are ahead; None where they cannot be compared to others'.
+
+    A part of a tick too many would make another process of half of them.
+    """
+    offsets = _offsets()
+    if offsets is None:
+        return None
+    ticks, rest = divmod(offsets.get("boottime", 0), 10**9 // os.sysconf("SC_CLK_TCK"))
+    return None if rest else ticks
