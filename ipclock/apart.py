@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.05
 GONE_S = 0.2  # how long what was killed is waited for: in an uninterruptible sleep it stays
+GRACE_S = 1.0
 DESCRIPTORS = 4096  # ours are far below
 LEAVING = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
 TOO_SLOW = N_("it takes too long")
@@ -62,7 +63,7 @@ def _work(function: Callable[[], object], writing: int, seconds: float) -> NoRet
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-        signal.setitimer(signal.ITIMER_REAL, seconds)  # if our parent is killed nobody else ends us
+        signal.setitimer(signal.ITIMER_REAL, seconds + GRACE_S)  # if our parent is killed nobody else ends us
         os.closerange(0, writing)
         os.closerange(writing + 1, DESCRIPTORS)
         answer = _answer_of(function)

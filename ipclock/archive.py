@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ipclock import database
 from ipclock import totals as counted
 from ipclock.errors import HistoryFailed
-from ipclock.history import SCHEMA, Row, sound
+from ipclock.history import SCHEMA, Row, read_as, sound
 from ipclock.stats import Bin, Grid, Part, Past
 from ipclock.totals import OUTCOMES
 
@@ -108,7 +108,7 @@ def _recent(pool: str, begin: float, label: str | None, limit: int, grid: Grid, 
 
 
 def _last_rows(connection: Connection, pool: str, begin: float, label: str | None, limit: int) -> list[Row]:
-    columns, all_sound = ", ".join(Row._fields), sound(Row._fields)
+    columns, all_sound = read_as(*Row._fields), sound(*Row._fields)
     question = f"SELECT {columns} FROM finished WHERE ended >= ? AND pool = ? AND {all_sound}"  # noqa: S608 - our names
     last = " ORDER BY ended DESC LIMIT ?"
     if label is None:
@@ -124,9 +124,10 @@ def _waits(connection: Connection, pool: str, begin: float, label: str, grid: Gr
     """Return the bins of one label's waits, each with its number in the grid."""
     # ended and held_s, not admitted: these lie in the index
     question = f"""
-        SELECT CAST((ended - coalesce(held_s, 0) - ?) / ? AS INTEGER) AS bin, count(*), total(waited_s), max(waited_s)
+        SELECT CAST((ended - coalesce(held_s, 0) - ?) / ? AS INTEGER) AS bin,
+        count(*), total(waited_s), max({read_as("waited_s")})
         FROM finished WHERE label = ? AND outcome = ? AND ended >= ? AND pool = ?
-        AND ended - coalesce(held_s, 0) >= ? AND {sound(("ended", "held_s", "waited_s"))} GROUP BY bin
+        AND ended - coalesce(held_s, 0) >= ? AND {sound("ended", "held_s", "waited_s")} GROUP BY bin
     """  # noqa: S608 - our names
     asked = [(grid.begin, grid.step_s, label, outcome, begin, pool, grid.begin) for outcome in OUTCOMES]
     return [(number, Bin(*sums)) for values in asked for number, *sums in connection.execute(question, values)]
@@ -135,8 +136,8 @@ def _waits(connection: Connection, pool: str, begin: float, label: str, grid: Gr
 def _known_since(connection: Connection, pool: str, begin: float) -> float:
     before = "SELECT 1 FROM finished WHERE ended < ? AND pool = ? LIMIT 1"
     first = (
-        "SELECT arrived FROM finished WHERE ended >= ? AND pool = ?"  # noqa: S608 - our names
-        f" AND {sound(('arrived', 'ended'))} ORDER BY ended LIMIT 1"
+        "SELECT CAST(arrived AS REAL) FROM finished WHERE ended >= ? AND pool = ?"  # noqa: S608 - our names
+        f" AND {sound('arrived', 'ended')} ORDER BY ended LIMIT 1"
     )
     if connection.execute(before, (begin, pool)).fetchone():
         return begin
@@ -160,7 +161,7 @@ def _labels(connection: Connection) -> list[str]:
 
 
 def _part(connection: Connection, pool: str, begin: float, label: str, outcome: str) -> Part:
-    all_sound = sound(("ended", "waited_s", "held_s", "memory", "slots"))
+    all_sound = sound("ended", "waited_s", "held_s", "memory", "slots")
     sums = f"""
         SELECT count(*), total(waited_s), total(held_s), total(slots * min(held_s, ended - ?))
         FROM finished WHERE label = ? AND outcome = ? AND ended >= ? AND pool = ? AND {all_sound}
@@ -168,7 +169,7 @@ def _part(connection: Connection, pool: str, begin: float, label: str, outcome: 
     # the factor scatters the numbers evenly over 32 bits (2^32 divided by the golden ratio): every n-th row itself
     # would miss a label that is built every n-th time
     some = f"""
-        SELECT waited_s, held_s, memory
+        SELECT {read_as("waited_s", "held_s", "memory")}
         FROM finished WHERE label = ? AND outcome = ? AND ended >= ? AND pool = ?
         AND (id * 2654435769) & 4294967295 < ? AND {all_sound}
     """  # noqa: S608 - our names
@@ -192,10 +193,10 @@ def _part(connection: Connection, pool: str, begin: float, label: str, outcome: 
 
 def _capacities(connection: Connection, pool: str, begin: float, end: float) -> list[tuple[float, int]]:
     """Return (from when, N): a change counts from the first end that tells of it."""
-    within = f"FROM finished WHERE ended {{}} ? AND ended <= ? AND pool = ? AND {sound(('ended', 'capacity'))}"
-    first = f"SELECT ended, capacity {within.format('>=')} ORDER BY ended LIMIT 1"
+    within = f"FROM finished WHERE ended {{}} ? AND ended <= ? AND pool = ? AND {sound('ended', 'capacity')}"
+    first = f"SELECT {read_as('ended', 'capacity')} {within.format('>=')} ORDER BY ended LIMIT 1"
     # later than the last one: two that end at once could take turns for ever
-    other = f"SELECT ended, capacity {within.format('>')} AND capacity <> ? ORDER BY ended LIMIT 1"
+    other = f"SELECT {read_as('ended', 'capacity')} {within.format('>')} AND capacity <> ? ORDER BY ended LIMIT 1"
     found: list[tuple[float, int]] = []
     step = connection.execute(first, (begin, end, pool)).fetchone()
     while step:

@@ -64,6 +64,8 @@ def ask(
 
     Raises what `opened` raises.
     """
+    if not write and not os.path.lexists(path):
+        raise FileNotFoundError(path)
     try:
         return apart.run(partial(answer, path, schema, question, write=write, seconds=seconds), seconds + MORE_S)
     except FileNotFoundError:

@@ -12,7 +12,6 @@ from functools import partial
 from ipclock import database
 from ipclock import totals as counted
 from ipclock.errors import HistoryFailed
-from ipclock.totals import COUNT, MOMENT, SPAN, TEXT
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -76,19 +75,24 @@ class Row(NamedTuple):
     slot: int | None = None
 
 
-# what each column must hold to be read: others may write anything into any
+# how each column is read, and what it must hold for that: others may write anything into any
 SOUND = {
-    **dict.fromkeys(("label", "user", "pool", "outcome"), TEXT),
-    **dict.fromkeys(("arrived", "admitted", "ended"), MOMENT),
-    **dict.fromkeys(("waited_s", "held_s", "cpu_s"), SPAN),
-    **dict.fromkeys(("uid", "ticket", "code", "slots", "capacity", "memory", "slot"), COUNT),
+    **dict.fromkeys(("label", "user", "pool", "outcome"), counted.TEXT),
+    **dict.fromkeys(("arrived", "admitted", "ended"), counted.MOMENT),
+    **dict.fromkeys(("waited_s", "held_s", "cpu_s"), counted.SPAN),
+    **dict.fromkeys(("uid", "ticket", "code", "slots", "capacity", "memory", "slot"), counted.COUNT),
 }
 OPTIONAL = ("admitted", "held_s", "code", "memory", "cpu_s", "slot")
 
 
-def sound(columns: Iterable[str]) -> str:
+def read_as(*columns: str) -> str:
+    """Return these columns, each as the type that ours have."""
+    return ", ".join(f"CAST({column} AS {SOUND[column][0]})" for column in columns)
+
+
+def sound(*columns: str) -> str:
     """Return the condition that these columns hold what we might have written."""
-    tests = ((column, SOUND[column].format(column)) for column in columns)
+    tests = ((column, SOUND[column][1].format(column)) for column in columns)
     return " AND ".join(f"({column} IS NULL OR {test})" if column in OPTIONAL else test for column, test in tests)
 
 
@@ -152,8 +156,8 @@ def _expected_many(labels: Sequence[str], connection: Connection) -> dict[str, E
 
 def _expected(connection: Connection, label: str) -> Expected | None:
     question = (
-        "SELECT ended, held_s, memory FROM finished WHERE label = ? AND outcome = ? AND held_s NOT NULL"  # noqa: S608
-        f" AND {sound(('ended', 'held_s', 'memory'))} ORDER BY ended DESC LIMIT ?"
+        f"SELECT {read_as('ended', 'held_s', 'memory')} FROM finished WHERE label = ? AND outcome = ?"  # noqa: S608
+        f" AND held_s NOT NULL AND {sound('ended', 'held_s', 'memory')} ORDER BY ended DESC LIMIT ?"
     )
     from ipclock.stats import quantile  # not for those who only write
 

@@ -22,13 +22,14 @@ NO_HOLD = -1.0
 BOUNDS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0, math.inf)
 MOST = (MAX_LABELS + 1) * len(OUTCOMES) * len(BOUNDS) * (len(BOUNDS) + 1)  # rows that a pool can have
 
-# what a column must hold to be read, whoever has written it: no clock or drawing of ours stumbles over such numbers
-TEXT = "typeof({0}) = 'text' AND length({0}) <= 255"
-COUNT = "typeof({0}) = 'integer' AND {0} BETWEEN 0 AND (1 << 60)"
-SPAN = "typeof({0}) = 'real' AND {0} BETWEEN 0 AND 1e9"
-MOMENT = "typeof({0}) = 'real' AND {0} BETWEEN 0 AND 1e11"
-SUM = "typeof({0}) = 'real' AND {0} BETWEEN 0 AND 1e15"
-BOUND = "typeof({0}) = 'real' AND {0} >= -1"
+# How a column is read, and what it must hold for that, whoever has written it: no clock or drawing stumbles over such
+# numbers. A text or blob is greater than any number; one that looks like a number is read as that.
+TEXT = ("TEXT", "length({0}) <= 255")
+COUNT = ("INTEGER", "{0} BETWEEN 0 AND 1152921504606846976")
+SPAN = ("REAL", "{0} BETWEEN 0 AND 1e9")
+MOMENT = ("REAL", "{0} BETWEEN 0 AND 1e11")
+SUM = ("REAL", "{0} BETWEEN 0 AND 1e15")
+BOUND = ("REAL", "{0} BETWEEN -1 AND 9e999")
 
 # one row for all builds that are alike in the key
 TABLE = """
@@ -101,8 +102,9 @@ def read(connection: Connection, pool: str) -> list[Total]:
     """Return what was counted in a pool, nothing where nobody has counted yet."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'totals'").fetchone():
         return []
-    sound = " AND ".join(test.format(column) for column, test in SOUND.items())
-    question = f"SELECT {', '.join(Total._fields)} FROM totals WHERE pool = ? AND {sound} LIMIT ?"  # noqa: S608
+    columns = ", ".join(f"CAST({column} AS {kind})" for column, (kind, _test) in SOUND.items())
+    sound = " AND ".join(test.format(column) for column, (_kind, test) in SOUND.items())
+    question = f"SELECT {columns} FROM totals WHERE pool = ? AND {sound} LIMIT ?"  # noqa: S608
     totals = [Total(*row) for row in connection.execute(question, (pool, MOST))]
     # no writer of ours gives more labels a place
     placed = set(sorted({total.label for total in totals} - {OTHERS})[:MAX_LABELS])

@@ -131,10 +131,24 @@ def test_an_evicted_build_is_kept_once_and_by_its_own_supervisor(world: World, p
     )
 
 
-def test_a_record_that_somebody_has_damaged_is_not_kept(world: World, path: Path) -> None:
+STAMPS = ("admitted=never", "admitted_mono=inf", "arrived=nan", "arrived_mono=1e300", "arrived=-1")
+
+
+@pytest.mark.parametrize("stamp", STAMPS)
+def test_a_record_that_somebody_has_damaged_is_not_kept(stamp: str, world: World, path: Path) -> None:
     ticket = world.run("acquire", "--pid", str(os.getpid()), "script").stdout.strip()
     with (world.folder / "holding" / f"{ticket}.1").open("a") as record:
-        record.write("admitted=never\n")
+        record.write(f"{stamp}\n")
+
+    released = world.run("release", ticket)
+
+    assert (released.returncode, released.stderr, path.exists()) == (0, "", False)
+
+
+def test_a_record_that_lacks_a_time_is_not_kept(world: World, path: Path) -> None:
+    ticket = world.run("acquire", "--pid", str(os.getpid()), "script").stdout.strip()
+    record = world.folder / "holding" / f"{ticket}.1"
+    record.write_text(record.read_text().replace("admitted_mono=", "other="))
 
     released = world.run("release", ticket)
 
