@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 BUSY_S = 1.0  # for somebody else's lock, and for the work itself
 MORE_S = 1.0  # beyond these, for the process and for a disk
 LONGEST = 100_000  # bytes of a value or a row; the longest of ours has about a thousand
+MOST_LETTERS = 200  # of an error
 STEPS = 10_000  # of SQLite's machine, less than a millisecond, from one look at the clock to the next
 NOBODY = 65534
 NOT_OURS = N_("not a history of ipclock")
@@ -116,7 +117,8 @@ def opened(path: str, schema: Schema, *, write: bool, seconds: float = BUSY_S) -
             raise
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
             raise HistoryFailed(path, apart.TOO_SLOW) from None
-        raise HistoryFailed(path, getattr(error, "strerror", None) or str(error)) from None
+        # SQLite repeats what the file holds
+        raise HistoryFailed(path, getattr(error, "strerror", None) or str(error)[:MOST_LETTERS]) from None
 
 
 def _harden(connection: Connection, until: float) -> None:

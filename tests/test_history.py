@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import history
+from ipclock import database, history
 from ipclock.errors import HistoryFailed
 from ipclock.history import Expected, Row, expected, expected_many, record
 from tests.helpers.crash_at import OTHER_USER, USER, become, child, in_child, needs_root, unshared
@@ -282,6 +282,70 @@ def test_what_is_no_history_of_ours_is_named_and_left_as_it_is(kind: str, path: 
     found = [attempt(path), expected(path, BUILD.label)]
 
     assert (found, content()) == ([reason, None], before)
+
+
+ENDLESS = "WITH RECURSIVE f(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM f) SELECT max(n) FROM f"
+FOREIGN = {
+    "trigger": f"CREATE TRIGGER t AFTER INSERT ON finished BEGIN UPDATE finished SET id = ({ENDLESS}); END",
+    "view": f"DROP TABLE finished; CREATE VIEW finished AS {ENDLESS}",
+    "view like a pragma": f"CREATE VIEW pragma_user_version AS {ENDLESS}",
+    "column": "ALTER TABLE finished ADD COLUMN more",
+    "index": "DROP INDEX by_time",
+    "statistics": "ANALYZE",
+}
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_of_a_schema_that_is_not_ours_nothing_is_run(kind: str, apart: bool, path: str) -> None:
+    filled(path, BUILD)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(FOREIGN[kind])
+
+    with pytest.raises(HistoryFailed) as caught:
+        record(path, [BUILD], 90, apart=apart)
+
+    assert (caught.value.reason, expected(path, BUILD.label)) == ("its tables are not those of ipclock", None)
+
+
+def test_a_history_that_knows_no_counters_yet_gets_them(path: str) -> None:
+    filled(path, BUILD)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DROP TABLE totals; VACUUM")
+
+    before = expected(path, BUILD.label)
+    record(path, [BUILD], 90)
+
+    with closing(sqlite3.connect(path)) as connection:
+        counted = connection.execute("SELECT sum(builds) FROM totals").fetchone()
+    assert (before, counted, kept(path)) == (Expected((99.5,), 99.5, 2_900_000_000), (1,), [BUILD, BUILD])
+
+
+@pytest.mark.parametrize("ask", [database.ask, database.answer])
+def test_a_question_without_end_is_given_up(ask: Callable[..., object], path: str) -> None:
+    filled(path, BUILD)
+
+    with pytest.raises(HistoryFailed) as caught:
+        ask(path, history.SCHEMA, lambda connection: connection.execute(ENDLESS).fetchone(), seconds=0.1)
+
+    assert caught.value.reason == "it takes too long"
+
+
+@pytest.mark.parametrize("name", ["history.db-wal", "history.db-shm", "history.db-journal"])
+def test_a_pipe_beside_it_is_not_opened(name: str, path: str) -> None:
+    filled(path, BUILD)
+    os.mkfifo(Path(path).with_name(name))
+
+    with pytest.raises(HistoryFailed) as caught:
+        record(path, [BUILD], 90, apart=False)
+
+    assert (caught.value.reason, attempt(path)) == ("not a regular file",) * 2
+
+
+def test_builds_alike_but_for_a_memory_that_nobody_knows_are_no_riddle(path: str) -> None:
+    filled(path, BUILD, BUILD._replace(memory=None), BUILD)
+
+    assert expected(path, BUILD.label) == Expected((99.5,) * 3, 99.5, 2_900_000_000)
 
 
 def test_a_ticket_from_a_damaged_counter_that_no_database_can_hold_is_told(path: str) -> None:

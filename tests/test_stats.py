@@ -135,6 +135,12 @@ def test_a_change_of_the_capacity_counts_from_the_first_end_that_tells_of_it(pat
     )
 
 
+def test_two_capacities_at_the_same_moment_do_not_take_turns(path: Path) -> None:
+    rows = [build("a", 100, 10, capacity=n) for n in (1, 2)]
+
+    assert past_of(path, *rows).capacities in ([(NOW + 90, 1)], [(NOW + 90, 2)])
+
+
 def test_other_pools_other_times_and_other_labels_are_left_out(path: Path) -> None:
     rows = [build("a", -1, 1), build("a", 10, 1, pool="/other", capacity=9), build("a", 20, 1), build("b", 30, 1)]
 

@@ -131,6 +131,19 @@ def test_an_evicted_build_is_kept_once_and_by_its_own_supervisor(world: World, p
     )
 
 
+def test_a_program_of_somebody_else_is_not_forked_for_it(world: World, path: Path) -> None:
+    code = "import ipclock, sys; sys.addaudithook(lambda event, _: print(event) if event == 'os.fork' else None)"
+    code += "\nwith ipclock.slot('program'): pass"
+
+    build = world.spawn(world.python, "-c", code)
+    build.wait()
+
+    assert (build.process.stdout and build.process.stdout.read(), rows(path)) == (
+        b"",
+        [("program", "done", None, 1, 1, 1)],
+    )
+
+
 STAMPS = ("admitted=never", "admitted_mono=inf", "arrived=nan", "arrived_mono=1e300", "arrived=-1")
 
 

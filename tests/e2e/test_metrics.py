@@ -247,6 +247,21 @@ def test_any_label_comes_back_as_it_was(label: str, world: World, path: Path, tm
     assert [value(found, "waits_total", label=label) for found in both] == [1, 1]
 
 
+@pytest.mark.parametrize("form", ["openmetrics", "prometheus"])
+def test_a_label_moves_no_cursor_and_one_that_looks_like_it_is_the_same_series(
+    form: str, world: World, path: Path
+) -> None:
+    ended(path, world.name, label="\x1b[2J\n\x9b\u202e")
+    ended(path, world.name, label=r"\x1b[2J\n\x9b\u202e")
+    parse = text_string_to_metric_families if form == "openmetrics" else text_format
+
+    text = world.run("metrics", "--format", form).stdout
+
+    strange = {letter for letter in text if not letter.isprintable()}
+    found = value(samples(text, parse), "waits_total", label=r"\x1b[2J\n\x9b\u202e")
+    assert (strange, found) == ({"\n"}, 2)
+
+
 def test_without_a_history_there_are_no_counters(world: World, path: Path) -> None:
     world.run("init")
     ended(path, world.name)
