@@ -203,6 +203,9 @@ class Folder:
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             os.close(fd)
             raise NotPermitted(f"{self.path}/{name}", N_("not a regular file of its own"))
+        if not self._is_part(status):
+            os.close(fd)
+            raise NotPermitted(f"{self.path}/{name}", N_("it is no part of the pool"))
         return fd
 
     @property
@@ -224,23 +227,33 @@ class Folder:
             return
         self.require_owner()
         require_group(self.path, group)
-        self.group = group
-        self._owner = (self._owner[0], self._owner[1] if group is None else group)
-        if group is None:  # shut the door first, open it last
-            _give(self._root, self.mode, group)
+        mode = PRIVATE if group is None else SHARED
+        _give(self._root, PRIVATE, None)  # shut the door first, open it last
+        for fd in self._fds.values():
+            _give(fd, mode, group)
         for folder in (self._root, *(self._fds[state] for state in STATES)):
-            for name in os.listdir(folder):
+            for name in set(os.listdir(folder)).difference(self._fds):
                 try:
                     fd = os.open(name, os.O_RDONLY | SAFE_FLAGS, dir_fd=folder)
                 except OSError:
                     continue  # gone meanwhile, or a link that is no part of the pool
                 try:
-                    _give(fd, self.mode, group)
+                    if self._is_part(os.fstat(fd)):
+                        _give(fd, mode, group)
                 finally:
                     os.close(fd)
+        self.group = group
+        self._owner = (self._owner[0], self._owner[1] if group is None else group)
         if group is not None:
-            _give(self._root, self.mode, group)
+            _give(self._root, mode, group)
             self._share_place()
+
+    def _is_part(self, status: os.stat_result) -> bool:
+        """Return whether a file was made for this pool, and not moved into it.
+
+        Whoever may write to the pool may move a file of root's there, from a folder of its own.
+        """
+        return status.st_uid == self.owner if self.group is None else status.st_gid == self.group
 
     @property
     def folder_mode(self) -> int:

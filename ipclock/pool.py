@@ -554,7 +554,7 @@ class Pool:
         """Let *group* (gid) use the pool too, or only its owner. Raises Foreign (77) for others than owner and root."""
         with self._mutex(patience):
             self.store.share(group)
-            give(self.name, self.store.mode, group)
+            give(self.gate, self.store.mode, group)
 
     def reset(
         self, patience: Patience, ticket: int | None = None, *, nested: bool = True

@@ -352,8 +352,7 @@ class Store(Folder):
                 fd = os.open(name, FILE_FLAGS | os.O_CREAT | os.O_EXCL, self.mode, dir_fd=self._fds[NEW])
         else:
             name = self._name_of_draft(holder_fd)
-            fd = os.open(name, FILE_FLAGS, dir_fd=self._fds[NEW])
-            self._adopt(fd)
+            fd = self._open_draft(name, holder_fd)
         try:
             # the beacon first: an unlocked file in new/ is anybody's to clear away
             try_lock(fd, self.beacons.waiter)
@@ -377,23 +376,34 @@ class Store(Folder):
         record.holder_fd = os.dup(holder_fd)
         return record
 
-    def _adopt(self, fd: int) -> None:
-        """Give a file that a script of ours has made to the pool's owner, with the pool's mode."""
-        if users.rules(self.owner):
-            os.fchown(fd, *self._owner)
-        os.fchmod(fd, self.mode)
+    def _open_draft(self, name: str, holder_fd: int) -> int:
+        """Open the file that a script of ours has made once more; give it the pool's owner and mode."""
+        fd = os.open(name, FILE_FLAGS, dir_fd=self._fds[NEW])
+        status = os.fstat(fd)
+        try:
+            # another one may have come to its name since: root would give that away
+            if not (_is_same(status, os.fstat(holder_fd)) and status.st_uid in (os.geteuid(), self.owner)):
+                raise self._no_draft(holder_fd)
+            if users.rules(self.owner):
+                os.fchown(fd, *self._owner)
+            os.fchmod(fd, self.mode)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _no_draft(self, fd: int) -> BadValue:
+        wanted = f"an empty file in {self.path}/{NEW} that is open for writing"
+        return BadValue("--fd", str(fd), wanted, usage=True)
 
     def _name_of_draft(self, fd: int) -> str:
-        try:
+        with suppress(OSError):
             wanted = os.fstat(fd)
             writable = is_writable(fd)
             for name in os.listdir(self._fds[NEW]) if writable and wanted.st_size == 0 else []:
-                status = os.stat(name, dir_fd=self._fds[NEW], follow_symlinks=False)
-                if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino) and status.st_nlink == 1:
+                if _is_same(os.stat(name, dir_fd=self._fds[NEW], follow_symlinks=False), wanted):
                     return name
-        except OSError:
-            pass
-        raise BadValue("--fd", str(fd), f"an empty file in {self.path}/{NEW} that is open for writing", usage=True)
+        raise self._no_draft(fd)
 
     def publish(self, record: OwnRecord, state: str, entry: Entry) -> None:
         """Rename a draft into a state folder."""
@@ -540,6 +550,11 @@ class Store(Folder):
                     os.unlink(name, dir_fd=self._fds[NEW])
             except OSError:
                 continue  # gone meanwhile, or a folder that somebody planted
+
+
+def _is_same(found: os.stat_result, wanted: os.stat_result) -> bool:
+    """Return whether both are of one file, which has no second link."""
+    return (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino) and found.st_nlink == 1
 
 
 def beacon_of(device: int, inode: int) -> dict[str, str]:

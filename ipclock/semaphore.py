@@ -233,17 +233,18 @@ def create(name: str, mode: int, group: int | None = None, giver: int | None = N
     return made
 
 
-def give(name: str, mode: int, group: int | None) -> None:
-    """Give the semaphore's file this mode and, unless None, this group, if it is ours to give.
+def give(semaphore: Semaphore, mode: int, group: int | None) -> None:
+    """Give the semaphore's file this mode and, unless None, this group, if it is ours to give and has its name still.
 
     Raises CannotCreate (73), NotPermitted (77).
     """
-    path = path_of(name)
+    path = path_of(semaphore.name)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(fd)
-            ours = users.owns(fd) and stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+            same = (status.st_dev, status.st_ino) == semaphore.identity and status.st_nlink == 1
+            ours = same and users.owns(fd)
             if ours and group not in (None, status.st_gid):
                 os.fchown(fd, -1, group or 0)
             if ours and stat.S_IMODE(status.st_mode) != mode:

@@ -30,7 +30,7 @@ LAYERS = (
 )
 SIZES = """
     cli 250  supervise 265  progress 230  api 140  pool 660  snapshot 250  liveness 120  patience 100
-    records 570  folder 500  semaphore 360  process 510  policy 200  locks 120  config 580  messages 120
+    records 600  folder 520  semaphore 360  process 510  policy 200  locks 120  config 580  messages 120
     errors 480  memory 260  commands.__init__ 200  commands.status 140  commands.wrap 170  __main__ 45  host 200
     doctor 450  history 180  database 265  apart 130  ledger 130  metrics 125  waiting 200  board 215  stats 200
     commands.stats 190

@@ -452,7 +452,7 @@ def test_a_shared_pool_is_in_order_and_what_is_not_shared_in_it_is_told(world: W
     shared = ("--mode", "0660", "--group", str(USER))
     made = world.run("init", *shared).returncode
     before = levels(world, "pool", "semaphore")
-    os.chown(world.folder / "epoch", 0, OTHER_USER)
+    os.chown(world.folder / "gate", 0, OTHER_USER)
     os.chown(path_of(world.name), 0, OTHER_USER)
 
     found = doctor(world)[1]
@@ -468,14 +468,28 @@ def test_a_shared_pool_is_in_order_and_what_is_not_shared_in_it_is_told(world: W
     )
 
 
-def test_a_file_of_a_stranger_in_the_pool_is_told(world: World) -> None:
+def test_a_folder_of_a_stranger_in_the_pool_is_told(world: World) -> None:
     needs_root(0)
     world.run("init")
-    os.chown(world.folder / "epoch", OTHER_USER, OTHER_USER)
+    os.chown(world.folder / "gate", OTHER_USER, OTHER_USER)
 
     level, finding, _ = check(world, "pool")
 
-    assert (level, finding.endswith(": epoch")) == ("warn", True)
+    assert (level, finding.endswith(": gate")) == ("warn", True)
+
+
+def test_a_number_of_a_stranger_in_the_pool_is_bad_until_root_takes_it_over(world: World) -> None:
+    needs_root(0)
+    world.run("init")
+    path = world.folder / "epoch"
+    os.chown(path, OTHER_USER, OTHER_USER)
+
+    found = check(world, "pool")
+    world.run("init")
+
+    remedy = "'ipclock init' takes it over; builds that run in it count on."
+    told = ("bad", f"{path}: not permitted: it is no part of the pool", remedy)
+    assert (found, levels(world, "pool")) == (told, ["ok"])
 
 
 @pytest.mark.parametrize(("change", "level"), [(0, "ok"), (1, "warn"), (-1, "warn")])

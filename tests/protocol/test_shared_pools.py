@@ -11,6 +11,7 @@ import posix_ipc
 import pytest
 
 from ipclock import process
+from ipclock.records import Store
 from ipclock.semaphore import path_of
 from tests.helpers.crash_at import OTHER_USER, USER, Client, Crash, in_child, needs_root, sysctl
 from tests.helpers.world import let_everybody_in, until
@@ -183,6 +184,57 @@ def test_a_member_may_not_change_who_shares_the_pool_but_may_ask_for_what_is_so(
         True,
         0,
         SHARED,
+    )
+
+
+def planted(world: World, owner: int) -> list[Path]:
+    """Return files that somebody has moved into the pool's folders, whoever they belong to."""
+    paths = [world.folder / place for place in ("victim", "new/victim", "holding/7.1")]
+    for path in paths:
+        path.write_text("dear")
+        path.chmod(0o600)
+        os.chown(path, owner, owner)
+    return paths
+
+
+def access_to(paths: list[Path]) -> list[tuple[int, int, int]]:
+    found = [path.stat() for path in paths]
+    return [(status.st_uid, status.st_gid, status.st_mode & 0o7777) for status in found]
+
+
+@pytest.mark.parametrize("owner", [0, STRANGER])
+def test_what_a_member_has_moved_into_the_pool_is_not_given_to_another_group(owner: int, users: Users) -> None:
+    users.share(0)
+    holder = users.wrap(USER, "holder")
+    assert holder.line() == "ready"
+    paths = planted(users.world, owner)
+
+    shared = users.run(0, "init", "--mode", "0660", "--group", str(OTHER_GROUP))[0]
+
+    record = next(path for path in (users.world.folder / "holding").iterdir() if path not in paths)
+    assert (shared, access_to(paths), access_to([record])) == (
+        0,
+        [(owner, owner, 0o600)] * 3,
+        [(USER, OTHER_GROUP, 0o660)],
+    )
+    paths[-1].unlink()
+    assert (holder.end(), users.build(0)) == (0, 0)
+
+
+@pytest.mark.parametrize("owner", [0, STRANGER])
+def test_what_the_pools_owner_has_moved_into_it_is_not_given_away_by_root(owner: int, users: Users) -> None:
+    users.build(USER)
+    paths = planted(users.world, owner)
+
+    def share() -> None:  # a stranger's pool that came to the place after root had looked whose it is
+        store = Store.open("/dev/shm", users.world.name[1:], create=False)
+        store.share(GROUP)
+
+    in_child(share)
+
+    assert (access_to(paths), access_to([users.world.folder / "mutex"])) == (
+        [(owner, owner, 0o600)] * 3,
+        [(USER, GROUP, 0o660)],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING
 import posix_ipc
 import pytest
 
-from ipclock.errors import IpclockError
+from ipclock.errors import BadValue, IpclockError
+from ipclock.records import Store
 from ipclock.semaphore import create, path_of
 from tests.helpers.crash_at import OTHER_USER, USER, Client, child, in_child, needs_root, sysctl
-from tests.helpers.world import until
+from tests.helpers.world import let_everybody_in, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -498,8 +500,7 @@ def test_whatever_is_replaced_while_root_looks_nothing_elsewhere_is_touched(
     for path in (elsewhere / "pool").rglob("*"):
         if path.is_file():
             path.write_text("dear")
-    for path in (elsewhere, *elsewhere.parents[:3]):
-        path.chmod(0o755)
+    let_everybody_in(elsewhere)
     if race is not at_the_pools_path:
         users.build(USER)
     before = state_of(elsewhere)
@@ -518,3 +519,74 @@ def test_whatever_is_replaced_while_root_looks_nothing_elsewhere_is_touched(
 
     wrong = [(status, lines) for status, lines in found if status not in STATUSES or "internal" in "".join(lines)]
     assert (wrong, state_of(elsewhere)) == ([], before)
+
+
+# What was moved into the pool, which needs no right to the file itself
+
+
+def moved(world: World, to: str) -> Path:
+    """Return a file of root's that a user has moved into its pool, from a folder of its own."""
+    path = world.folder / to
+    victim = world.folder / "victim"  # of the same file system
+    victim.write_text("dear")
+    victim.chmod(0o600)
+    victim.rename(path)
+    return path
+
+
+@pytest.mark.parametrize("part", ["mutex", "ticket", "capacity", "epoch", "priority", "settled"])
+@pytest.mark.parametrize("command", [("wrap", "-q", "-n", "late", "--", "true"), ("reset", "1"), ("status",)])
+def test_a_file_of_roots_that_was_moved_to_a_parts_place_is_not_written_to(
+    command: tuple[str, ...], part: str, users: Users
+) -> None:
+    users.build(USER)
+    path = moved(users.world, part)
+    with path.open() as victim:
+        before = os.fstat(victim.fileno())
+        status, lines = users.run(0, *command)
+        after, content = os.fstat(victim.fileno()), victim.read()
+
+    told = f"ipclock: {path}: not permitted: it is no part of the pool"
+    # root's reset takes the name over
+    assert (status, told in lines) == ((2, False) if command[0] == "reset" else (77, True))
+    assert (content, after.st_uid, after.st_mode, after.st_mtime_ns) == ("dear", 0, before.st_mode, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("owner", [0, OTHER_USER], ids=["root's", "another user's"])
+@pytest.mark.parametrize("way", [os.rename, os.link], ids=["moved", "linked"])
+def test_what_takes_the_place_of_a_scripts_draft_is_not_given_away(
+    way: Callable[[Path, Path], None], owner: int, users: Users
+) -> None:
+    users.build(USER)
+    draft, victim = users.world.folder / "new" / "draft", users.world.folder / "victim"
+    victim.write_text("dear")
+    os.chown(victim, owner, owner)
+    victim.chmod(0o600)
+    before = victim.stat()
+
+    def adopt() -> str:
+        fd = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        store = Store.open("/dev/shm", users.world.name[1:], create=False)
+
+        def swap(event: str, arguments: tuple[object, ...]) -> None:
+            if event == "open" and arguments[0] == "draft" and victim.exists():
+                draft.unlink()
+                way(victim, draft)
+                if way is os.link:
+                    victim.unlink()  # so that the one link that is left does not tell
+
+        sys.addaudithook(swap)
+        try:
+            store.draft({}, fd)
+        except BadValue as error:
+            return error.where
+        return "adopted"
+
+    refused = in_child(adopt)
+
+    after = draft.stat()
+    assert (refused, draft.read_text(), (after.st_ino, after.st_uid, after.st_mode)) == (
+        "--fd",
+        "dear",
+        (before.st_ino, before.st_uid, before.st_mode),
+    )
