@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # of `signal`, and loaded in no time
+
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    # a Ctrl-C ends us as any signal does, whatever we just load; who has to tidy up has a handler of its own
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+
 import gc
 import os
 import sys
@@ -26,11 +32,6 @@ def run() -> NoReturn:
         from ipclock.cli import main
 
         status = main()
-    except KeyboardInterrupt:
-        from ipclock.supervise import die_of
-
-        die_of(2)
-        status = 130
     except SystemExit as end:  # --help, --version
         status = end.code if isinstance(end.code, int) else 0
     for stream in filter(None, (sys.stdout, sys.stderr)):

@@ -231,3 +231,29 @@ def test_ctrl_c_in_the_middle_of_the_start_up_ends_it_without_a_word(world: Worl
     result = world.run("wrap", "a", "--", "true", env={"PYTHONPATH": str(tmp_path)})
 
     assert (result.returncode, result.stdout, result.stderr) == (-signal.SIGINT, "", "")
+
+
+EARLY = """
+import os, signal, sys
+module = sys.argv.pop(1)
+def strike(event, arguments):
+    if event == "import" and arguments[0] == module:
+        os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(strike)
+from ipclock.__main__ import run
+run()
+"""
+
+
+@pytest.mark.parametrize("module", ["ipclock.values", "ipclock.cli", "ipclock.supervise", "posix_ipc"])
+def test_a_ctrl_c_in_the_first_moment_ends_it_by_sigint_and_nothing_is_said(world: World, module: str) -> None:
+    started = world.spawn(sys.executable, "-c", EARLY, module, "wrap", "-q", "early", "--", "echo", "built")
+
+    assert (started.wait(), started.errors()) == (-signal.SIGINT, "")
+
+
+def test_a_ctrl_c_that_is_ignored_from_the_start_stays_ignored(world: World) -> None:
+    command = [sys.executable, "-c", EARLY, "ipclock.cli", "wrap", "-q", "early", "--", "echo", "built"]
+    ignoring = world.spawn("sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command)
+
+    assert (ignoring.line(), ignoring.wait(), ignoring.errors()) == ("built", 0, "")
