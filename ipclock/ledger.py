@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ipclock.errors import IpclockError
     from ipclock.history import Row
 
+MAX_LABEL = 255
 # how a wait ends without a slot
 ENDINGS = {SlotTimeout: "timeout", SlotBusy: "busy", Interrupted: "interrupted", Superseded: "superseded"}
 
@@ -67,11 +68,12 @@ def holds_ended(pool: Engine, settings: Settings, holders: Iterable[Ended] = (),
 
 
 def _of_ended(pool: Engine, one: Ended, outcome: str) -> Row | None:
-    # a part of a hold that has a row of its own; or what no database can hold, at whose expense no other row is to go
+    # a part of a hold that has a row of its own; or a ticket that no database can hold
     if one.entry.within or one.entry.ticket >= 1 << 63:
         return None
     try:
-        return _row(pool, one.label, one.entry, one.times, one.uid, outcome)
+        # as it may be printed, and no longer than a label: what no database takes would cost the other rows too
+        return _row(pool, one.shown[:MAX_LABEL], one.entry, one.times, one.uid, outcome)
     except (ValueError, KeyError):  # somebody else has written in it
         return None
 
@@ -86,7 +88,7 @@ def _row(pool: Engine, label: str, entry: Entry, times: Mapping[str, str], uid: 
     return history.Row(
         label=label,
         uid=uid,
-        user=process.user_name(uid),
+        user=utf8.printable(process.user_name(uid)),
         ticket=entry.ticket,
         pool=utf8.text_of(pool.name),
         arrived=_number(times["arrived"]),

@@ -158,6 +158,21 @@ def test_a_record_that_somebody_has_damaged_is_not_kept(stamp: str, world: World
     assert (released.returncode, released.stderr, path.exists()) == (0, "", False)
 
 
+def test_what_somebody_has_written_into_a_dead_ones_record_costs_no_other_row(world: World, path: Path) -> None:
+    script = subprocess.Popen(["sleep", "1000"])
+    world.extra.append(script.pid)
+    ticket = world.run("acquire", "--pid", str(script.pid), "script").stdout.strip()
+    with (world.folder / "holding" / f"{ticket}.1").open("ab") as record:
+        record.write(b"label=\xff\x1b[2J" + b"x" * 1000 + b"\n")
+    script.kill()
+    script.wait()
+
+    world.run("wrap", "next", "--", "true")
+
+    (label, *_), last = sorted(rows(path), key=lambda row: row[0] == "next")
+    assert (str(label).isprintable(), str(label)[-9:], last) == (True, "x" * 9, ("next", "done", 0, 1, 1, 1))
+
+
 def test_a_record_that_lacks_a_time_is_not_kept(world: World, path: Path) -> None:
     ticket = world.run("acquire", "--pid", str(os.getpid()), "script").stdout.strip()
     record = world.folder / "holding" / f"{ticket}.1"
