@@ -27,5 +27,9 @@ RESET_HINT="./scripts/oracle/force-unlock.sh"
 # Where releases are put. Left empty: the folder .deploy of the project.
 DEPLOY_ROOT=""
 
+# How many releases of each environment a deploy leaves there; the current and the previous one stay in any case. Left
+# empty: all.
+KEEP_RELEASES=10
+
 # What makes the artefact "$ARTEFACT", run by bash in the project's folder. Left empty: a tarball of the folder.
 BUILD_COMMAND=""

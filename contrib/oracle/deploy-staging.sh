@@ -13,10 +13,11 @@ locate_project "${1-}"
 
 # a release that is not finished goes, whatever ends the script
 release=
-trap 'if [ -n "$release" ]; then rm -rf -- "$release"; fi' EXIT
+trap 'if [ -n "$release" ]; then rm -rf -- "$release" || true; fi' EXIT
 
 acquire_lock "${BUILD_LABEL:-Staging Deployment}"
-release=$(new_release staging)
+mkdir -p -- "$deploy_root/staging/releases"
+alone new_release staging
 export ARTEFACT=$release/artefact.tar.gz
 if [ -n "${BUILD_COMMAND-}" ]; then
     (cd -- "$project_dir" && bash -c "$BUILD_COMMAND") || {
@@ -28,8 +29,7 @@ else
     tar -czf "$ARTEFACT" --exclude=./.deploy --exclude=./.git -C "$project_dir" .
 fi
 [ -e "$ARTEFACT" ] || die "BUILD_COMMAND has not made \$ARTEFACT"
-activate staging "$release"
-tag=${release##*/}
-release=
+alone publish staging
+prune staging
 release_lock
 say "staging: $tag"

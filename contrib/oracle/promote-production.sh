@@ -13,15 +13,17 @@ locate_project "${1-}"
 
 # a release that is not finished goes, whatever ends the script
 release=
-trap 'if [ -n "$release" ]; then rm -rf -- "$release"; fi' EXIT
+trap 'if [ -n "$release" ]; then rm -rf -- "$release" || true; fi' EXIT
 
 acquire_lock "${BUILD_LABEL:-Production Promotion}"
 staged=$(release_of staging current)
-release=$(new_release production)
+mkdir -p -- "$deploy_root/production/releases"
+alone new_release production
 cp -a -- "$staged/." "$release/"
+# it lost its name before it lost a file: as long as it has it, all of it was there to be copied
+[ -d "$staged" ] || die "the release of staging was removed meanwhile: $staged; production is as it was"
 printf '%s\n' "${staged##*/}" >"$release/promoted-from"
-activate production "$release"
-tag=${release##*/}
-release=
+alone publish production
+prune production
 release_lock
 say "production: $tag (staging ${staged##*/})"

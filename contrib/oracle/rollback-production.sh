@@ -11,8 +11,12 @@ source "$here/lib/build-lock.sh"
 load_config
 locate_project "${1-}"
 
+roll_back() {
+    previous=$(release_of "$1" previous)
+    switch "$1" "${previous##*/}"
+}
+
 acquire_lock "${BUILD_LABEL:-Production Rollback}"
-previous=$(release_of production previous)
-activate production "$previous"
+alone roll_back production
 release_lock
 say "production: ${previous##*/}"
