@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 
-from ipclock import __version__, config, messages, utf8
+from ipclock import __version__, config, messages, procfs, utf8
 from ipclock.errors import N_, CannotCreate, Interrupted, IpclockError, SlotTimeout, SlotUnavailable, UsageError
 from ipclock.messages import _
 from ipclock.progress import say
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NO_COMMAND = N_("no command: put it behind ' -- '")
 COMMANDS = ("wrap", "acquire", "release", "status", "stats", "metrics", "drain", "resume", "reset", "init", "doctor")
+WITHOUT_PROC = ("doctor", "stats", "complete")
 UNLISTED = ("complete",)  # for the shells' completions alone
 
 
@@ -75,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.options = {key.upper(): value for key, value in vars(args).items() if isinstance(value, str)}
         # the doctor tells what is wrong with them
         settings = config.load(args.options, lenient=args.command == "doctor")
+        if args.command not in WITHOUT_PROC:
+            procfs.require()
         status: int = _module(args.command).run(args, settings)
         _flush()
         return status

@@ -22,12 +22,13 @@ from ipclock import (
     liveness,
     policy,
     process,
+    procfs,
     semaphore,
     snapshot,
     users,
     utf8,
 )
-from ipclock.errors import N_, BadValue, ForeignLibrary, IpclockError, NoPool, Unavailable, foreign, from_os
+from ipclock.errors import N_, BadValue, ForeignLibrary, IpclockError, NoPool, NoProc, Unavailable, foreign, from_os
 from ipclock.folder import GATE, HOLDING, NEW, QUEUED
 from ipclock.messages import _
 from ipclock.place import is_safe, path_of
@@ -103,6 +104,7 @@ def machine(settings: Settings, store: Store | None, path: str) -> Iterator[Chec
     if lock_dir != semaphore.FOLDER:
         yield from place("lock-dir", lock_dir, f"{store.path}/{NEW}" if store else None)
     yield remove_ipc(path, settings.semaphore_name)
+    yield proc()
     yield pid_namespace()
     yield user_namespace()
     yield hidepid()
@@ -218,6 +220,18 @@ def _owner(path: str) -> int | None:
         return os.lstat(path).st_uid
     except OSError:
         return None
+
+
+def proc() -> Check:
+    """Whether processes can be seen by their PIDs."""
+    try:
+        procfs.require()
+    except NoProc as error:
+        return failed("proc", error)
+    if procfs.shows_us():
+        return Check("proc", OK, _("the processes of this PID namespace"))
+    text = _("the processes of another PID namespace, by other PIDs: a look at them takes longer")
+    return Check("proc", WARN, text, _("Mount one of this namespace, as 'unshare --mount-proc' does."))
 
 
 def pid_namespace() -> Check:

@@ -190,6 +190,15 @@ class Unavailable(IpclockError):
         self.reason = reason
 
 
+class NoProc(Unavailable):
+    """There is no proc(5), without which nothing can be told of a process."""
+
+    remedy = N_("ipclock knows processes by it: mount -t proc proc {path}")
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, N_("not mounted"))
+
+
 class ForeignLibrary(IpclockError):
     """The C library is not glibc: another one keeps a semaphore in another file, and in another layout."""
 

@@ -1,6 +1,6 @@
 """The machine: what is mounted where, kernel settings, namespaces, and what logind does at a logout.
 
-Beside `process` the only reader of /proc. Changes nothing, and leaves nothing behind. None stands for what cannot be
+Changes nothing, and leaves nothing behind. None stands for what cannot be
 told from here.
 """
 

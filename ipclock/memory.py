@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from itertools import accumulate
 
-from ipclock import process
+from ipclock import process, procfs
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -139,9 +139,9 @@ def of_tree(pid: int) -> int:
 
 def _of(pid: int) -> int:
     with suppress(OSError, KeyError):  # not ours to see; a zombie
-        return _numbers(f"/proc/{pid}/smaps_rollup")["Pss"] * KIB
+        return _numbers(f"{procfs.at(pid)}/smaps_rollup")["Pss"] * KIB
     with suppress(OSError):  # gone meanwhile
-        return int(_lines(f"/proc/{pid}/statm")[0].split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(_lines(f"{procfs.at(pid)}/statm")[0].split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
 
 

@@ -12,7 +12,7 @@ import os
 import time
 from contextlib import contextmanager, suppress
 
-from ipclock import line, liveness, policy, process, users
+from ipclock import line, liveness, policy, process, procfs, users
 from ipclock.claim import Claim, stamp
 from ipclock.entry import parse
 from ipclock.errors import (
@@ -84,6 +84,7 @@ class Pool:
         Raises NotPermitted (77), CannotCreate (73), Unavailable and DamagedSemaphore (69).
         """
         require_support()  # before LOCK_DIR is made there
+        procfs.require()
         store = Store.open(lock_dir, name[1:], create=True, group=group)
         try:
             gate = open_gate(name, store, repair=repair)

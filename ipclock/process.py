@@ -1,6 +1,6 @@
 """Processes: who they are for certain, whether they still exist, what they hold open.
 
-Beside `host` the only reader of /proc. A PID alone names nobody: it is used again, and means another process in another
+A PID alone names nobody: it is used again, and means another process in another
 PID namespace. An `Identity` adds the start time in clock ticks (field 22 of proc_pid_stat(5), as the first time
 namespace has it; unlike psutil's create_time it does not move with the wall clock), the boot and the namespace. Errs
 towards "unknown", never towards "gone".
@@ -16,6 +16,7 @@ from functools import cache
 
 from ipclock import clocks, users, utf8
 from ipclock.bounded import LAST_PID, LAST_WORD, whole
+from ipclock.procfs import at, here, read, shows_us, there
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -73,19 +74,10 @@ class Usage(NamedTuple):
     age_s: float
 
 
-def _read(path: str, limit: int = 4096) -> str:
-    # os.open: the io module's text layer costs four more system calls, and this runs several times a second
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(fd, limit).decode(errors="replace")
-    finally:
-        os.close(fd)
-
-
 def _stat(pid: int | str) -> Stat:
     # the command's name may hold blanks and brackets: fields are counted from the last bracket
-    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return Stat(fields[0], int(fields[1]), _start(int(fields[19])))
+    fields = read(f"{at(pid)}/stat").rpartition(")")[2].split()
+    return Stat(fields[0], here(int(fields[1])), _start(int(fields[19])))
 
 
 def _start(ticks: int) -> int:
@@ -97,7 +89,7 @@ def _start(ticks: int) -> int:
 @cache
 def boot_id() -> str:
     """Return the id of this boot (random(4))."""
-    return _read("/proc/sys/kernel/random/boot_id").strip()
+    return read("/proc/sys/kernel/random/boot_id").strip()
 
 
 @cache
@@ -193,9 +185,9 @@ def open_descriptors(device: int, inode: int, pid: int | str = "self") -> list[i
     """Return the descriptors of a process that are open on the file; none where we may not look."""
     found = []
     try:
-        for name in os.listdir(f"/proc/{pid}/fd"):
+        for name in os.listdir(f"{at(pid)}/fd"):
             try:
-                status = os.stat(f"/proc/{pid}/fd/{name}")
+                status = os.stat(f"{at(pid)}/fd/{name}")
             except OSError:
                 continue
             if (status.st_dev, status.st_ino) == (device, inode):
@@ -214,7 +206,7 @@ def own_command_line() -> list[bytes]:
 def real_uid(pid: int) -> int | None:
     """Return the real uid of process *pid* (proc_pid_status(5)), which a set-uid program leaves; None if it is gone."""
     with suppress(OSError):
-        for row in _read(f"/proc/{pid}/status").splitlines():
+        for row in read(f"{at(pid)}/status").splitlines():
             if row.startswith("Uid:"):
                 return int(row.split()[1])
     return None
@@ -235,7 +227,7 @@ def locked_files(folder: str) -> set[str]:
         with suppress(OSError):  # gone meanwhile
             _, inside, path = os.readlink(link).removesuffix(_DELETED).partition(f"/{folder}/")
             # a daemon that a build left behind has the file open too, but its lock was undone
-            if inside and "\nlock:" in _read(link.replace("/fd/", "/fdinfo/")):
+            if inside and "\nlock:" in read(link.replace("/fd/", "/fdinfo/")):
                 found.add(path)
     return found
 
@@ -253,10 +245,10 @@ def keepers_of(device: int, inode: int, start: int) -> list[int]:
     /proc.
     """
     found = set()
-    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+    for pid in filter(None, map(here, map(int, filter(str.isdigit, os.listdir("/proc"))))):
         for fd in open_descriptors(device, inode, pid):
             with suppress(OSError):  # gone meanwhile
-                rows = [row.split() for row in _read(f"/proc/{pid}/fdinfo/{fd}").splitlines()]
+                rows = [row.split() for row in read(f"{at(pid)}/fdinfo/{fd}").splitlines()]
                 if any(row[0] == "lock:" and row[2] == "OFDLCK" and row[-2] == str(start) for row in rows):
                     found.add(pid)
     return sorted(found)
@@ -265,7 +257,7 @@ def keepers_of(device: int, inode: int, start: int) -> list[int]:
 def hides_descriptors(pid: int) -> bool:
     """Return whether the process lives and we may not look at what it has open: another user's, by setuid say."""
     try:
-        return _stat(pid).state not in "ZX" and not os.access(f"/proc/{pid}/fd", os.R_OK | os.X_OK)
+        return _stat(pid).state not in "ZX" and not os.access(f"{at(pid)}/fd", os.R_OK | os.X_OK)
     except OSError:
         return False
 
@@ -283,8 +275,9 @@ def descendants_of(pid: int) -> list[int]:
     while left:
         parent = left.pop()
         with suppress(OSError):  # gone meanwhile
-            for task in os.listdir(f"/proc/{parent}/task"):
-                left += map(int, _read(f"/proc/{parent}/task/{task}/children", MAX_LIST).split())
+            for task in os.listdir(f"{at(parent)}/task"):
+                children = map(int, read(f"{at(parent)}/task/{task}/children", MAX_LIST).split())
+                left += filter(None, map(here, children))
         found.append(parent)
     return found[1:]
 
@@ -313,8 +306,8 @@ def use_of(pids: list[int]) -> Use | None:
     found = False
     for pid in {*pids, *(child for root in pids for child in descendants_of(root))}:
         with suppress(OSError):  # gone meanwhile
-            fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-            resident, shared = _read(f"/proc/{pid}/statm").split()[1:3]
+            fields = read(f"{at(pid)}/stat").rpartition(")")[2].split()
+            resident, shared = read(f"{at(pid)}/statm").split()[1:3]
             ticks += sum(map(int, fields[11:15]))  # those of its ended children too
             pages += int(resident) - int(shared)
             found = True
@@ -332,7 +325,7 @@ def parent_of(pid: int) -> int:
 def arguments_of(pid: int) -> list[str]:
     """Return the words of a command line; none where they cannot be seen."""
     try:
-        return _read(f"/proc/{pid}/cmdline", MAX_LIST).split("\0")[:-1]
+        return read(f"{at(pid)}/cmdline", MAX_LIST).split("\0")[:-1]
     except OSError:
         return []
 
@@ -344,8 +337,8 @@ def is_fork(pid: int) -> bool:
     """
 
     def layout(pid: int) -> list[str]:
-        fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-        return [os.readlink(f"/proc/{pid}/exe"), *fields[23:26], *fields[45:49]]
+        fields = read(f"{at(pid)}/stat").rpartition(")")[2].split()
+        return [os.readlink(f"{at(pid)}/exe"), *fields[23:26], *fields[45:49]]
 
     try:
         return layout(pid) == layout(_stat(pid).parent)
@@ -356,7 +349,7 @@ def is_fork(pid: int) -> bool:
 def pipe_of(pid: int, fd: int = 1) -> int | None:
     """Return the inode of the pipe that a process has open as descriptor *fd*; None for no pipe, or none to be seen."""
     try:
-        status = os.stat(f"/proc/{pid}/fd/{fd}")
+        status = os.stat(f"{at(pid)}/fd/{fd}")
     except OSError:
         return None
     return status.st_ino if stat.S_ISFIFO(status.st_mode) else None
@@ -365,7 +358,7 @@ def pipe_of(pid: int, fd: int = 1) -> int | None:
 def prints_to_file(pid: int) -> bool:
     """Return whether the standard output of a process is surely a regular file."""
     try:
-        return stat.S_ISREG(os.stat(f"/proc/{pid}/fd/1").st_mode)
+        return stat.S_ISREG(os.stat(f"{at(pid)}/fd/1").st_mode)
     except OSError:
         return False
 
@@ -399,10 +392,10 @@ def writes_to(pid: int, reader: int) -> bool:
 def _pipe_ends(pid: int, bit: int) -> set[int]:
     found = set()
     with suppress(OSError):
-        for name in os.listdir(f"/proc/{pid}/fd"):
+        for name in os.listdir(f"{at(pid)}/fd"):
             with suppress(OSError):  # closed meanwhile
                 # the mode of the link is that of the descriptor
-                if os.lstat(f"/proc/{pid}/fd/{name}").st_mode & bit and (pipe := pipe_of(pid, int(name))):
+                if os.lstat(f"{at(pid)}/fd/{name}").st_mode & bit and (pipe := pipe_of(pid, int(name))):
                     found.add(pipe)
     return found
 
@@ -410,7 +403,7 @@ def _pipe_ends(pid: int, bit: int) -> set[int]:
 def command_of(pid: int) -> str:
     """Return the command line of process *pid*, as it shows it now; "" where there is none to see."""
     try:
-        return _read(f"/proc/{pid}/cmdline").rstrip("\0").replace("\0", " ")
+        return read(f"{at(pid)}/cmdline").rstrip("\0").replace("\0", " ")
     except OSError:
         return ""
 
@@ -422,7 +415,7 @@ def usage(pids: list[int]) -> list[Usage]:
     found = []
     for pid in pids:
         with suppress(psutil.Error):
-            process = psutil.Process(pid)
+            process = psutil.Process(pid if shows_us() else there(pid))
             command = utf8.text_of(" ".join(process.cmdline()) or process.name())
             found.append(Usage(pid, command, max(0.0, time.time() - process.create_time())))
     return found

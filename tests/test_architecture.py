@@ -13,7 +13,7 @@ LAYERS = (
     "values utf8 users bounded",
     "errors messages address",
     "shellfile quick parser deaths place apart clocks",
-    "config locks folder entry clockwait stats forecast",
+    "config locks folder entry clockwait stats forecast procfs",
     "records semaphore process policy host database callers",
     "liveness patience claim line memory totals pools",
     "pool snapshot advice",
@@ -31,8 +31,8 @@ LAYERS = (
 SIZES = """
     cli 250  supervise 265  progress 230  api 140  pool 660  snapshot 250  liveness 120  patience 100
     records 600  folder 520  semaphore 360  process 510  policy 200  locks 120  config 580  messages 120
-    errors 480  memory 260  commands.__init__ 200  commands.status 140  commands.wrap 170  __main__ 45  host 200
-    doctor 450  history 180  database 265  apart 130  ledger 150  metrics 125  waiting 200  board 215  stats 200
+    errors 490  memory 260  commands.__init__ 200  commands.status 140  commands.wrap 170  __main__ 45  host 200
+    doctor 470  history 180  database 265  apart 130  ledger 150  metrics 125  waiting 200  board 215  stats 200
     commands.stats 190
     archive 210  hooks 220  chart 210  drawing 280  page 200
     session 260  zookeeper 490  nodes 230  engine 140  local 240  phrases 140  place 160  takeover 190  advice 140
@@ -112,7 +112,7 @@ def test_a_library_for_the_kernel_or_servers_has_its_importers(door: str, keeper
 @pytest.mark.parametrize(
     ("door", "keepers"),
     [
-        ("/proc", {"process", "host", "memory", "semaphore", "locks", "users", "clocks"}),
+        ("/proc", {"process", "host", "memory", "semaphore", "locks", "users", "clocks", "procfs"}),
         ("/dev/kmsg", {"memory"}),
         ("os.environ", {"config"}),
         ("os.getenv", set()),
