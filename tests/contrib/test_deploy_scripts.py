@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -242,8 +243,11 @@ def state(pid: int) -> str:
 
 def blocked(pid: int) -> bool:
     """Return whether a script waits in flock(1)."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return any("flock" in Path(f"/proc/{child}/comm").read_text() and state(int(child)) == "S" for child in children)
+    with suppress(OSError):  # one of them has ended meanwhile
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        names = {child: Path(f"/proc/{child}/comm").read_text() for child in children}
+        return any("flock" in name and state(int(child)) == "S" for child, name in names.items())
+    return False
 
 
 def test_a_release_that_is_removed_while_it_is_copied_is_not_promoted(
