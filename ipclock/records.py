@@ -436,7 +436,7 @@ class Store(Folder):
         return True
 
     def quiet_s(self, state: str, entry: Entry) -> float:
-        """Return the seconds since a waiter last acted, or since its record came to lie where it does.
+        """Return the seconds since a waiter last acted, or since its record came to lie where it does. In the mutex.
 
         A step of the wall clock makes it wrong until the next deed.
         """
@@ -444,7 +444,8 @@ class Store(Folder):
             status = os.stat(entry.file, dir_fd=self._fds[state], follow_symlinks=False)
         except OSError:
             return 0.0
-        return abs(time.time() - status.st_ctime)  # a rename sets it too (inode(7))
+        # both stamps are the kernel's: the mutex was just taken, and a rename sets st_ctime too (inode(7))
+        return abs(os.fstat(self._fds["mutex"]).st_mtime - status.st_ctime)
 
     def _identity(self, state: str, entry: Entry) -> tuple[int, int]:
         status = os.stat(entry.file, dir_fd=self._fds[state], follow_symlinks=False)

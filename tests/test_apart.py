@@ -28,9 +28,9 @@ def ending(function: object, seconds: float = HANG_S) -> tuple[object, str | Non
 
 
 def children() -> list[int]:
-    """Return who is there to be reaped."""
+    """Return our children that have ended and were not waited for."""
     try:
-        return [os.waitpid(-1, os.WNOHANG)[0]]
+        return [pid for pid in [os.waitpid(-1, os.WNOHANG)[0]] if pid]
     except ChildProcessError:
         return []
 

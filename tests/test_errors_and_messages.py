@@ -48,6 +48,7 @@ FAILURES = [
     (errors.Elsewhere("/tmp/a", "/run/b", "is hers"), 78, ["/tmp/a", "/run/b", "is hers"]),
     (errors.PoolInUse("/run/b"), 75, ["/run/b", "'ipclock drain'"]),
     (errors.DamagedSemaphore("/dev/shm/sem.x", "wrong size"), 69, ["/dev/shm/sem.x", "wrong size", "'ipclock reset'"]),
+    (errors.NoProc("/proc"), 69, ["/proc", "mount -t proc proc /proc"]),
     (errors.NoPool("/dev/shm/ipclock.x"), 69, ["/dev/shm/ipclock.x", "'ipclock init'"]),
     (errors.NoTicket(17), 2, ["17", "'ipclock status --json'"]),
     (errors.NotYours(17, "staging", "41"), 77, ["ticket 17", "staging (PID: 41)", "by itself"]),
