@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -9,7 +10,17 @@ from contextlib import suppress
 from importlib import import_module
 
 from ipclock import __version__, config, messages, procfs, utf8
-from ipclock.errors import N_, CannotCreate, Interrupted, IpclockError, SlotTimeout, SlotUnavailable, UsageError
+from ipclock.errors import (
+    N_,
+    CannotCreate,
+    FewDescriptors,
+    Interrupted,
+    IpclockError,
+    SlotTimeout,
+    SlotUnavailable,
+    UsageError,
+    from_os,
+)
 from ipclock.messages import _
 from ipclock.progress import say
 from ipclock.quick import Reader
@@ -87,17 +98,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         die_of(error.signum)
         return error.status
     except OSError as error:  # of stdout: the rooms below turn theirs into failures of ours
+        if error.errno == errno.EMFILE:
+            return _end(from_os(error, str(error.filename)), settings)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would try again at its end
         if isinstance(error, BrokenPipeError):
             return 0  # its reader has left (`ipclock status | head -1`): nothing to tell, and nobody to tell it
         failure = CannotCreate(
             error.filename if isinstance(error.filename, str) else "stdout", error.strerror or str(error)
         )
-        say(error_text(failure, settings))
-        return failure.status
+        return _end(failure, settings)
     except IpclockError as error:
-        say(error_text(error, settings))
-        return error.status if conflict_status is None or not isinstance(error, SlotUnavailable) else conflict_status
+        status = _end(error, settings)
+        return status if conflict_status is None or not isinstance(error, SlotUnavailable) else conflict_status
     except Exception as error:  # a bug: still one line, unless somebody wants to see where
         if config.debugging():
             raise
@@ -107,6 +119,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         )
         return IpclockError.status
+
+
+def _end(error: IpclockError, settings: Settings | None) -> int:
+    """Tell of a failure that ends the process, and return its status."""
+    if isinstance(error, FewDescriptors):
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what tells of it has to be loaded
+    say(error_text(error, settings))
+    return error.status
 
 
 def _own_words() -> list[str]:

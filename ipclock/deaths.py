@@ -47,7 +47,11 @@ class Deaths:
 
     def __enter__(self) -> bool:
         signal.signal(signal.SIGURG, _nothing)
-        _thread.start_new_thread(_watch, (self._builds, self._over, _thread.get_ident()))
+        try:
+            _thread.start_new_thread(_watch, (self._builds, self._over, _thread.get_ident()))
+        except RuntimeError:  # `ulimit -u`, or a cgroup's limit
+            _close(self._builds)
+            return False
         return self._complete
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -79,5 +83,9 @@ def _watch(builds: list[list[int]], over: _thread.LockType, sleeper: int) -> Non
         if again and not over.locked():
             with suppress(ProcessLookupError):
                 signal.pthread_kill(sleeper, signal.SIGURG)
+    _close(builds)
+
+
+def _close(builds: list[list[int]]) -> None:
     for fd in (fd for fds in builds for fd in fds):
         os.close(fd)

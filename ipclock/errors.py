@@ -221,6 +221,17 @@ class CannotCreate(IpclockError):
         self.reason = reason
 
 
+class FewDescriptors(CannotCreate):
+    """We may not open as many files as we need."""
+
+    what = N_("{path}: cannot be opened: {reason}")
+    remedy = N_("Raise the limit of open files, which is {limit} ('ulimit -n').")
+
+    def __init__(self, path: str, reason: str = os.strerror(errno.EMFILE)) -> None:
+        super().__init__(path, reason)
+        self.limit = str(os.sysconf("SC_OPEN_MAX"))
+
+
 class NotPermitted(IpclockError):
     """The pool, or what lies at its path, belongs to somebody else."""
 
@@ -441,6 +452,8 @@ class CommandFailed(IpclockError):
         self.command = command
         self.reason = error.strerror or str(error)
         self.status = 127 if isinstance(error, FileNotFoundError) else 126
+        if error.errno == errno.EAGAIN:
+            self.remedy = N_("No more processes may be started: raise the limit, that of 'ulimit -u' or of the cgroup.")
 
 
 class Interrupted(IpclockError):
@@ -480,4 +493,4 @@ def from_os(error: OSError, path: str) -> IpclockError:
     reason = error.strerror or str(error)
     if error.errno in (errno.EACCES, errno.EPERM):
         return foreign(path, reason)
-    return CannotCreate(path, reason)
+    return FewDescriptors(path, reason) if error.errno == errno.EMFILE else CannotCreate(path, reason)

@@ -9,7 +9,15 @@ import os
 from contextlib import suppress
 
 from ipclock import line, place, pools, process, users, utf8
-from ipclock.errors import CannotCreate, DamagedSemaphore, Elsewhere, NoPool, NotPermitted, StillRunning
+from ipclock.errors import (
+    CannotCreate,
+    DamagedSemaphore,
+    Elsewhere,
+    FewDescriptors,
+    NoPool,
+    NotPermitted,
+    StillRunning,
+)
 from ipclock.folder import GATE, HOLDING, QUEUED
 from ipclock.patience import Patience
 from ipclock.pool import Pool
@@ -186,11 +194,11 @@ def open_for_administrator(settings: Settings, *, ours: bool = False) -> tuple[L
 
     if root and ours and owner not in (None, 0):
         taken = take_over()
-    for _ in range(2):  # what fails once may be short of a descriptor for a moment
+    for again in (False, True):  # what fails once may be short of a descriptor for a moment
         try:
             return _open(settings, capacity, repair=True), taken
-        except (NotPermitted, Elsewhere, CannotCreate, DamagedSemaphore):
-            if not root or taken:
+        except (NotPermitted, Elsewhere, CannotCreate, DamagedSemaphore) as error:
+            if not root or taken or (again and isinstance(error, FewDescriptors)):
                 raise
     taken = take_over()
     return _open(settings, capacity, repair=True), taken

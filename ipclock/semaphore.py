@@ -143,13 +143,23 @@ def open_existing(name: str, trusted: Callable[[os.stat_result], bool]) -> Semap
             semaphore = posix_ipc.Semaphore(name)
         except posix_ipc.ExistentialError:
             continue
-        except (posix_ipc.PermissionsError, OSError):
+        except posix_ipc.PermissionsError:
             raise foreign(path) from None
+        except OSError as error:
+            raise _failure(error, path) from None
         opened = Semaphore(name, semaphore, before)
         if not opened.replaced():
             return opened
         semaphore.close()  # unlinked and made anew between the look and the opening
     raise DamagedSemaphore(path, N_("it is replaced again and again"))
+
+
+def _failure(error: posix_ipc.Error | OSError, path: str) -> IpclockError:
+    """Return the failure that an error of posix_ipc means, or of the kernel's."""
+    if isinstance(error, OSError):
+        # posix_ipc gives no number where the process has too many open files
+        return from_os(error if error.errno else OSError(errno.EMFILE, os.strerror(errno.EMFILE)), path)
+    return CannotCreate(path, str(error))
 
 
 def _inspect(path: str, trusted: Callable[[os.stat_result], bool]) -> tuple[int, int] | None:
@@ -165,7 +175,7 @@ def _inspect(path: str, trusted: Callable[[os.stat_result], bool]) -> tuple[int,
             raise DamagedSemaphore(path, N_("not a regular file")) from None
         if error.errno == errno.ENOTDIR:
             raise Unavailable(FOLDER, N_("not a folder")) from None
-        raise foreign(path) from None
+        raise from_os(error, path) from None
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -225,7 +235,7 @@ def create(name: str, mode: int, group: int | None = None, giver: int | None = N
             raise NotPermitted(path, N_("the group has no gid in this user namespace")) from None
         if not os.path.isdir(FOLDER):
             raise Unavailable(FOLDER, N_("no such folder")) from None
-        raise CannotCreate(path, getattr(error, "strerror", None) or str(error)) from None
+        raise _failure(error, path) from None
     made = Semaphore(name, semaphore, (status.st_dev, status.st_ino))
     if made.replaced():
         made.close()

@@ -41,6 +41,8 @@ FAILURES = [
     (errors.MutexStuck("/dev/shm/ipclock.x", 41), 75, ["/dev/shm/ipclock.x", "process 41", "kill -CONT 41"]),
     (errors.Unavailable("/dev/shm", "no such folder"), 69, ["/dev/shm", "no such folder", "mount -t tmpfs"]),
     (errors.ForeignLibrary(), 69, ["C library", "not glibc", "Debian", "musl"]),
+    (errors.NoProc("/proc"), 69, ["/proc", "not mounted", "mount -t proc"]),
+    (errors.FewDescriptors("/dev/shm/x"), 73, ["/dev/shm/x", "Too many open files", "ulimit -n"]),
     (errors.CannotCreate("/dev/shm/x", "No space left"), 73, ["/dev/shm/x", "No space left", "'df /dev/shm'"]),
     (errors.NotPermitted("/dev/shm/x", "not a folder"), 77, ["/dev/shm/x", "not a folder"]),
     (errors.NoMember("/dev/shm/x", 54400), 77, ["/dev/shm/x", "no member of the group"]),
@@ -132,7 +134,7 @@ def test_a_waiter_that_leaves_is_told_how_to_look_and_how_to_unlock(language: st
         (errno.EPERM, errors.NotPermitted, 77),
         (errno.ENOSPC, errors.CannotCreate, 73),
         (errno.EROFS, errors.CannotCreate, 73),
-        (errno.EMFILE, errors.CannotCreate, 73),
+        (errno.EMFILE, errors.FewDescriptors, 73),
     ],
 )
 def test_what_the_kernel_refuses_becomes_a_failure_of_ours(number: int, kind: type[IpclockError], status: int) -> None:

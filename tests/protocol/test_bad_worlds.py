@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 import posix_ipc
 import pytest
 
+from ipclock import cli
 from ipclock.claim import Claim
-from ipclock.errors import MutexStuck
+from ipclock.deaths import Deaths
+from ipclock.errors import MutexStuck, SlotTimeout
 from ipclock.patience import Patience
 from ipclock.pool import Pool
 from ipclock.records import Store
 from ipclock.semaphore import path_of
 from tests.helpers.crash_at import OTHER_USER, USER, Client, in_child, needs_root, stopped_owner
 from tests.helpers.machine import FULL, NO_SHM, READ_ONLY, in_a_world_where
-from tests.helpers.world import until
+from tests.helpers.world import remove_pool, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -837,6 +839,67 @@ exit
             "then 0",
             "none left",
         ],
+    )
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["a pool", "no pool"])
+def test_with_few_descriptors_a_build_runs_or_one_line_says_why_not(made: bool, world: World) -> None:
+    found = {}
+    for limit in range(7, 26):
+        if made:
+            world.run("init")
+        else:
+            remove_pool(world.name[1:])
+        shell = ["sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh"]
+        build = world.spawn(*shell, sys.executable, "-m", "ipclock", "wrap", "-q", "-w", "5", "late", "--", "true")
+        status, lines = build.wait(), build.errors().splitlines()
+        remedy = f"   Raise the limit of open files, which is {limit} ('ulimit -n')."
+        told = [line.replace(remedy, "remedy").rpartition(": ")[2] for line in lines]
+        found[limit] = status, *told
+
+    assert set(found.values()) == {(73, "Too many open files", "remedy"), (0,)}, found
+    assert another_build(world)[:2] == (0, 1)  # a sweep takes away what did not come beyond a draft
+
+
+def test_one_who_may_start_no_thread_waits_on_at_the_gate(world: World) -> None:
+    needs_root(0)
+    world.run("init", "--mode", "0660", "--group", str(USER))
+    holder = world.wrap("holder").started()
+
+    def wait() -> str:
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))  # and that is the waiter itself
+        pool = Pool.open(world.name, "/dev/shm")
+        claim = Claim("waiter")
+        try:
+            pool.acquire(claim, Patience(1.5, watching=lambda find: Deaths(find())))
+        except SlotTimeout as error:
+            return str(error)
+        return f"got slot {claim.slot}"
+
+    waited = in_child(wait, OTHER_USER, groups=[USER])
+
+    assert (waited, holder.end(), another_build(world)) == ("timed out: no build slot within 1.5 s.", 0, (0, 1, {}))
+
+
+def test_one_who_may_start_no_process_is_told_so_and_gives_its_slot_back(world: World) -> None:
+    needs_root(0)
+    world.run("init", "--mode", "0660", "--group", str(USER))
+
+    def build() -> tuple[int, list[str]]:
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+        os.environ.update(SEMAPHORE_NAME=world.name, HISTORY="off", HOME="/nonexistent", LANG="C.UTF-8")
+        fd = os.memfd_create("stderr")
+        os.dup2(fd, 2)
+        sys.stderr = os.fdopen(2, "w")
+        status = cli.main(["wrap", "-q", "late", "--", "true"])
+        return status, os.pread(fd, 4096, 0).decode().splitlines()
+
+    told = in_child(build, OTHER_USER, groups=[USER])
+
+    remedy = "   No more processes may be started: raise the limit, that of 'ulimit -u' or of the cgroup."
+    assert (told, another_build(world)) == (
+        (126, ["ipclock: true: Resource temporarily unavailable", remedy]),
+        (0, 1, {}),
     )
 
 
