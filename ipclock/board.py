@@ -60,7 +60,12 @@ def lines(now: Standing) -> list[str]:
 def _headings(pool: Snapshot) -> list[str]:
     counts = {"held": pool.taken, "capacity": pool.capacity}
     head = _("⏳ builds running: {held}/{capacity}") if pool.holders else _("✓ no build is running ({held}/{capacity})")
-    return [head.format(**counts)] + [f"  {drained(pool)}"] * pool.drained
+    found = [head.format(**counts)] + [f"  {drained(pool)}"] * pool.drained
+    if pool.unlisted:
+        text = _("slots held by locks that no record here lists: {units} (PIDs: {pids})")
+        pids = ", ".join(map(str, pool.unlisted_pids)) or "?"
+        found.append("  " + text.format(units=pool.unlisted, pids=pids))
+    return found
 
 
 def _holder_notes(holder: Holder, now: Standing) -> str:

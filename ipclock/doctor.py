@@ -309,6 +309,7 @@ def inside(store: Store, gate: Semaphore | None) -> Iterator[Check]:
         yield mutex(store)
         if gate:
             yield value(store, gate)
+        yield locks(store)
         yield records(store)
         yield orphans(store)
     except (IpclockError, OSError) as error:
@@ -363,6 +364,18 @@ def value(store: Store, gate: Semaphore) -> Check:
     text = _("{finding}: it should be {due}; nobody is kept waiting by that")
     remedy = _("The next build puts it right, and so does 'ipclock init'.")
     return Check("value", WARN, text.format(finding=finding, due=units + lacking), remedy)
+
+
+def locks(store: Store) -> Check:
+    """Whether slots are held that no record lists: by builds of an earlier folder, or by one who pretends to be one."""
+    units = 0 if store.settled else store.unlisted()
+    if not units:
+        return Check("locks", OK, _("all that hold slots are listed"))
+    text = _("slots held by locks that no record here lists: {units} (PIDs: {pids})")
+    pids = ", ".join(map(str, liveness.lockers(store))) or "?"
+    remedy = _("They count until these processes end, or until '{sudo} reset' forgets them.")
+    finding = text.format(units=units, pids=pids)
+    return Check("locks", WARN, finding, remedy.format(sudo=advice.as_root()))
 
 
 def records(store: Store) -> Check:

@@ -79,6 +79,13 @@ def processes(record: Record) -> list[int]:
     return [bound.pid, pid] if pid else [bound.pid]
 
 
+def lockers(store: Store) -> list[int]:
+    """Return the PIDs of those who hold units under the pool's name that no record here lists, as far as we see."""
+    records = (store.read(HOLDING, entry) for entry in store.entries(HOLDING))
+    listed = {(record.device, record.inode) for record in records if record}
+    return process.lockers(store.beacons.holder().start, listed)
+
+
 def unlisted_around_us(store: Store) -> list[tuple[Entry, Record]]:
     """Return the builds that this process runs inside of, of a folder of the pool that is gone, with their records.
 

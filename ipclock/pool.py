@@ -28,7 +28,7 @@ from ipclock.errors import (
 )
 from ipclock.folder import GATE, HOLDING, NEW, QUEUED, TRIES
 from ipclock.patience import Patience
-from ipclock.records import Store
+from ipclock.records import LAST_DRAWN, Store
 from ipclock.semaphore import MOST_UNITS, Semaphore, Turns, give, open_gate, require_support
 from ipclock.values import TYPE_CHECKING
 
@@ -192,7 +192,7 @@ class Pool:
         if 0 < self.capacity < wanted.units:
             raise TooManySlots(wanted.units, self.capacity)
         if not (block or (ready and line.due_at_once(self.store, wanted, claim.label, self.capacity, self._allowed()))):
-            held = policy.units(self.store.entries(HOLDING))
+            held = min(self.capacity, policy.units(self.store.entries(HOLDING)) + self._elsewhere)
             raise SlotBusy(held, self.capacity, len(line.waiting(self.store)))
 
     def _pass_others(self, claim: Claim) -> None:
@@ -629,10 +629,16 @@ class Pool:
         """See that nobody draws the ticket of a client of an old folder, as far as its record or turn can be seen."""
         lost = [name.rpartition("/") for name in process.locked_files(os.path.basename(self.store.path))]
         known = {entry.ticket for state, _, name in lost if state != NEW and (entry := parse(name))}
-        self.store.skip_tickets(max(known | self.turns.tickets(), default=0))
+        seen = known | self.turns.tickets()
+        # each by itself: anybody may have a lock, or a file beside the semaphores, by a number that would hide these
+        self.store.skip_tickets(max((ticket for ticket in seen if ticket <= LAST_DRAWN), default=0))
 
     def _allowed(self) -> int:
-        return max(0, policy.limit(self.capacity, self.store.drained) - (0 if self.store.settled else self._unlisted))
+        return max(0, policy.limit(self.capacity, self.store.drained) - self._elsewhere)
+
+    @property
+    def _elsewhere(self) -> int:
+        return 0 if self.store.settled else self._unlisted
 
     def _amiss(self) -> bool:
         """Look without the mutex whether a recover has anything to do; a wrong yes costs one for nothing."""

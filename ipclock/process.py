@@ -20,7 +20,7 @@ from ipclock.procfs import at, here, read, shows_us, there
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
 FIRST_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h
 MAX_LIST = 1 << 20  # bytes that are read of a list of children, or of arguments
@@ -238,6 +238,26 @@ def _descriptors() -> Iterator[str]:
             yield from [f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")]
 
 
+def lockers(start: int, listed: Container[tuple[int, int]]) -> list[int]:
+    """Return the PIDs of those who have a file locked from *start* on, but for the *listed* (st_dev, st_ino).
+
+    As far as we may look. Slow: walks all of /proc.
+    """
+    found = set()
+    for link in _descriptors():
+        with suppress(OSError):  # gone meanwhile
+            if _is_locked_from(start, link.replace("/fd/", "/fdinfo/")):
+                status = os.stat(link)
+                if (status.st_dev, status.st_ino) not in listed:
+                    found.add(here(int(link.split("/")[2])))
+    return sorted(found - {0})
+
+
+def _is_locked_from(start: int, path: str) -> bool:
+    rows = [row.split() for row in read(path).splitlines()]
+    return any(row[0] == "lock:" and row[2] == "OFDLCK" and row[-2] == str(start) for row in rows)
+
+
 def keepers_of(device: int, inode: int, start: int) -> list[int]:
     """Return the PIDs of those who share the open file by which the file is locked from *start* on.
 
@@ -248,8 +268,7 @@ def keepers_of(device: int, inode: int, start: int) -> list[int]:
     for pid in filter(None, map(here, map(int, filter(str.isdigit, os.listdir("/proc"))))):
         for fd in open_descriptors(device, inode, pid):
             with suppress(OSError):  # gone meanwhile
-                rows = [row.split() for row in read(f"{at(pid)}/fdinfo/{fd}").splitlines()]
-                if any(row[0] == "lock:" and row[2] == "OFDLCK" and row[-2] == str(start) for row in rows):
+                if _is_locked_from(start, f"{at(pid)}/fdinfo/{fd}"):
                     found.add(pid)
     return sorted(found)
 

@@ -81,6 +81,9 @@ class Prospect:
         now = self._pool.snapshot(waiters=False)
         position = self._pool.place(ticket)
         reasons = _reasons(self._pool, self._claim, self._headroom)
+        if now.unlisted:
+            text = _("slots held by locks that no record here lists: {units}")
+            reasons.append(text.format(units=now.unlisted))
         if position > FARTHEST:
             return View(now, position, reasons, {}, None)
         moment = time.monotonic()

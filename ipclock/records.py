@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MAX_RECORD_BYTES = 4096  # one page: a finished record can be appended to even when the file system is full
 DRAFT_GRACE_S = 60.0
-_LAST_DRAWN = LAST_TICKET // 2
+LAST_DRAWN = LAST_TICKET // 2
 _BEACON = "beacon"  # the key of the file that has the holder's beacon, where it is not the record's own
 _HIGHEST_NICE, _LOWEST_NICE = -20, 19  # the file counts from there: its numbers have no sign
 
@@ -296,20 +296,20 @@ class Store(Folder):
 
         Numbers near the last one are nobody's, whoever wrote them: another ticket would not be one any more.
         """
-        last = self._number("ticket", _LAST_DRAWN)
+        last = self._number("ticket", LAST_DRAWN)
         if last is None:
-            last = max(ticket for ticket in self.tickets() if ticket <= _LAST_DRAWN)
+            last = max(ticket for ticket in self.tickets() if ticket <= LAST_DRAWN)
         self._write_number("ticket", last + 1)
         return last + 1
 
     def tickets(self) -> set[int]:
         """Return the tickets in use, and the last one that was drawn."""
         listed = {entry.ticket for state in STATES[1:] for entry in self.entries(state)}
-        return listed | {self._number("ticket", _LAST_DRAWN) or 0}
+        return listed | {self._number("ticket", LAST_DRAWN) or 0}
 
     def skip_tickets(self, ticket: int) -> None:
         """Make sure that no ticket up to *ticket* is drawn any more."""
-        if (self._number("ticket", _LAST_DRAWN) or 0) < ticket <= _LAST_DRAWN:
+        if (self._number("ticket", LAST_DRAWN) or 0) < ticket <= LAST_DRAWN:
             self._write_number("ticket", ticket)
 
     def entries(self, state: str) -> list[Entry]:

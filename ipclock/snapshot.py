@@ -73,7 +73,8 @@ class Snapshot(NamedTuple):
     """The pool `name` with `capacity` slots, of which `taken` are; `free` can be had.
 
     `drained`: none is given now; `drain` says on whose word, unless the capacity is 0. `folder` is where its records
-    lie; None for a pool that is not made yet, or not kept in files.
+    lie; None for a pool that is not made yet, or not kept in files. `unlisted` slots are held by locks of no record
+    here, those of the processes `unlisted_pids`, as far as we may look.
     """
 
     name: str
@@ -85,6 +86,8 @@ class Snapshot(NamedTuple):
     holders: list[Holder]
     waiters: list[Waiter]
     folder: str | None = None
+    unlisted: int = 0
+    unlisted_pids: tuple[int, ...] = ()
 
     @property
     def outermost(self) -> list[Holder]:
@@ -94,13 +97,16 @@ class Snapshot(NamedTuple):
 
 
 def take(store: Store, name: str, *, waiters: bool = True) -> Snapshot:
-    """Read the pool. Without *waiters* the line is left out, which spares reading its records."""
+    """Read the pool. Without *waiters* the line and `unlisted_pids` are left out, which spares looking for them."""
     capacity, drain = 1 if store.capacity is None else store.capacity, store.drain
     held = holders(store)
     taken = sum({holder.within or holder.ticket: holder.slots for holder in held}.values())
-    free = max(0, policy.limit(capacity, drain is not None) - taken)
+    unlisted = 0 if store.settled else store.unlisted()
+    pids = tuple(liveness.lockers(store)) if unlisted and waiters else ()
+    free = max(0, policy.limit(capacity, drain is not None) - taken - unlisted)
     in_line = _waiters(store, capacity) if waiters else []
-    return Snapshot(name, capacity, taken, free, drain is not None or capacity == 0, drain, held, in_line, store.path)
+    drained = drain is not None or capacity == 0
+    return Snapshot(name, capacity, taken, free, drained, drain, held, in_line, store.path, unlisted, pids)
 
 
 def empty(name: str, capacity: int) -> Snapshot:

@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from ipclock import liveness, place, policy, semaphore, snapshot
 from ipclock.errors import IpclockError, PoolInUse, from_os
 from ipclock.folder import GATE, HOLDING, QUEUED, make_lock_dir, require_group
-from ipclock.records import Store, beacon_of
+from ipclock.records import LAST_DRAWN, Store, beacon_of
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _carry_over(old: Store, new: Store, *, trusted: bool) -> tuple[int, bool]:
         new.capacity = old.capacity
     if trusted:
         new.lowest_priority, new.epoch, new.drain = old.lowest_priority, old.epoch, old.drain
-    new.skip_tickets(max(old.tickets()))
+    new.skip_tickets(max(ticket for ticket in old.tickets() if ticket <= LAST_DRAWN))
     verdicts = {entry: liveness.verdict(old, HOLDING, entry) for entry in old.entries(HOLDING)}
     living = [entry for entry, verdict in verdicts.items() if verdict != policy.DEAD]
     found = [(entry, old.read(HOLDING, entry)) for entry in living if verdicts[entry] == policy.ALIVE]

@@ -67,6 +67,8 @@ POOL = {
     "waiters": list,
     "made": bool,
     "folder": str,
+    "unlisted": int,
+    "unlisted_pids": list,
 }
 
 
