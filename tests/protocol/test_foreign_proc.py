@@ -21,7 +21,7 @@ def inside(world: World, script: str) -> list[str]:
     ipclock = 'ipclock() { "$0" -m ipclock "$@"; }'
     env = world.env | {"PYTHONPATH": str(ROOT)}
     unshared(["-p", "-f"], "true")
-    command = ["unshare", "-p", "-f", "sh", "-uc", f"{ipclock}\n{script}", sys.executable]
+    command = ["unshare", "-p", "-f", "--kill-child", "sh", "-uc", f"{ipclock}\n{script}", sys.executable]
     ran = world.spawn(*command, env=env)
     assert ran.process.stdout
     ran.wait()
@@ -56,7 +56,8 @@ ipclock wrap -q -n late -- true; echo $?
 def test_a_reset_ends_the_processes_of_the_build_and_no_others(world: World) -> None:
     script = """
 ipclock wrap -q build -- sh -c 'echo running; exec sleep 1000' & pid=$!
-until ipclock reset 1 --kill >/dev/null 2>&1; do sleep 0.05; done
+until ipclock status | grep -q 'build (PID'; do sleep 0.05; done
+ipclock reset 1 --kill
 wait $pid; echo $?
 """
 
