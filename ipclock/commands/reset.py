@@ -42,7 +42,10 @@ def run(args: Namespace, settings: Settings) -> int:
     # nested ones first: they need not be children of the build around them any more
     holders = [holder for holder in reversed(found) if (holder.within or holder.ticket) in slots]
     evicted: list[Ended] = []
-    if args.kill and holders:
+    if args.kill:
+        # what was admitted since we looked is not ended, so it keeps its slot
+        if args.ticket is not None and not holders:
+            raise NoTicket(args.ticket)
         _refuse_suicide(pool, args.ticket)
         for holder in holders:
             pool.end(holder.ticket)

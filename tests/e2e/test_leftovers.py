@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ipclock import cli
+from ipclock.local import LocalPool
 from tests.helpers.crash_at import USER, Client, needs_root
 from tests.helpers.world import until
 
 if TYPE_CHECKING:
+    from ipclock.snapshot import Snapshot
     from tests.helpers.world import Build, World
 
 HOW = ["", "closed", "deaf closed"]
@@ -225,3 +228,26 @@ def test_processes_that_may_not_be_ended_keep_the_slot_and_are_named(world: Worl
 
     assert (facts[0], len(facts[1]), facts[2], ended) == (77, 2, ["1.1", "2.2"], (0, 0))
     assert facts[1][1] == "   'sudo ipclock reset 2 --kill' may end other users' processes too."
+
+
+@pytest.mark.parametrize(("ticket", "expected"), [(["2"], 2), ([], 0)], ids=["of its ticket", "of all"])
+def test_a_forced_reset_takes_no_slot_from_a_build_that_was_admitted_after_it_looked(
+    ticket: list[str], expected: int, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.run("wrap", "-q", "first", "--", "true")
+    look = LocalPool.snapshot
+
+    def look_and_admit(pool: LocalPool, *, waiters: bool = True) -> Snapshot:
+        found = look(pool, waiters=waiters)
+        if not world.builds:
+            world.wrap("late").started()
+        return found
+
+    monkeypatch.setattr(LocalPool, "snapshot", look_and_admit)
+    for key, value in world.env.items():
+        monkeypatch.setenv(key, value)
+
+    status = cli.main(["reset", *ticket, "--kill"])
+    held = [row["label"] for row in world.status()["holders"]]
+
+    assert (status, held, world.builds[0].end()) == (expected, ["late"], 0)
