@@ -156,7 +156,7 @@ def _expected_many(labels: Sequence[str], connection: Connection) -> dict[str, E
 
 def _expected(connection: Connection, label: str) -> Expected | None:
     question = (
-        f"SELECT {read_as('ended', 'held_s', 'memory')} FROM finished WHERE label = ? AND outcome = ?"  # noqa: S608
+        f"SELECT {read_as('ended', 'held_s', 'memory')} FROM finished WHERE label = ? AND outcome = ?"  # noqa: S608 - our names
         f" AND held_s NOT NULL AND {sound('ended', 'held_s', 'memory')} ORDER BY ended DESC LIMIT ?"
     )
     from ipclock.stats import quantile  # not for those who only write

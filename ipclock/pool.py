@@ -222,7 +222,7 @@ class Pool:
                     claim.turn = self.turns.create(claim.ticket)
                     patience.tick(claim.ticket)
                     continue
-                time.sleep(patience.chunk(self._nap(claim)))
+                time.sleep(patience.chunk(self._nap(claim)))  # there is no turn to sleep on
                 self.tick(claim, patience)
                 continue
             claim.turn.wait(patience.chunk(self._nap(claim)))

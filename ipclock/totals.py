@@ -104,7 +104,7 @@ def read(connection: Connection, pool: str) -> list[Total]:
         return []
     columns = ", ".join(f"CAST({column} AS {kind})" for column, (kind, _test) in SOUND.items())
     sound = " AND ".join(test.format(column) for column, (_kind, test) in SOUND.items())
-    question = f"SELECT {columns} FROM totals WHERE pool = ? AND {sound} LIMIT ?"  # noqa: S608
+    question = f"SELECT {columns} FROM totals WHERE pool = ? AND {sound} LIMIT ?"  # noqa: S608 - our names
     totals = [Total(*row) for row in connection.execute(question, (pool, MOST))]
     # no writer of ours gives more labels a place
     placed = set(sorted({total.label for total in totals} - {OTHERS})[:MAX_LABELS])
