@@ -20,10 +20,20 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 
 
+@pytest.fixture(scope="session")
+def pools() -> Iterator[dict[str, str]]:
+    """The tests that have used a pool, by its name. None may have left a client that makes its pool anew."""
+    used: dict[str, str] = {}
+    yield used
+    left = {test: traces for name, test in used.items() if (traces := remove_pool(name))}
+    assert left == {}
+
+
 @pytest.fixture
-def pool_name() -> Iterator[str]:
+def pool_name(pools: dict[str, str], request: pytest.FixtureRequest) -> Iterator[str]:
     """A pool's name, without the slash, that no other test uses."""
     name = f"ipclock-test-{os.getpid()}-{next(_numbers)}"
+    pools[name] = request.node.nodeid
     yield name
     remove_pool(name)
 

@@ -225,7 +225,7 @@ class World:
             for pid in (build.command_pid, build.pid):
                 if pid and (pid != build.pid or build.process.poll() is None):
                     _kill(pid)
-        for pid in self.extra:
+        for pid in (*self.extra, *_clients_of(self.name)):
             _kill(pid)
         for build in self.builds:
             build.process.wait(HANG_S)
@@ -236,15 +236,26 @@ class World:
         remove_pool(self.name[1:])
 
 
-def remove_pool(name: str) -> None:
-    """Remove every trace of the pool *name* (without its slash)."""
-    for path in _traces(name):
+def _clients_of(name: str) -> Iterator[int]:
+    """Yield the processes that have the pool *name* in their environment: one that goes on would make it anew."""
+    wanted = f"SEMAPHORE_NAME={name}".encode()
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with suppress(OSError):  # gone meanwhile, or not ours to see
+            if pid != os.getpid() and wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                yield pid
+
+
+def remove_pool(name: str) -> list[str]:
+    """Remove every trace of the pool *name* (without its slash); return what there was."""
+    found = list(_traces(name))
+    for path in found:
         if path.is_dir() and not path.is_symlink():
             for inner in sorted(path.rglob("*"), reverse=True):
                 inner.rmdir() if inner.is_dir() and not inner.is_symlink() else inner.unlink()
             path.rmdir()
         else:
             path.unlink()
+    return [path.name for path in found]
 
 
 def _traces(name: str) -> Iterator[Path]:
