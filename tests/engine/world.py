@@ -29,7 +29,7 @@ class SharedWorld(World):
     def nodes(self, part: str) -> list[str]:
         """Return the names of the nodes in `line` or `slots`."""
         try:
-            found: list[str] = self.client.get_children(f"{self.name}/{part}")
+            found: list[str] = self.client.retry(self.client.get_children, f"{self.name}/{part}")
         except NoNodeError:
             return []
         return sorted(found, key=lambda name: name.rpartition("-")[2])
@@ -45,7 +45,7 @@ class SharedWorld(World):
 
     def value(self) -> int:
         """Return how many slots are free."""
-        said = json.loads(self.client.get(self.name)[0])
+        said = json.loads(self.client.retry(self.client.get, self.name)[0])
         return int(said["capacity"]) - len(self.nodes("slots"))
 
     def shown(self, label: str) -> str:
