@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ipclock import config, process, screen
 from ipclock.messages import _
-from ipclock.phrases import activity_of, clock, cut, drained, estimate, of_usual, pid_of, size, span, state_of
+from ipclock.phrases import activity_of, clock, cut, drained, estimate, of_usual, pid_of, size, span, state_of, unlisted
 from ipclock.progress import encodable
 from ipclock.utf8 import printable
 
@@ -62,9 +62,7 @@ def _headings(pool: Snapshot) -> list[str]:
     head = _("⏳ builds running: {held}/{capacity}") if pool.holders else _("✓ no build is running ({held}/{capacity})")
     found = [head.format(**counts)] + [f"  {drained(pool)}"] * pool.drained
     if pool.unlisted:
-        text = _("slots held by locks that no record here lists: {units} (PIDs: {pids})")
-        pids = ", ".join(map(str, pool.unlisted_pids)) or "?"
-        found.append("  " + text.format(units=pool.unlisted, pids=pids))
+        found.append(f"  {unlisted(pool)}")
     return found
 
 

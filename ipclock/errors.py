@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def N_(text: str) -> str:  # noqa: N802 - gettext's customary name
@@ -414,6 +418,19 @@ class StillRunning(IpclockError):
         super().__init__(ticket, pids)
         self.ticket = ticket
         self.pids = ", ".join(map(str, pids))
+
+
+class LocksLeft(IpclockError):
+    """Builds of a removed folder of the pool, which only their locks tell of, still count: `units` of slots."""
+
+    status = 77
+    what = N_("slots held by locks that no record here lists: {units} (PIDs: {pids}): not ended")
+    remedy = N_("End these processes, or let 'ipclock reset' forget them.")
+
+    def __init__(self, units: int, pids: Sequence[int]) -> None:
+        super().__init__(units, pids)
+        self.units = units
+        self.pids = ", ".join(map(str, pids)) or "?"
 
 
 class HistoryFailed(IpclockError):

@@ -73,6 +73,12 @@ def pid_of(holder: Holder) -> str:
     return str(holder.command_pid or holder.pid or "?")
 
 
+def unlisted(pool: Snapshot) -> str:
+    """Return what is known of the builds that only their locks tell of."""
+    text = _("slots held by locks that no record here lists: {units} (PIDs: {pids})")
+    return text.format(units=pool.unlisted, pids=", ".join(map(str, pool.unlisted_pids)) or "?")
+
+
 def size(count: float) -> str:
     """Return an amount of memory in words: "2.1 GB", "340 MB"."""
     return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"

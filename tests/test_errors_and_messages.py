@@ -61,6 +61,7 @@ FAILURES = [
         ["sh -c x (PID: 41)", "make (PID: 40)", "--pid 40 or --pid 41", "--pid $PPID"],
     ),
     (errors.StillRunning(17, [40, 41]), 77, ["17", "40, 41", "ipclock reset 17"]),
+    (errors.LocksLeft(2, [40, 41]), 77, ["2", "40, 41", "not ended", "ipclock reset"]),
     (errors.HistoryFailed("/var/h.db", "is locked"), 73, ["/var/h.db", "is locked", "HISTORY=off"]),
     (errors.EngineFailed("zookeeper://a:2181/b", "no answer"), 69, ["zookeeper://a:2181/b", "no answer", "reach them"]),
     (errors.Unsupported("zookeeper://a:2181/b", "--slots"), 69, ["zookeeper://a:2181/b", "--slots", "without ENGINE"]),

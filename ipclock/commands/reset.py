@@ -6,10 +6,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ipclock import commands, ledger
-from ipclock.errors import N_, NoTicket, UsageError
+from ipclock.errors import N_, LocksLeft, NoTicket, UsageError
 from ipclock.messages import _
 from ipclock.patience import Patience
-from ipclock.phrases import pid_of
+from ipclock.phrases import pid_of, unlisted
 from ipclock.progress import Progress, say
 
 if TYPE_CHECKING:
@@ -37,10 +37,12 @@ def run(args: Namespace, settings: Settings) -> int:
     pool = commands.open_for_administrator(settings)
     stuck = Progress(0, quiet=False, interval=1, terminal=False).stuck
     patience = Patience(commands.MUTEX_PATIENCE_S, on_stuck=stuck)
-    found = pool.snapshot(waiters=False).holders
-    slots = {holder.within or holder.ticket for holder in found if args.ticket in (None, holder.ticket)}
+    now = pool.snapshot()
+    slots = {holder.within or holder.ticket for holder in now.holders if args.ticket in (None, holder.ticket)}
     # nested ones first: they need not be children of the build around them any more
-    holders = [holder for holder in reversed(found) if (holder.within or holder.ticket) in slots]
+    holders = [holder for holder in reversed(now.holders) if (holder.within or holder.ticket) in slots]
+    # builds of a folder that was removed lose their slots with all others, not with one ticket's
+    others = args.ticket is None and now.unlisted > 0
     evicted: list[Ended] = []
     if args.kill:
         # what was admitted since we looked is not ended, so it keeps its slot
@@ -53,15 +55,19 @@ def run(args: Namespace, settings: Settings) -> int:
             with suppress(NoTicket):
                 ledger.holds_ended(pool, settings, pool.evict(patience, holder.ticket, nested=False), "evicted")
             say(_("ipclock: {label} (PID: {pid}) was ended").format(label=holder.label, pid=pid_of(holder)))
+        if others:
+            raise LocksLeft(now.unlisted, now.unlisted_pids)
     else:
         # as the reset itself found them: somebody may have been admitted since we looked
         evicted = pool.evict(patience, args.ticket)
         for one in evicted:
             text = _("ipclock: {label} (PID: {pid}) lost its slot; it goes on running")
             say(text.format(label=one.shown, pid=one.pid))
+        if others:
+            say(_("ipclock: {found}: forgotten; the builds go on running").format(found=unlisted(now)))
         ledger.holds_ended(pool, settings, evicted, "evicted")
     pool.close()
-    if args.ticket is None and not (holders or evicted):
+    if args.ticket is None and not (holders or evicted or others):
         say(_("✓ no slot is held: there was nothing to release"))
     elif args.ticket is None:
         say(_("✓ all locks have been released."))

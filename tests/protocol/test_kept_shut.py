@@ -85,7 +85,7 @@ def test_locks_that_no_record_lists_are_told_with_their_processes_and_a_reset_fo
         refused = world.run("wrap", "-n", "late", "--", "true")
         checks = json.loads(world.run("doctor", "--json").stdout)["checks"]
         [check] = [row for row in checks if row["name"] == "locks"]
-        world.run("reset")
+        reset = world.run("reset").stderr.splitlines()
         opened = second.started().end(), first.end(), world.run(*LATE).returncode
 
     facts = [shown[key] for key in ("capacity", "taken", "free", "unlisted", "unlisted_pids")]
@@ -100,7 +100,23 @@ def test_locks_that_no_record_lists_are_told_with_their_processes_and_a_reset_fo
         told,
         "They count until these processes end, or until 'sudo ipclock reset' forgets them.",
     )
-    assert opened == (0, 0, 0)
+    assert (reset[1:], opened) == (
+        [f"ipclock: {told}: forgotten; the builds go on running", "✓ all locks have been released."],
+        (0, 0, 0),
+    )
+
+
+@pytest.mark.parametrize(("ticket", "said"), [("", 77), ("8", 0)])
+def test_a_reset_that_ends_builds_says_which_it_cannot_end(ticket: str, said: int, world: World) -> None:
+    needs_root(0)
+    with pretender(world, "7.1", 2) as pid:
+        world.run("init", env={"MAX_PARALLEL_BUILDS": "3"})
+        build = world.wrap("mine").started()
+        reset = world.run("reset", "--kill", *filter(None, [ticket]))
+        counted = world.status()["unlisted"]
+
+    told = f"slots held by locks that no record here lists: 2 (PIDs: {pid}): not ended"
+    assert (reset.returncode, told in reset.stderr, counted, build.wait()) == (said, said == 77, 2, -signal.SIGTERM)
 
 
 def test_one_who_may_not_look_at_the_processes_is_told_the_number_and_who_can(world: World) -> None:

@@ -85,6 +85,7 @@ sleep 0.2
 """
 LOCK = re.compile(r"FLOCK +ADVISORY +WRITE +\d+ +[0-9a-f]+:[0-9a-f]+:(\d+) ")
 EVICTED = re.compile(r"ipclock: (job-\d+) \(PID: ")
+FORGOTTEN = re.compile(r"\(PIDs: ([\d, ]+)\): forgotten")
 
 
 WAYS, WEIGHTS = ["wrap", "acquire", "nested", *SOURCED], [12, 4, 6] + [2] * len(SOURCED)
@@ -173,6 +174,7 @@ class Storm:
         self.inodes: dict[int, str] = {}
         self.was_stopped: set[str] = set()
         self.evicted: set[str] = set()
+        self.forgotten: set[int] = set()
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
         self.ended: dict[str, int] = {}
         self.happened: dict[str, int] = {}
@@ -293,10 +295,13 @@ class Storm:
         if found and (found.inside is None or self.dice.random() < 0.5):
             shutil.rmtree(found.path, ignore_errors=True)
         self._count("removal")
+        if self.dice.random() < 0.3:
+            self._reset()
 
     def _reset(self, *ticket: str) -> None:
         told = self._ipclock("reset", *ticket)
         self.evicted.update(EVICTED.findall(told))
+        self.forgotten.update(int(pid) for listed in FORGOTTEN.findall(told) for pid in listed.split(","))
         self._count("reset")
 
     def _set_capacity(self, capacity: int) -> None:
@@ -354,7 +359,7 @@ class Storm:
                     self._later(job.after, partial(self._befall, job))
             self._read = file.tell()
         self.looks += 1
-        counted = [label for label in living if label in self.begun and label not in self.evicted]
+        counted = [label for label in living if label in self.begun and not self._is_evicted(label)]
         if not counted:
             return
         used = sum(self.jobs[label].slots for label in counted)
@@ -363,6 +368,10 @@ class Storm:
         self.worst = max(self.worst, (used, bound), key=lambda pair: (pair[0] - pair[1], pair[0]))
         if used > bound:
             self.violations.append(f"{used} slots of {bound}: {sorted(counted)}")
+
+    def _is_evicted(self, label: str) -> bool:
+        # a build of a removed folder is named by its processes alone
+        return label in self.evicted or self.begun[label][2] in self.forgotten
 
     def _bound(self, label: str) -> int:
         """Return the highest N that was in force when the build can have been admitted."""
