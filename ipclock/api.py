@@ -113,7 +113,7 @@ def slot(
     try:
         block = block and settings.build_timeout > 0
         limit = settings.build_timeout if block else DUE_PATIENCE_S
-        patience = Patience(limit, resized=config.CapacityFile(settings).changed)
+        patience = Patience(limit, resized=config.CapacityFile(settings if pool.heeds_us else None).changed)
         # not in a slot that this very process has taken: its threads and loops hold slots of their own
         around = pool.around_us(process.identify(os.getpid()))
         if not (around and pool.join(claim, patience, max(around))):

@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING
 
 from ipclock import config, process, screen
 from ipclock.messages import _
-from ipclock.phrases import activity_of, clock, cut, drained, estimate, of_usual, pid_of, size, span, state_of, unlisted
+from ipclock.phrases import (
+    activity_of,
+    clock,
+    cut,
+    drained,
+    estimate,
+    of_usual,
+    pid_of,
+    resized,
+    size,
+    span,
+    state_of,
+    unlisted,
+)
 from ipclock.progress import encodable
 from ipclock.utf8 import printable
 
@@ -61,6 +74,8 @@ def _headings(pool: Snapshot) -> list[str]:
     counts = {"held": pool.taken, "capacity": pool.capacity}
     head = _("⏳ builds running: {held}/{capacity}") if pool.holders else _("✓ no build is running ({held}/{capacity})")
     found = [head.format(**counts)] + [f"  {drained(pool)}"] * pool.drained
+    if pool.resized and (text := resized(pool)):
+        found.append(f"  {text}")
     if pool.unlisted:
         found.append(f"  {unlisted(pool)}")
     return found

@@ -13,6 +13,13 @@ _FIRST = 0xEFFFFFFA  # PROC_TIME_INIT_INO of include/linux/proc_ns.h
 
 
 @cache
+def boot_id() -> str:
+    """Return the id of this boot (random(4)). Raises OSError."""
+    with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+        return file.read().decode().strip()
+
+
+@cache
 def _offsets() -> dict[str, int] | None:
     """Return how many nanoseconds each clock is ahead of the first namespace's; None where that cannot be told."""
     try:

@@ -463,11 +463,11 @@ def _assigned(path: str) -> dict[str, tuple[str, int]]:
 
 
 class CapacityFile:
-    """Tells when the settings file that gave the capacity gives another one."""
+    """Tells when the settings file that gave the capacity gives another one; without *settings* never."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._path = settings.capacity_file
-        self._known = settings.max_parallel_builds
+    def __init__(self, settings: Settings | None) -> None:
+        self._path = settings and settings.capacity_file
+        self._known = settings and settings.max_parallel_builds
         self._seen: tuple[int, int, int] | None = None
 
     def _stamp(self) -> tuple[int, int, int] | None:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from ipclock.claim import Claim, Ended
     from ipclock.headroom import Headroom
+    from ipclock.notes import Drain
     from ipclock.patience import Patience
     from ipclock.process import Identity
-    from ipclock.records import Drain
     from ipclock.snapshot import Snapshot
 
 
@@ -33,6 +33,10 @@ class Engine(Protocol):
     @property
     def capacity(self) -> int:
         """The number of slots, N."""
+
+    @property
+    def heeds_us(self) -> bool:
+        """Whether it counts how many slots this client says that the pool is to have."""
 
     @property
     def keeps_without_us(self) -> bool:

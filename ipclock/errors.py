@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+
+from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -213,9 +213,13 @@ class Folder:
         """The folder, where files must be made in it to get the pool's group, which has no gid here; else None."""
         return None if self.group is None or not users.is_hidden_group(self.group) else self._root
 
+    def is_ours(self) -> bool:
+        """Return whether we are root or the folder's owner."""
+        return users.owns(self._root)
+
     def require_owner(self) -> None:
         """Raise Foreign (77) unless we are root or the folder's owner."""
-        if not users.owns(self._root):
+        if not self.is_ours():
             raise Foreign(self.path, self._owner[0])
 
     def share(self, group: int | None) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ipclock.entry import Entry
     from ipclock.headroom import Headroom
     from ipclock.process import Identity
-    from ipclock.records import Record
+    from ipclock.records import Record, Store
     from ipclock.snapshot import Snapshot
     from ipclock.takeover import Taken
 
@@ -164,7 +164,21 @@ def open_pool(settings: Settings, *, create: bool = True) -> LocalPool:
     """
     if not create:
         pools.require(settings.semaphore_name)
-    return _open(settings, settings.max_parallel_builds if create else None)
+    pool = _open(settings, settings.max_parallel_builds if create else None)
+    if not _says_capacity(pool.store, settings.capacity_file):
+        pool.keep_capacity()
+    return pool
+
+
+def _says_capacity(store: Store, path: str | None) -> bool:
+    """Return whether a capacity counts in the pool: its owner or root says it, or a settings file of theirs does."""
+    if store.is_ours():
+        return True
+    try:
+        uid = os.stat(path).st_uid if path else None
+    except OSError:
+        return False
+    return uid is not None and uid in (0, store.owner) and not users.is_hidden(uid)
 
 
 def _open(settings: Settings, capacity: int | None, *, repair: bool = False) -> LocalPool:
@@ -172,11 +186,13 @@ def _open(settings: Settings, capacity: int | None, *, repair: bool = False) -> 
     return LocalPool.open(settings.semaphore_name, settings.lock_dir, capacity, group=group, repair=repair)
 
 
-def open_for_administrator(settings: Settings, *, ours: bool = False) -> tuple[LocalPool, Taken | None]:
+def open_for_administrator(
+    settings: Settings, *, ours: bool = False, resize: bool = False
+) -> tuple[LocalPool, Taken | None]:
     """Open the pool as `open_pool` does, with whatever is damaged in it replaced.
 
     What root may not use it takes over, with *ours* also what is another user's. Returns the pool, and what was taken.
-    Without *ours* it is not made: raises NoPool (69).
+    Without *ours* it is not made: raises NoPool (69). With *resize* the capacity counts, whoever says it.
     """
     # what is to be repaired may lie at the semaphore's path before there is a pool
     if not ours and not os.path.lexists(path_of(settings.semaphore_name)):
@@ -196,7 +212,10 @@ def open_for_administrator(settings: Settings, *, ours: bool = False) -> tuple[L
         taken = take_over()
     for again in (False, True):  # what fails once may be short of a descriptor for a moment
         try:
-            return _open(settings, capacity, repair=True), taken
+            pool = _open(settings, capacity, repair=True)
+            if not resize and not _says_capacity(pool.store, settings.capacity_file):
+                pool.keep_capacity()
+            return pool, taken
         except (NotPermitted, Elsewhere, CannotCreate, DamagedSemaphore) as error:
             if not root or taken or (again and isinstance(error, FewDescriptors)):
                 raise

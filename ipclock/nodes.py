@@ -10,10 +10,10 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ipclock import policy, process
+from ipclock import clocks, policy, process
 from ipclock.entry import Entry, parse
 from ipclock.errors import N_, EngineFailed
-from ipclock.records import Drain
+from ipclock.notes import Drain
 from ipclock.snapshot import Holder, Snapshot, Waiter, empty
 from ipclock.utf8 import printable
 
@@ -111,7 +111,7 @@ class Nodes:
             return None
         said, stat = found
         who, command = identity(said), _whole(said, "command_pid")
-        here = who is not None and (who.boot, who.namespace) == (process.boot_id(), process.namespace())
+        here = who is not None and (who.boot, who.namespace) == (clocks.boot_id(), process.namespace())
         # it writes its node ten times in a session
         silent_s = time.time() - stat.modified
         state = "doubtful" if silent_s > (_number(said, "session_timeout") or 0) / 2 else "running"

@@ -136,6 +136,16 @@ def drained(snapshot: Snapshot) -> str:
     return ": ".join(parts + [printable(snapshot.drain.reason)] * bool(snapshot.drain.reason))
 
 
+def resized(snapshot: Snapshot) -> str:
+    """Return who has changed N under those who are there, and when; "" if nobody has."""
+    found = snapshot.resized
+    since = [holder.since for holder in snapshot.holders] + [waiter.since for waiter in snapshot.waiters]
+    if found is None or not any(when and when < found.at for when in since):
+        return ""
+    text = _("slots: {now} since {time}, by {user} (before: {before})")
+    return text.format(now=found.capacity, time=clock(found.at), user=user_name(found.uid), before=found.before)
+
+
 def gigabytes(size: int) -> str:
     """Return an amount of memory in GB, without the unit."""
     return f"{max(0, size) / 2**30:.1f}"

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from typing import Self, TypeVar
 
     from ipclock.entry import Entry
-    from ipclock.records import Drain, OwnRecord, Record
+    from ipclock.notes import Drain
+    from ipclock.records import OwnRecord, Record
 
     T = TypeVar("T")
 
@@ -53,7 +54,8 @@ LEAVE_PATIENCE_S = 10.0  # for the mutex on the way out; the beacon is out by th
 class Pool:
     """A named set of slots. Use it from one thread, and not after a fork.
 
-    *capacity* becomes the pool's if it is given; else a pool keeps its own, and a new one gets 1.
+    *capacity* becomes the pool's if it is given; else a pool keeps its own, and a new one gets 1. `heeds_us`: what this
+    client says of the capacity counts.
     """
 
     def __init__(self, name: str, store: Store, gate: Semaphore, turns: Turns, capacity: int | None = None) -> None:
@@ -62,6 +64,7 @@ class Pool:
         self.gate = gate
         self.turns = turns
         self.dead: list[tuple[Entry, Record]] = []  # holders that this client has cleared away
+        self.heeds_us = True
         self._wanted = capacity
         self._former: int | None = None  # of the folder that was there before
         self._searched = False
@@ -533,6 +536,10 @@ class Pool:
         self.store, self.gate, self.turns, self._wanted = fresh.store, fresh.gate, fresh.turns, fresh._wanted
         self._searched = False
 
+    def keep_capacity(self) -> None:
+        """Leave the capacity to others: this client's is not the pool's owner's."""
+        self.heeds_us, self._wanted = False, None
+
     def resize(self, capacity: int, patience: Patience) -> None:
         """Make *capacity* the pool's, for those who wait already too. Running builds are never stopped for it."""
         self._wanted = capacity
@@ -615,8 +622,10 @@ class Pool:
 
         Its builds count until they have written themselves again or have ended.
         """
-        if self.store.capacity is None or self._wanted not in (None, self.store.capacity):
-            self.store.capacity = self.capacity if self._wanted is None else self._wanted
+        if self.store.capacity is None:
+            self.store.capacity = self.capacity
+        elif self._wanted not in (None, self.store.capacity):
+            self.store.resize(self._wanted)
         self._wanted = None  # said once: a later change by somebody else stands
         if not self.store.settled:
             self._unlisted = self.store.unlisted()

@@ -87,12 +87,6 @@ def _start(ticks: int) -> int:
 
 
 @cache
-def boot_id() -> str:
-    """Return the id of this boot (random(4))."""
-    return read("/proc/sys/kernel/random/boot_id").strip()
-
-
-@cache
 def namespace() -> int:
     """Return the inode of our PID namespace (pid_namespaces(7)); a process never changes its own."""
     return os.stat("/proc/self/ns/pid").st_ino
@@ -105,12 +99,12 @@ def start_of(pid: int) -> int:
 
 def identify(pid: int) -> Identity:
     """Return the identity of process *pid*. Raises OSError if there is none or it may not be seen."""
-    return Identity(pid, _stat(pid).start, boot_id(), namespace())
+    return Identity(pid, _stat(pid).start, clocks.boot_id(), namespace())
 
 
 def _same(identity: Identity) -> Stat | bool | None:
     """Return the state of the process, False if it is surely gone, None if that cannot be told."""
-    if identity.boot != boot_id():
+    if identity.boot != clocks.boot_id():
         return False
     if identity.namespace != namespace():
         return None
@@ -167,7 +161,7 @@ def ancestors() -> list[Identity]:
             stat = _stat(pid)
         except OSError:
             break
-        found.append(Identity(pid, stat.start, boot_id(), namespace()))
+        found.append(Identity(pid, stat.start, clocks.boot_id(), namespace()))
         pid = stat.parent
     return found
 

@@ -14,13 +14,14 @@ from binascii import crc32
 from bisect import insort
 from contextlib import contextmanager, suppress
 
-from ipclock import clocks, users
-from ipclock.bounded import LAST_PID, LAST_TICKET, LAST_UID, LAST_WORD, moment, whole
+from ipclock import users
+from ipclock.bounded import LAST_PID, LAST_TICKET, LAST_WORD, whole
 from ipclock.config import MAX_CAPACITY
 from ipclock.entry import parse
 from ipclock.errors import BadValue, NoPool, from_os
 from ipclock.folder import FILE_FLAGS, HOLDING, NEW, SAFE_FLAGS, STATES, Folder
 from ipclock.locks import WHOLE, Range, holds, is_locked, is_writable, out_of_the_way, table, try_lock, unlock
+from ipclock.notes import Drain, Resize
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -80,14 +81,6 @@ class Beacons(NamedTuple):
     def holder(self, units: int = 1) -> Range:
         """What a holder of so many units locks."""
         return Range(self.start + 2, units)  # next to the waiter's the kernel would make one range of both
-
-
-class Drain(NamedTuple):
-    """Why no build is started: `reason` in words, the `uid` of who wants it so, `until` on time.monotonic()'s clock."""
-
-    reason: str = ""
-    uid: int | None = None
-    until: float | None = None
 
 
 class OwnRecord:
@@ -246,37 +239,52 @@ class Store(Folder):
         What cannot be read or understood keeps them from it all the same.
         """
         try:
-            fd = os.open("drained", os.O_RDONLY | SAFE_FLAGS, dir_fd=self._root)
-        except FileNotFoundError:
-            return None
+            found = self._note("drained")
+            drain = Drain.read(*found) if found else None
         except OSError:
             return Drain()
-        try:
-            status = os.fstat(fd)
-            fields = _parse(os.read(fd, MAX_RECORD_BYTES)) if stat.S_ISREG(status.st_mode) else {}
-        finally:
-            os.close(fd)
-        uid = whole(fields.get("uid", ""), LAST_UID)
-        until = moment(fields.get("until", ""))
-        end = None if until is None else until + clocks.ahead()
-        found = Drain(
-            reason=fields.get("reason", ""),
-            uid=status.st_uid if uid is None else uid,
-            until=end,
-        )
-        return None if end is not None and end <= time.monotonic() else found
+        over = drain and drain.until is not None and drain.until <= time.monotonic()
+        return None if over else drain
 
     @drain.setter
     def drain(self, value: Drain | None) -> None:
-        if value is None:
-            with suppress(FileNotFoundError):
-                os.unlink("drained", dir_fd=self._root)
+        if value is not None:
+            self._lay_down("drained", value.fields())
             return
-        if value.until is not None:
-            value = value._replace(until=value.until - clocks.ahead())
-        fields = {key: text for key, text in value._asdict().items() if text is not None}
-        record = self.draft({key: str(text) for key, text in fields.items()})
-        os.rename(record.draft, "drained", src_dir_fd=self._fds[NEW], dst_dir_fd=self._root)
+        with suppress(FileNotFoundError):
+            os.unlink("drained", dir_fd=self._root)
+
+    @property
+    def resized(self) -> Resize | None:
+        """Who has given the pool the capacity that it has, and when; None where nobody has changed it."""
+        with suppress(OSError):
+            found = Resize.read(*(self._note("resized") or ({}, 0)))
+            return found if found and found.capacity == self.capacity else None
+        return None
+
+    def resize(self, capacity: int) -> None:
+        """Change the capacity and say so. In the mutex."""
+        # killed in between, the note speaks of another capacity than there is, so it counts for nothing
+        note = Resize(self.capacity or 0, capacity, os.getuid(), round(time.time(), 3))
+        with suppress(OSError):  # it is for people; the number counts
+            self._lay_down("resized", note.fields())
+        self.capacity = capacity
+
+    def _note(self, name: str) -> tuple[dict[str, str], int] | None:
+        """Return what a note says, and whose file it is; None where it is not there. Raises OSError."""
+        try:
+            fd = os.open(name, os.O_RDONLY | SAFE_FLAGS, dir_fd=self._root)
+        except FileNotFoundError:
+            return None
+        try:
+            status = os.fstat(fd)
+            return _parse(os.read(fd, MAX_RECORD_BYTES)) if stat.S_ISREG(status.st_mode) else {}, status.st_uid
+        finally:
+            os.close(fd)
+
+    def _lay_down(self, name: str, fields: dict[str, str]) -> None:
+        record = self.draft(fields)
+        os.rename(record.draft, name, src_dir_fd=self._fds[NEW], dst_dir_fd=self._root)
         record.close()
 
     @property

@@ -14,7 +14,8 @@ from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ipclock.entry import Entry
-    from ipclock.records import Drain, Record, Store
+    from ipclock.notes import Drain, Resize
+    from ipclock.records import Record, Store
 
 
 class Holder(NamedTuple):
@@ -74,7 +75,7 @@ class Snapshot(NamedTuple):
 
     `drained`: none is given now; `drain` says on whose word, unless the capacity is 0. `folder` is where its records
     lie; None for a pool that is not made yet, or not kept in files. `unlisted` slots are held by locks of no record
-    here, those of the processes `unlisted_pids`, as far as we may look.
+    here, those of the processes `unlisted_pids`, as far as we may look. `resized` says who has given it its capacity.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Snapshot(NamedTuple):
     folder: str | None = None
     unlisted: int = 0
     unlisted_pids: tuple[int, ...] = ()
+    resized: Resize | None = None
 
     @property
     def outermost(self) -> list[Holder]:
@@ -106,7 +108,9 @@ def take(store: Store, name: str, *, waiters: bool = True) -> Snapshot:
     free = max(0, policy.limit(capacity, drain is not None) - taken - unlisted)
     in_line = _waiters(store, capacity) if waiters else []
     drained = drain is not None or capacity == 0
-    return Snapshot(name, capacity, taken, free, drained, drain, held, in_line, store.path, unlisted, pids)
+    return Snapshot(
+        name, capacity, taken, free, drained, drain, held, in_line, store.path, unlisted, pids, store.resized
+    )
 
 
 def empty(name: str, capacity: int) -> Snapshot:

@@ -106,7 +106,7 @@ def take_slot(
         interval=settings.progress_interval,
         terminal=sys.stderr is not None and sys.stderr.isatty() and not config.plain_terminal(),
     )
-    file = config.CapacityFile(settings)
+    resized = config.CapacityFile(settings if pool.heeds_us else None).changed
     headroom = None
     if settings.memory is not None or settings.min_free_memory is not None:
         headroom = pool.headroom(claim.memory)
@@ -115,7 +115,7 @@ def take_slot(
     prospect = None
 
     def on_wait(ticket: int) -> None:
-        if (capacity := file.changed()) is not None:
+        if (capacity := resized()) is not None:
             pool.resize(capacity, patience)
         nonlocal prospect
         if block and hooks:
@@ -125,7 +125,7 @@ def take_slot(
             progress.waiting(prospect.view(ticket))
 
     limits = limit if block else DUE_PATIENCE_S
-    patience = Patience(limits, check, on_wait, progress.stuck, _watching, progress.pace, file.changed)
+    patience = Patience(limits, check, on_wait, progress.stuck, _watching, progress.pace, resized)
     try:
         pool.acquire(claim, patience, block=block)
     except (SlotUnavailable, Interrupted, Superseded) as error:

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from ipclock.claim import Claim
     from ipclock.config import Settings
     from ipclock.headroom import Headroom
+    from ipclock.notes import Drain
     from ipclock.patience import Patience
-    from ipclock.records import Drain
     from ipclock.session import Beat
     from ipclock.snapshot import Snapshot
 
@@ -59,6 +59,7 @@ class SharedPool:
     """The engine (`engine.Engine`) of pools on ZooKeeper. It serves one claim, and connects when it is first used."""
 
     keeps_without_us = False
+    heeds_us = True
 
     def __init__(self, settings: Settings, *, make: bool = True) -> None:
         engine = settings.engine or ""

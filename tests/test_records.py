@@ -17,7 +17,8 @@ import pytest
 from ipclock.entry import Entry
 from ipclock.errors import BadValue, Foreign, IpclockError, NoPool
 from ipclock.folder import GATE, HOLDING, NEW, NUMBERS, QUEUED, SETTLED_S, STATES
-from ipclock.records import Drain, OwnRecord, Store
+from ipclock.notes import Drain
+from ipclock.records import OwnRecord, Store
 from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root, sysctl
 from tests.helpers.world import until
 
@@ -657,3 +658,32 @@ def test_a_draft_that_cannot_be_written_leaves_nothing(store: Store, folder: Pat
         return "written"
 
     assert (in_child(full), os.listdir(folder / NEW)) == ("File too large", [])
+
+
+@pytest.mark.parametrize(("left_s", "drained"), [(3600, True), (-1, False)])
+def test_a_drain_of_an_earlier_boot_ends_by_the_wall_clock(
+    left_s: float, drained: bool, store: Store, folder: Path
+) -> None:
+    note = f"reason=move\nuid=0\nuntil=99999999\nboot={'0' * 36}\nends={time.time() + left_s}\n"
+    (folder / "drained").write_text(note)
+
+    found = store.drain
+
+    left = ((found and found.until) or 0) - time.monotonic()
+    assert (found is not None, abs(left - left_s) < 60) == (drained, drained)
+
+
+def test_a_drain_of_an_earlier_boot_without_an_end_goes_on(store: Store, folder: Path) -> None:
+    (folder / "drained").write_text("reason=move\nuid=0\n")
+
+    assert store.drain == Drain("move", 0)
+
+
+def test_a_change_of_the_capacity_is_noted_and_a_note_of_another_one_counts_for_nothing(store: Store) -> None:
+    store.capacity = 1
+    before = store.resized
+    store.resize(3)
+    noted = store.resized
+    store.capacity = 2
+
+    assert (before, noted and noted[:3], store.resized) == (None, (1, 3, os.getuid()), None)

@@ -13,13 +13,14 @@ from ipclock.progress import say
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser
+    from argparse import ArgumentParser, Namespace
     from collections.abc import Callable
     from types import ModuleType
 
     from ipclock.config import Settings
     from ipclock.engine import Engine
     from ipclock.hooks import Hooks
+    from ipclock.local import LocalPool
     from ipclock.snapshot import Snapshot
 
 MUTEX_PATIENCE_S = 10.0  # how long a command that does not wait for a slot waits for the pool's mutex
@@ -118,37 +119,61 @@ def add_ticket(parser: ArgumentParser, help_text: str) -> None:
     parser.add_argument("ticket", metavar="TICKET", nargs="?", type=number("TICKET", 10**19), help=help_text)
 
 
-def open_pool(settings: Settings, *, create: bool = False, verbose: bool = False) -> Engine:
+def open_pool(settings: Settings, *, create: bool = False) -> Engine:
     """Open the pool that the settings name.
 
     With *create* it is made if it is not there, and has as many slots as the settings say; else raises NoPool (69).
-    *verbose* tells of a folder that lies elsewhere than the settings say.
     """
     if not create:
         settings = settings._replace(max_parallel_builds=None)
     if settings.engine:
         pool: Engine = _zookeeper(settings.engine).SharedPool(settings, make=create)
         return pool
-    opened = local.open_pool(settings, create=create)
-    if verbose and os.path.dirname(opened.where) != os.path.realpath(settings.lock_dir):
-        say(_("ipclock: the pool's folder is {folder}").format(folder=opened.where))
-    return opened
+    return local.open_pool(settings, create=create)
 
 
-def open_for_administrator(settings: Settings, *, ours: bool = False) -> Engine:
+def open_for_build(args: Namespace, settings: Settings) -> Engine:
+    """Open the pool for a build, making it if it is not there, and say where it differs from what the settings say."""
+    if settings.engine:
+        return open_pool(settings, create=True)
+    pool = local.open_pool(settings)
+    if args.verbose and os.path.dirname(pool.where) != os.path.realpath(settings.lock_dir):
+        say(_("ipclock: the pool's folder is {folder}").format(folder=pool.where))
+    if not args.quiet:
+        _tell_of_capacity(pool, settings)
+    return pool
+
+
+def _tell_of_capacity(pool: LocalPool, settings: Settings) -> None:
+    wanted = settings.max_parallel_builds
+    if wanted in (None, pool.capacity):
+        return
+    facts = {"pool": settings.pool_name, "now": pool.capacity, "wanted": wanted}
+    if pool.heeds_us:
+        say(_("ipclock: slots of {pool}: {wanted} from now on, {now} before").format(**facts))
+        return
+    facts["owner"] = process.user_name(pool.store.owner)
+    say(_("ipclock: slots of {pool}: {now}, as its owner {owner} says, not {wanted}").format(**facts))
+    say(_("   'ipclock init --max-parallel-builds {wanted}' changes it for all.").format(**facts))
+
+
+def open_for_administrator(settings: Settings, *, ours: bool = False, resize: bool = False) -> Engine:
     """Open the pool to repair it, and say what root has taken over for that.
 
     With *ours* it is made if it is not there, and where we are root it is root's from now on; else raises NoPool (69).
+    With *resize* it gets as many slots as the settings say, whoever owns it.
     """
     if settings.engine:
         return open_pool(settings, create=ours)
-    pool, taken = local.open_for_administrator(settings, ours=ours)
+    pool, taken = local.open_for_administrator(settings, ours=ours, resize=resize)
     if taken:
         if taken.readable:
             text = _("ipclock: took the pool over from {user}; builds that go on and count: {builds}")
         else:
             text = _("ipclock: took the pool over from {user}; it could not be read, so its builds count unseen")
         say(text.format(user=process.user_name(taken.uid), builds=taken.builds))
+    if ours:
+        _tell_of_capacity(pool, settings)
     return pool
 
 

@@ -57,7 +57,7 @@ def run(args: Namespace, settings: Settings) -> int:
             raise _gone(pid)
 
     hooks = commands.hooks_for(settings, verbose=args.verbose)
-    pool = commands.open_pool(settings, create=True, verbose=args.verbose)
+    pool = commands.open_for_build(args, settings)
     keeper = None
     if not pool.keeps_without_us:
         from ipclock.keeper import Keeper

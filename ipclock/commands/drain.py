@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from ipclock import commands, config, users
 from ipclock.errors import N_
 from ipclock.messages import _
+from ipclock.notes import Drain
 from ipclock.patience import Patience
 from ipclock.phrases import drained
 from ipclock.progress import say
-from ipclock.records import Drain
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

@@ -45,7 +45,7 @@ def run(args: Namespace, settings: Settings) -> int:
     """
     if args.move and not settings.engine:
         local.move(settings)
-    pool = commands.open_for_administrator(settings, ours=True)
+    pool = commands.open_for_administrator(settings, ours=True, resize=args.MAX_PARALLEL_BUILDS is not None)
     patience = Patience(commands.MUTEX_PATIENCE_S)
     if settings.lock_mode is not None or settings.lock_group is not None:
         pool.share(settings.shared_with, patience)

@@ -84,10 +84,16 @@ def as_json(now: Standing) -> dict[str, Any]:
         "user": None if pool.drain.uid is None else process.user_name(pool.drain.uid),
         "until": pool.drain.until and _iso(time.time() + pool.drain.until - time.monotonic()),
     }
+    resized = pool.resized and {
+        "before": pool.resized.before,
+        "user": process.user_name(pool.resized.uid),
+        "at": _iso(pool.resized.at),
+    }
     return {
         "schema": SCHEMA,
         **pool._asdict(),
         "drain": drain,
+        "resized": resized,
         "holders": [plain_holder(holder) for holder in pool.holders],
         "waiters": [plain_waiter(waiter) for waiter in pool.waiters],
     }

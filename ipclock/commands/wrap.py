@@ -55,7 +55,7 @@ def run(args: Namespace, settings: Settings) -> int:
     label = config.checked(config.label, args.label, "LABEL")
     notices = supervise.Notices()
     hooks = commands.hooks_for(settings, verbose=args.verbose)
-    pool = commands.open_pool(settings, create=True, verbose=args.verbose)
+    pool = commands.open_for_build(args, settings)
     claim = waiting.claim_for(label, settings, supersede=args.supersede)
     warden = None
     if not pool.keeps_without_us and settings.on_lost == "kill":

@@ -63,6 +63,7 @@ POOL = {
     "free": int,
     "drained": bool,
     "drain": type(None),
+    "resized": type(None),
     "holders": list,
     "waiters": list,
     "made": bool,

@@ -263,6 +263,9 @@ class FakeStore:
         self._run.effect(f"write N {value}")
         self._world.capacity = value
 
+    def resize(self, capacity: int) -> None:
+        self.capacity = capacity
+
     @property
     def epoch(self) -> int:
         return self._run.operation(lambda: self._world.epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -418,3 +419,92 @@ def test_a_reset_by_root_ends_nothing_that_the_record_of_a_member_merely_names(f
 
     assert (ended, "victim" in shown, process.exists(named), victim.end()) == (77, True, True, 0)
     users.run(0, "reset")
+
+
+def said_of_slots(lines: list[str]) -> list[str]:
+    return [line for line in lines if "slots of" in line or "init --max" in line]
+
+
+@pytest.mark.parametrize(
+    "command", [("wrap", "build", "--", "true"), ("wrap", "-n", "build", "--", "true"), ("init",)], ids=" ".join
+)
+def test_a_number_of_slots_that_a_member_brings_along_is_not_the_pools(command: tuple[str, ...], users: Users) -> None:
+    users.share(USER)
+    name = users.world.name
+
+    plain = users.run(OTHER_USER, *command, MAX_PARALLEL_BUILDS="2")
+    kept = users.world.status()["capacity"]
+
+    assert (plain[0], said_of_slots(plain[1]), kept) == (
+        0,
+        [
+            f"ipclock: slots of {name}: 1, as its owner {USER} says, not 2",
+            "   'ipclock init --max-parallel-builds 2' changes it for all.",
+        ],
+        1,
+    )
+
+
+def test_a_quiet_build_tells_nothing_of_the_number_of_slots(users: Users) -> None:
+    users.share(USER)
+    builds = [users.run(uid, "wrap", "-q", "a", "--", "true", MAX_PARALLEL_BUILDS="2") for uid in (OTHER_USER, USER)]
+
+    assert (builds, users.world.status()["capacity"]) == ([(0, []), (0, [])], 2)
+
+
+@pytest.mark.parametrize("by", [0, USER, OTHER_USER], ids=["root", "owner", "member"])
+def test_a_member_changes_the_number_of_slots_by_a_file_of_owner_or_root_or_by_init(
+    by: int, users: Users, tmp_path: Path
+) -> None:
+    let_everybody_in(tmp_path)
+    file = tmp_path / "build-config.sh"
+    file.write_text("MAX_PARALLEL_BUILDS=2\n")
+    os.chown(file, by, by)
+    users.share(USER)
+
+    built = users.run(OTHER_USER, "wrap", "a", "--", "true", IPCLOCK_CONFIG=str(file))
+    by_file = users.world.status()["capacity"]
+    made = users.run(OTHER_USER, "init", "--max-parallel-builds", "3")
+    now = users.world.status()
+
+    heeded = by != OTHER_USER
+    before = 2 if heeded else 1
+    change = f"ipclock: slots of {users.world.name}: 2 from now on, 1 before"
+    assert (built[0], by_file, change in built[1]) == (0, before, heeded)
+    assert made == (0, [f"ipclock: slots of {users.world.name}: 3 from now on, {before} before"])
+    assert (now["capacity"], now["resized"]["before"], now["resized"]["user"]) == (3, before, str(OTHER_USER))
+
+
+@pytest.mark.parametrize("by", [USER, OTHER_USER], ids=["owner", "member"])
+def test_a_file_that_changes_during_a_members_wait_counts_if_it_is_the_owners(
+    by: int, users: Users, tmp_path: Path
+) -> None:
+    let_everybody_in(tmp_path)
+    file = tmp_path / "build-config.sh"
+    file.write_text("MAX_PARALLEL_BUILDS=1\n")
+    os.chown(file, by, by)
+    users.share(USER)
+    holder = users.wrap(USER, "holder")
+    assert holder.line() == "ready"
+    waiter = users.at_gate(users.start(OTHER_USER, "wrap", "-w", "3", "waiter", "--", "true", IPCLOCK_CONFIG=str(file)))
+
+    file.write_text("MAX_PARALLEL_BUILDS=2\n")
+
+    assert (waiter.end(), holder.end()) == (0 if by == USER else 75, 0)
+
+
+def test_status_tells_who_changed_the_number_of_slots_under_those_who_were_there_before(users: Users) -> None:
+    users.share(USER)
+    holder = users.wrap(USER, "holder")
+    assert holder.line() == "ready"
+
+    users.run(USER, "init", "--max-parallel-builds", "2")
+    while_there = users.world.run("status").stdout.splitlines()
+    ended = holder.end()
+    later = users.world.run("status").stdout
+
+    assert (re.fullmatch(rf"  slots: 2 since .*, by {USER} \(before: 1\)", while_there[1]) is not None, ended) == (
+        True,
+        0,
+    )
+    assert "since" not in later
