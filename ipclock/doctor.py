@@ -11,6 +11,7 @@ import os
 import stat
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ipclock import (
@@ -45,6 +46,7 @@ OK, WARN, BAD = "ok", "warn", "bad"
 LOW_BYTES, LOW_FILES = 1 << 20, 64
 SECTION_S = 0.2  # a section lasts well under a millisecond
 STUCK_S = 5.0
+MOST_SHOWN = 5
 
 
 class Check(NamedTuple):
@@ -83,7 +85,7 @@ def examine(settings: Settings, survey: Survey) -> list[Check]:
             *machine(settings, store, path),
             folder,
             units,
-            *(inside(store, gate) if store else []),
+            *(inside(store, gate, settings.semaphore_name) if store else []),
             *of_settings(survey),
         ]
     finally:
@@ -303,12 +305,13 @@ def semaphore_file(name: str, store: Store | None) -> Check:
     return Check("semaphore", OK, finding)
 
 
-def inside(store: Store, gate: Semaphore | None) -> Iterator[Check]:
+def inside(store: Store, gate: Semaphore | None, name: str) -> Iterator[Check]:
     """Make the checks of what the pool's records say."""
     try:
         yield mutex(store)
         if gate:
             yield value(store, gate)
+        yield turns(store, name)
         yield locks(store)
         yield records(store)
         yield orphans(store)
@@ -364,6 +367,25 @@ def value(store: Store, gate: Semaphore) -> Check:
     text = _("{finding}: it should be {due}; nobody is kept waiting by that")
     remedy = _("The next build puts it right, and so does 'ipclock init'.")
     return Check("value", WARN, text.format(finding=finding, due=units + lacking), remedy)
+
+
+def turns(store: Store, name: str) -> Check:
+    """Whether turns are left to which no record leads: those of another user, who may not remove them."""
+
+    def look() -> set[int]:
+        found = semaphore.Turns(name, store).tickets()
+        return found - {entry.ticket for state in (QUEUED, GATE) for entry in store.entries(state)}
+
+    left = []
+    for ticket in sorted(_settled(look, bool)):
+        path = semaphore.path_of(f"{name}.{ticket}")
+        with suppress(OSError):  # gone meanwhile
+            left.append(f"{path} ({process.user_name(os.lstat(path).st_uid)})")
+    if not left:
+        return Check("turns", OK, _("each is a waiter's"))
+    shown = ", ".join(left[:MOST_SHOWN] + ["..."] * (len(left) > MOST_SHOWN))
+    remedy = _("They keep no build from running. '{sudo} reset' removes them.")
+    return Check("turns", WARN, _("left over: {paths}").format(paths=shown), remedy.format(sudo=advice.as_root()))
 
 
 def locks(store: Store) -> Check:

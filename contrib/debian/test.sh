@@ -121,11 +121,13 @@ expect 'bob after it' 0 "$(as bob 'ipclock wrap -q -n other -- true'; echo $?)"
 echo '== remove, purge'
 run apt-get remove -y -qq ipclock >"$root/apt.log" 2>&1
 expect 'conffile after the removal' 1 "$(grep -c '# ours' "$root/etc/ipclock/build-config.sh")"
+run touch /dev/shm/sem.oracle-build.7 /dev/shm/sem.oracle-build.web /dev/shm/sem.oracle-build.web.7
 for user in alice bob; do run gpasswd -d "$user" ipclock >/dev/null; done
 run apt-get purge -y -qq ipclock python3-posix-ipc >"$root/apt.log" 2>&1
 left=$(run find / -xdev \( -path /proc -o -path /packages -o -path '/etc/sudoers.d' -o -path /var/cache -o -path /home \) -prune \
     -o \( -name '*ipclock*' -o -name '*posix?ipc*' \) -print)
-left+=$(find "$root/dev/shm" "$root/run" -name '*ipclock*' -o -name '*oracle-build*')
-expect 'files left' '' "$left"
+expect 'files left' '' "$left$(find "$root/run" -name '*ipclock*' -o -name '*oracle-build*')"
+expect 'the turns of a user'"'"'s pool' 'sem.oracle-build.web sem.oracle-build.web.7' \
+    "$(cd "$root/dev/shm" && find . -name '*ipclock*' -o -name '*oracle-build*' | sed 's#^\./##' | sort | xargs)"
 expect 'group left' '' "$(run getent group ipclock || true)"
 echo 'all is as it should be'

@@ -519,6 +519,29 @@ def test_a_value_that_is_off_while_somebody_waits_is_the_waiters_business(world:
     assert (found, holder.end(), waiter.started().end()) == ("ok", 0, 0)
 
 
+def test_a_turn_of_another_user_that_nobody_waits_for_is_named_and_a_reset_removes_it(world: World) -> None:
+    needs_root(0)
+    holder = world.wrap("holder").started()
+    waiters = [world.wrap(f"waiter {number}") for number in range(2)]
+    until(lambda: world.waiting() == 2 and len(world.turns()) == 1, "two in line")
+    before = check(world, "turns")
+    left = Path(path_of(f"{world.name}.99"))
+    left.touch(0o600)
+    os.chown(left, USER, USER)
+
+    found = check(world, "turns")
+    world.run("reset")
+    ended = [build.started().end() for build in waiters] + [holder.end()]
+
+    assert (before[0], found[:2], left.exists(), check(world, "turns")[0], ended) == (
+        "ok",
+        ("warn", f"left over: {left} ({USER})"),
+        False,
+        "ok",
+        [0, 0, 0],
+    )
+
+
 def test_an_orphan_is_named_with_its_processes_and_what_ends_it(world: World) -> None:
     orphan = world.wrap("lonely").started()
     before = check(world, "orphans")[0]
