@@ -470,6 +470,10 @@ class CommandFailed(IpclockError):
         self.command = command
         self.reason = error.strerror or str(error)
         self.status = 127 if isinstance(error, FileNotFoundError) else 126
+        if self.status == 127 and "/" not in command:
+            self.reason = N_("command not found")
+            if " " in command.strip():
+                self.remedy = N_("Write its words apart: -- {command}   or, for a shell: -- sh -c '{command}'")
         if error.errno == errno.EAGAIN:
             self.remedy = N_("No more processes may be started: raise the limit, that of 'ulimit -u' or of the cgroup.")
 

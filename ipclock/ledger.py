@@ -41,7 +41,7 @@ def build_ended(
 ) -> None:
     """Keep a build that ended so, with this exit status or signal."""
     row = _row(pool, claim.label, claim.entry, claim.times, os.getuid(), outcome)
-    _write(pool, settings, [row and row._replace(code=code, memory=memory, cpu_s=cpu_s)])
+    _write(settings, [row and row._replace(code=code, memory=memory, cpu_s=cpu_s)], pool)
 
 
 def wait_ended(
@@ -53,18 +53,41 @@ def wait_ended(
     """
     outcome = ENDINGS.get(type(error))
     if outcome:
-        _write(pool, settings, [_row(pool, claim.label, claim.entry, claim.times, os.getuid(), outcome)], tell)
+        _write(settings, [_row(pool, claim.label, claim.entry, claim.times, os.getuid(), outcome)], pool, tell)
     return outcome
+
+
+def never_started(settings: Settings, label: str, capacity: int, code: int, times: Mapping[str, str] = {}) -> None:
+    """Keep a build whose command could not be started: before its wait, or after one with these stamps of its claim."""
+    now, uid = time.time(), os.getuid()
+    waited_s = float(times["admitted_mono"]) - float(times["arrived_mono"]) if times else 0.0
+    row = history.Row(
+        label=label,
+        uid=uid,
+        user=utf8.printable(process.user_name(uid)),
+        ticket=0,
+        pool=settings.pool_name,
+        arrived=now - waited_s,
+        waited_s=waited_s,
+        admitted=None,
+        held_s=None,
+        ended=now,
+        outcome="failed",
+        code=code,
+        slots=settings.build_slots,
+        capacity=capacity,
+    )
+    _write(settings, [row])
 
 
 def slot_ended(pool: Engine, claim: Claim, settings: Settings, outcome: str, tell: Callable[[str], None]) -> None:
     """Keep the hold of a program that has taken its slot itself; *tell* gets what kept us from it."""
-    _write(pool, settings, [_row(pool, claim.label, claim.entry, claim.times, os.getuid(), outcome)], tell)
+    _write(settings, [_row(pool, claim.label, claim.entry, claim.times, os.getuid(), outcome)], pool, tell)
 
 
 def holds_ended(pool: Engine, settings: Settings, holders: Iterable[Ended] = (), outcome: str = "done") -> None:
     """Keep the holds of those that have no supervisor who would; with none, only what the pool has found dead."""
-    _write(pool, settings, [_of_ended(pool, one, outcome) for one in holders if not one.supervised])
+    _write(settings, [_of_ended(pool, one, outcome) for one in holders if not one.supervised], pool)
 
 
 def _of_ended(pool: Engine, one: Ended, outcome: str) -> Row | None:
@@ -113,15 +136,18 @@ def _number(text: str) -> float:
 
 
 def _write(
-    pool: Engine, settings: Settings, rows: Iterable[Row | None], tell: Callable[[str], None] | None = None
+    settings: Settings,
+    rows: Iterable[Row | None],
+    pool: Engine | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> None:
-    """Write the rows, and those of the dead; if that fails it is said, and nothing else is wrong.
+    """Write the rows, and those of the dead of *pool*; if that fails it is said, and nothing else is wrong.
 
     A program of somebody else has a way to *tell* of its own, and is not forked.
     """
     if settings.history is None:
         return
-    dead = [_of_ended(pool, one, "orphaned") for one in pool.take_dead()]
+    dead = [_of_ended(pool, one, "orphaned") for one in pool.take_dead()] if pool else []
     found = [row for row in (*rows, *dead) if row]
     try:
         if found:

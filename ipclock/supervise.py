@@ -12,6 +12,7 @@ import errno
 import os
 import select
 import signal
+import stat
 import time
 from contextlib import suppress
 from functools import partial
@@ -235,16 +236,26 @@ def _spawn(command: Sequence[str], environment: Mapping[str, str], mask: set[sig
             raise CommandFailed(command[0], error) from None
     # a script without `#!`: run it by sh, as a shell would (POSIX XCU 2.9.1.1)
     try:
-        return spawn("/bin/sh", ["sh", _found(command[0]), *command[1:]])
+        return spawn("/bin/sh", ["sh", look_up(command[0]), *command[1:]])
     except OSError as error:
         raise CommandFailed(command[0], error) from None
 
 
-def _found(file: str) -> str:
-    if "/" in file:
-        return file
-    paths = (os.path.join(folder, file) for folder in os.get_exec_path())
-    return next((path for path in paths if os.access(path, os.X_OK) and os.path.isfile(path)), file)
+def look_up(file: str) -> str:
+    """Return the path of the command that execvp(3) would run. It may be gone by then.
+
+    Raises CommandFailed (126, 127) where there is none.
+    """
+    refused = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    for path in [file] if "/" in file else [os.path.join(folder, file) for folder in os.get_exec_path() if file]:
+        try:
+            if not stat.S_ISDIR(os.stat(path).st_mode) and os.access(path, os.X_OK):
+                return path
+            refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:  # as execvp(3), which looks on, but remembers what it may not run
+            if "/" in file or error.errno == errno.EACCES:
+                refused = error
+    raise CommandFailed(file, refused)
 
 
 def die_of(number: int) -> None:

@@ -67,7 +67,7 @@ FAILURES = [
     (errors.Unsupported("zookeeper://a:2181/b", "--slots"), 69, ["zookeeper://a:2181/b", "--slots", "without ENGINE"]),
     (errors.SlotLost("staging"), 79, ["staging", "--on-lost warn", "IPCLOCK_TOKEN"]),
     (errors.NoLibrary("prometheus_client", "metrics"), 69, ["prometheus_client", "pip install 'ipclock[metrics]'"]),
-    (errors.CommandFailed("mkae", NOT_THERE), 127, ["mkae", "No such file"]),
+    (errors.CommandFailed("mkae", NOT_THERE), 127, ["mkae", "command not found"]),
     (errors.CommandFailed("./x", NOT_RUNNABLE), 126, ["./x", "Permission denied"]),
     (errors.Interrupted(15), 143, ["15"]),
 ]

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 
 from ipclock import commands, config, history, ledger, meter, process, supervise, waiting
-from ipclock.errors import N_, SlotLost
+from ipclock.errors import N_, CommandFailed, IpclockError, SlotLost
 from ipclock.guard import Guard
 from ipclock.messages import _
 from ipclock.progress import say
@@ -53,6 +53,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, settings: Settings) -> int:
     """Run the command and return its exit status; die of the signal that ended it."""
     label = config.checked(config.label, args.label, "LABEL")
+    _require_command(args.command_line[0], label, settings)
     notices = supervise.Notices()
     hooks = commands.hooks_for(settings, verbose=args.verbose)
     pool = commands.open_for_build(args, settings)
@@ -119,6 +120,8 @@ def run(args: Namespace, settings: Settings) -> int:
             if hooks:
                 outcome = ledger.ENDINGS.get(type(error), "failed")
                 hooks.tell_of("release", claim, outcome, getattr(error, "status", None))
+            if isinstance(error, CommandFailed) and not nested:
+                ledger.never_started(settings, label, pool.capacity, error.status, claim.times)
         # else the build goes on: it has the beacon, and counts until it ends
         raise
     guard.end(status)
@@ -136,6 +139,17 @@ def run(args: Namespace, settings: Settings) -> int:
     if guard.lost:
         raise SlotLost(label)
     return _end(status)
+
+
+def _require_command(name: str, label: str, settings: Settings) -> None:
+    """Raise CommandFailed (126, 127) now, rather than after a wait of ten minutes, for what is not there."""
+    try:
+        supervise.look_up(name)
+    except CommandFailed as error:
+        if settings.history:
+            with suppress(IpclockError):  # the pool's, which say nothing of the command
+                ledger.never_started(settings, label, commands.looker(settings)().capacity, error.status)
+        raise
 
 
 def _beside(pool: Engine, claim: Claim) -> list[str]:

@@ -38,16 +38,32 @@ def test_wrap_dies_of_the_signal_that_ended_the_command(world: World, tmp_path: 
     ("command", "status", "reason"),
     [
         ("/nonexistent", 127, "No such file or directory"),
-        ("no-such-command-anywhere", 127, "No such file or directory"),
+        ("no-such-command-anywhere", 127, "command not found"),
         ("/etc/passwd", 126, "Permission denied"),
         ("/etc", 126, "Permission denied"),
-        ("", 127, "No such file or directory"),
+        ("", 127, "command not found"),
     ],
 )
 def test_a_command_that_cannot_be_started_is_126_or_127(world: World, command: str, status: int, reason: str) -> None:
     result = world.run("wrap", "-q", "a", "--", command)
 
-    assert (result.returncode, result.stderr, world.settled()) == (status, f"ipclock: {command}: {reason}\n", (1, {}))
+    made = world.folder.exists()
+    assert (result.returncode, result.stderr, made) == (status, f"ipclock: {command}: {reason}\n", False)
+
+
+def test_a_command_that_is_not_there_does_not_wait_for_its_turn(world: World) -> None:
+    holder = world.wrap("holder").started()
+
+    found = world.run("wrap", "a", "--", "make -j4 all")
+
+    assert (found.returncode, found.stderr.splitlines(), holder.end()) == (
+        127,
+        [
+            "ipclock: make -j4 all: command not found",
+            "   Write its words apart: -- make -j4 all   or, for a shell: -- sh -c 'make -j4 all'",
+        ],
+        0,
+    )
 
 
 @pytest.mark.parametrize("by_path", [True, False])

@@ -21,7 +21,7 @@ from ipclock.errors import UnsafeHook
 from ipclock.hooks import Hooks
 from tests.helpers.crash_at import USER, in_child, needs_root, unshared
 from tests.helpers.machine import ROOT, in_a_world_where
-from tests.helpers.world import HANG_S, let_everybody_in, remove_pool, until
+from tests.helpers.world import HANG_S, let_everybody_in, remove_pool, script_of_nothing, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -177,8 +177,8 @@ def test_the_end_of_a_build_is_told_as_the_history_has_it(
     assert (said["outcome"], said["code"]) == (outcome, code)
 
 
-def test_a_build_that_cannot_be_started_has_given_its_slot_back(world: World, notes: Notes) -> None:
-    result = world.run("wrap", "a", "--", "/proc/none")
+def test_a_build_that_cannot_be_started_has_given_its_slot_back(world: World, notes: Notes, tmp_path: Path) -> None:
+    result = world.run("wrap", "a", "--", str(script_of_nothing(tmp_path)))
 
     said = notes.of("release.1")["said"]
     assert (result.returncode, said["outcome"], said["code"], world.settled()) == (127, "failed", 127, (1, {}))

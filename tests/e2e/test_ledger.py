@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.helpers.machine import memory_group
-from tests.helpers.world import until
+from tests.helpers.world import script_of_nothing, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +63,19 @@ def test_each_end_of_a_wait_or_a_hold_is_kept(world: World, tmp_path: Path) -> N
         ("holder", "done", 0, 1, 1, 1),
         ("older", "done", 0, 1, 1, 1),
     ]
+
+
+def test_a_command_that_cannot_be_started_is_kept_with_its_status(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    world.env["HISTORY"] = str(path)
+
+    commands = ("mkae", "/etc", str(script_of_nothing(tmp_path)))
+    found = [world.run("wrap", "a", "--", command).returncode for command in commands]
+
+    assert (found, rows(path)) == (
+        [127, 126, 127],
+        [("a", "failed", 127, 1, 1, None), ("a", "failed", 126, 1, 1, None), ("a", "failed", 127, 1, 1, None)],
+    )
 
 
 def test_a_history_that_cannot_be_written_costs_one_warning_and_never_the_build(world: World, tmp_path: Path) -> None:

@@ -33,6 +33,14 @@ def let_everybody_in(folder: Path) -> None:
         path.chmod(0o755)
 
 
+def script_of_nothing(folder: Path) -> Path:
+    """Make a script whose interpreter is not there: it is found, and cannot be started."""
+    script = folder / "script-of-nothing"
+    script.write_text("#!/nonexistent/interpreter\n")
+    script.chmod(0o755)
+    return script
+
+
 def until(probe: Callable[[], T], what: str, seconds: float = HANG_S) -> T:
     """Return the first true value of *probe*; fail by name when it does not come."""
     deadline = time.monotonic() + seconds
