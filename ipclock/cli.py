@@ -16,8 +16,10 @@ from ipclock.errors import (
     FewDescriptors,
     Interrupted,
     IpclockError,
+    SlotBusy,
     SlotTimeout,
     SlotUnavailable,
+    Superseded,
     UsageError,
     from_os,
 )
@@ -76,14 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a Korean text must not end an ASCII pipe
     settings = None
-    conflict_status = None
+    quiet, conflict_status = False, None
     try:
         try:
             args = _parse(arguments)
         except SystemExit:  # --help, --version
             _flush()
             raise
-        conflict_status = getattr(args, "conflict_status", None)
+        quiet, conflict_status = getattr(args, "quiet", False), getattr(args, "conflict_status", None)
         args.options = {key.upper(): value for key, value in vars(args).items() if isinstance(value, str)}
         # the doctor tells what is wrong with them
         settings = config.load(args.options, lenient=args.command == "doctor")
@@ -108,7 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return _end(failure, settings)
     except IpclockError as error:
-        status = _end(error, settings)
+        # that there was no slot is no failure: the status says it, as for flock -n
+        mute = quiet and isinstance(error, SlotTimeout | SlotBusy | Superseded)
+        status = error.status if mute else _end(error, settings)
         return status if conflict_status is None or not isinstance(error, SlotUnavailable) else conflict_status
     except Exception as error:  # a bug: still one line, unless somebody wants to see where
         if config.debugging():

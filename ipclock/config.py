@@ -13,7 +13,7 @@ import os
 import time
 from contextlib import suppress
 
-from ipclock import users, utf8
+from ipclock import procfs, users, utf8
 from ipclock.errors import N_, BadConfig, BadValue
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
@@ -39,6 +39,7 @@ SETTLED_NS = 100_000_000  # so coarse may a file system's time stamps be
 
 _SIZES = ("", "k", "m", "g", "t")
 
+_COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
 JOB_VARIABLES = ("CARGO_BUILD_JOBS", "CMAKE_BUILD_PARALLEL_LEVEL")
 SYSTEM_HISTORY = "/var/lib/ipclock/history.db"
 
@@ -553,7 +554,7 @@ def hook_environment(facts: Mapping[str, Any]) -> dict[str, str]:
     """Return the environment of a hook: ours, and *facts*, each in a variable; without it where the fact is None."""
     ours = {f"IPCLOCK_{key.upper()}": value for key, value in facts.items()}
     told = {key: utf8.native(str(value)) for key, value in ours.items() if value is not None}
-    return {key: text for key, text in os.environ.items() if key not in ours} | told
+    return {key: text for key, text in inherited_environment().items() if key not in ours} | told
 
 
 def sudo_user() -> int | None:
@@ -568,5 +569,15 @@ def in_hook() -> bool:
 
 
 def inherited_environment() -> dict[str, str]:
-    """Return the environment of this process unchanged, as a command gets it that needs no slot of its own."""
-    return dict(os.environ)
+    """Return the environment that this process was started with, as a command gets it that needs no slot of its own.
+
+    In the C locale Python sets LC_CTYPE for itself and for all that it starts (PEP 538); a command is to see its own.
+    """
+    found = dict(os.environ)
+    if found.get("LC_CTYPE") in _COERCED:
+        with suppress(OSError):
+            given = procfs.started_with("LC_CTYPE")
+            del found["LC_CTYPE"]
+            if given is not None:
+                found["LC_CTYPE"] = os.fsdecode(given)
+    return found

@@ -29,6 +29,16 @@ def read(path: str, limit: int = 4096) -> str:
         os.close(fd)
 
 
+def started_with(variable: str) -> bytes | None:
+    """Return a variable's value in the environment that this program was started with, None where it had none.
+
+    Raises OSError.
+    """
+    with open("/proc/self/environ", "rb") as file:
+        found = (entry.partition(b"=") for entry in file.read().split(b"\0"))
+    return next((value for key, _, value in found if key == variable.encode()), None)
+
+
 @cache
 def shows_us() -> bool:
     """Return whether the PIDs in it are those of our PID namespace."""

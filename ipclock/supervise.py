@@ -95,16 +95,22 @@ def run(
     on_start(pid)
     pending = _pending(heeded)
     pause = min(FIRST_TICK_S, tick_s)
+    asked: set[int] = set()  # signals that ask to leave
     while (status := _reap(pid)) is None:
         info = _next(pending, heeded, pause)
         if info is None:
             on_tick()
             pause = tick_s
-        elif info.si_signo != signal.SIGCHLD and (info.si_code <= 0 or _was_for_us_alone(info.si_signo)):
-            os.kill(pid, info.si_signo)  # SI_USER, SI_QUEUE, SI_TKILL: from a process
+        elif info.si_signo != signal.SIGCHLD:
+            asked.update({info.si_signo}.intersection(ENDING))
+            if info.si_code <= 0 or _was_for_us_alone(info.si_signo):
+                os.kill(pid, info.si_signo)  # SI_USER, SI_QUEUE, SI_TKILL: from a process
     left = partial(_leftovers, earlier, apart)
     if leftovers == "release" or not (found := left()):
         return status
+    # what has ended the command ends the wait for what it has left; it may bear with others than SIGTERM, and go on
+    if leftovers == "wait" and any(number == signal.SIGTERM or status in (-number, 128 + number) for number in asked):
+        leftovers = "kill"
     on_leftovers(leftovers, found)
     while leftovers == "wait" and left():
         info = _next(pending, heeded, tick_s)

@@ -253,3 +253,14 @@ def test_a_value_that_cannot_be_is_told_with_what_is_expected(world: World, mist
 
     (line,) = result.stderr.splitlines()
     assert (result.returncode, line.startswith(f"ipclock: {told}")) == (2, True)
+
+
+@pytest.mark.parametrize(("how", "status"), [(("-n",), 75), (("-w", "0.2"), 75), (("-n", "-E", "9"), 9)], ids=str)
+def test_a_quiet_wrap_that_gets_no_slot_says_so_by_its_status_alone(
+    how: tuple[str, ...], status: int, world: World
+) -> None:
+    holder = world.wrap("holder").started()
+
+    found = world.run("wrap", "-q", *how, "a", "--", "true")
+
+    assert (found.returncode, found.stdout, found.stderr, holder.end()) == (status, "", "", 0)

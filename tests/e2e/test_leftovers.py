@@ -96,6 +96,18 @@ def test_a_signal_to_wrap_ends_the_leftovers_that_it_waits_for(world: World) -> 
     assert (build.wait(), alive(daemon), world.settled()) == (-signal.SIGTERM, [], (1, {}))
 
 
+@pytest.mark.parametrize("trap", ["", "trap 'exit 3' TERM"], ids=["dies of it", "has a trap"])
+def test_a_signal_to_wrap_during_the_command_ends_what_it_has_left_too(trap: str, world: World) -> None:
+    script = f"{trap}\nsleep 1000 & echo $!; wait"
+    build = world.popen("wrap", "-q", "--leftovers", "wait", "a", "--", "sh", "-c", script)
+    left = int(build.line())
+    world.extra.append(left)
+
+    build.signal(signal.SIGTERM)
+
+    assert (build.wait(), alive(left), world.settled()) == (3 if trap else -signal.SIGTERM, [], (1, {}))
+
+
 def test_children_from_before_wrap_are_none_of_its_leftovers(world: World) -> None:
     script = "sleep 300 & echo $!; exec ipclock wrap -q --leftovers kill build -- true".replace(
         "ipclock", f"{world.python} -m ipclock", 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pty
 import signal
@@ -257,3 +258,28 @@ def test_a_ctrl_c_that_is_ignored_from_the_start_stays_ignored(world: World) -> 
     ignoring = world.spawn("sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command)
 
     assert (ignoring.line(), ignoring.wait(), ignoring.errors()) == ("built", 0, "")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"LANG": "C"},
+        {"LC_ALL": "C"},
+        {"LC_CTYPE": "C.UTF-8"},
+        {"LC_CTYPE": "POSIX"},
+        {"LANG": "C", "LC_CTYPE": "C"},
+    ],
+    ids=str,
+)
+def test_a_build_gets_the_environment_that_the_caller_has_given(given: dict[str, str], world: World) -> None:
+    env = {key: world.env[key] for key in ("PATH", "SEMAPHORE_NAME", "HISTORY") if key in world.env} | given
+    code = "import os; print(sorted(entry for entry in open('/proc/self/environ').read().split('\\0') if entry))"
+
+    bare, wrapped = (
+        subprocess.run([*words, sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        for words in ([], [sys.executable, "-m", "ipclock", "wrap", "-q", "a", "--"])
+    )
+
+    entries = ast.literal_eval(wrapped.stdout)
+    assert [entry for entry in entries if not entry.startswith("IPCLOCK_")] == ast.literal_eval(bare.stdout)
