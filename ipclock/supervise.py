@@ -1,8 +1,10 @@
 """Runs a command as if ipclock were not there: its terminal, its streams, its signals, its exit status.
 
-Knows nothing of slots. The child stays in our process group, so that what the terminal sends (Ctrl-C, Ctrl-Z)
-reaches both once; only what came to us alone is forwarded: what somebody sent by kill(2), and a terminal's hangup if
-we lead its session. Not for threads other than the main one.
+Knows nothing of slots. The child stays in our process group, so whatever comes to the group reaches it without us: what
+the terminal sends (Ctrl-C, Ctrl-Z), what timeout(1) does, and a SIGKILL. What comes to us alone is passed on, and a
+`Sentinel` tells the one from the other. In a group of its own the command would outlive a SIGKILL to its caller's; and
+not to pass on what a member of the group has sent, as sudo does, would lose what `timeout --foreground` sends.
+Not for threads other than the main one.
 Also ends what a build has left running, its whole tree.
 """
 
@@ -19,13 +21,16 @@ from functools import partial
 
 from ipclock import process
 from ipclock.errors import CommandFailed, Interrupted
+from ipclock.sentinel import Sentinel
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from types import FrameType
 
-FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# the others are passed on; a fault of our own kills us, blocked or not
+OURS = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
+PYTHON_IGNORES = {signal.SIGPIPE, signal.SIGXFSZ}
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 TICK_S = 1.0
 FIRST_TICK_S = 0.1  # short builds have a life too
@@ -43,7 +48,9 @@ class Notices:
 
     def __init__(self) -> None:
         self._first = 0
-        self.heeded = {number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN} | {signal.SIGCHLD}
+        passed_on = signal.valid_signals() - OURS
+        ignored = {number for number in passed_on - PYTHON_IGNORES if signal.getsignal(number) == signal.SIG_IGN}
+        self.heeded = passed_on - ignored | {signal.SIGCHLD}
         # inherited as ignored, it would make waitpid(2) report no status
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in self.heeded.intersection(ENDING):
@@ -78,7 +85,7 @@ def run(
     it, whosever children they are by then: "release" leaves them alone, "wait" waits for their end (a signal that asks
     to leave ends them), "kill" ends them. Whoever is in a session of *apart* is none of them. *on_leftovers* gets
     "wait" or "kill" and their PIDs before it, "stay" and those of who could not be ended.
-    Leaves FORWARDED and SIGCHLD blocked, so that the caller can tidy up undisturbed.
+    Leaves what is heeded blocked, so that the caller can tidy up undisturbed.
     Raises CommandFailed (126, 127), and Interrupted if a signal came before the start.
     """
     heeded = notices.heeded
@@ -91,7 +98,13 @@ def run(
         earlier = set(process.descendants_of(os.getpid())) if _has_children() else set()
     if keep_open is not None:
         os.set_inheritable(keep_open, True)
-    pid = _spawn(command, environment, mask)
+    sentinel = Sentinel()
+    try:
+        pid, early = _spawn(command, environment, mask)
+    except BaseException:
+        sentinel.close()
+        raise
+    sentinel.begin(pid)
     on_start(pid)
     pending = _pending(heeded)
     pause = min(FIRST_TICK_S, tick_s)
@@ -101,10 +114,12 @@ def run(
         if info is None:
             on_tick()
             pause = tick_s
-        elif info.si_signo != signal.SIGCHLD:
+        elif info.si_signo == signal.SIGCHLD:
+            _stop_with(pid)
+        else:
             asked.update({info.si_signo}.intersection(ENDING))
-            if info.si_code <= 0 or _was_for_us_alone(info.si_signo):
-                os.kill(pid, info.si_signo)  # SI_USER, SI_QUEUE, SI_TKILL: from a process
+            _pass_on(info, pid, sentinel, early)
+    sentinel.close()
     left = partial(_leftovers, earlier, apart)
     if leftovers == "release" or not (found := left()):
         return status
@@ -123,9 +138,36 @@ def run(
     return status
 
 
-def _was_for_us_alone(number: int) -> bool:
-    """Return whether the kernel has sent the signal to us and not to the build: a terminal's hangup, to its leader."""
-    return number == signal.SIGHUP and os.getsid(0) == os.getpid()
+def _pass_on(info: signal.struct_siginfo, pid: int, sentinel: Sentinel, early: set[signal.Signals | int]) -> None:
+    """Send the command a signal that we got, unless it has got it itself; *early* ones came before it was there."""
+    number, from_kernel = info.si_signo, info.si_code > 0
+    own = info.si_pid == os.getpid() and number in PYTHON_IGNORES  # so comes SIGPIPE, too
+    if number == signal.SIGXCPU if from_kernel else own or info.si_pid == sentinel.pid:
+        return  # about what we have written or used ourselves; or it has only woken us
+    queued = number >= signal.SIGRTMIN
+    came_to_all = sentinel.has_seen(number, twins=not queued)
+    if came_to_all is None:  # no process to spare: by kill(2) then means to us alone, and so does its leader's hangup
+        came_to_all = from_kernel and not (number == signal.SIGHUP and os.getsid(0) == os.getpid())
+    if not came_to_all or number in early:
+        early.discard(number)
+        os.kill(pid, number)
+    elif not queued:
+        signal.sigtimedwait({number}, 0)  # a twin, which the command would have got as one with the first
+
+
+def _stop_with(pid: int) -> None:
+    """Stop as the command does if it has stopped, and a shell is there to see it, and to continue us all."""
+    try:
+        found = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG)
+        parent = os.getppid()
+        under_job_control = os.getsid(parent) == os.getsid(0) and os.getpgid(parent) != os.getpgrp()
+    except (ChildProcessError, ProcessLookupError):
+        return
+    if found and under_job_control:
+        os.kill(os.getpid(), found.si_status)
+        if found.si_status != signal.SIGSTOP:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {found.si_status})
+            signal.pthread_sigmask(signal.SIG_BLOCK, {found.si_status})
 
 
 def _pending(numbers: set[signal.Signals]) -> list[int]:
@@ -134,8 +176,11 @@ def _pending(numbers: set[signal.Signals]) -> list[int]:
         import ctypes  # after the start of the command, which need not wait for it
     except ImportError:
         return []
-    # sigset_t: bit n - 1 of its first word is signal n, up to 32
-    mask = (ctypes.c_ulong * (128 // ctypes.sizeof(ctypes.c_ulong)))(sum(1 << number - 1 for number in numbers))
+    # sigset_t: bit n - 1 is signal n, in words of the machine
+    mask = (ctypes.c_ulong * (128 // ctypes.sizeof(ctypes.c_ulong)))()
+    for number in numbers:
+        word, bit = divmod(number - 1, 8 * ctypes.sizeof(ctypes.c_ulong))
+        mask[word] |= 1 << bit
     fd = ctypes.CDLL(None).signalfd(-1, mask, os.O_CLOEXEC)  # SFD_CLOEXEC is O_CLOEXEC
     return [fd] if fd >= 0 else []
 
@@ -147,7 +192,10 @@ def _next(pending: list[int], numbers: set[signal.Signals], tick_s: float) -> si
     interrupts it beyond its time. A signal that nobody sent would go to the build, or none could, and the slot
     be given back under a build that runs. A zero time is never interrupted.
     """
-    select.select(pending, [], [], tick_s if pending else POLL_S)
+    poll = select.poll()  # select(2) knows no descriptor above 1023, and a caller may have left us as many
+    for fd in pending:
+        poll.register(fd, select.POLLIN)
+    poll.poll(1000 * (tick_s if pending else POLL_S))
     return signal.sigtimedwait(numbers, 0)
 
 
@@ -222,18 +270,17 @@ def end(find: Callable[[], list[int]], supervisor: int | None = None, *, grace_s
         time.sleep(POLL_S)  # not pidfds: what a process of these starts meanwhile is to be found too
 
 
-def _spawn(command: Sequence[str], environment: Mapping[str, str], mask: set[signal.Signals | int]) -> int:
-    def spawn(file: str, arguments: list[str]) -> int:
+def _spawn(
+    command: Sequence[str], environment: Mapping[str, str], mask: set[signal.Signals | int]
+) -> tuple[int, set[signal.Signals | int]]:
+    """Start the command; return its PID, and the signals that were pending just before: it is not to miss them."""
+
+    def spawn(file: str, arguments: list[str]) -> tuple[int, set[signal.Signals | int]]:
         if not file:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        return os.posix_spawnp(
-            file,
-            arguments,
-            environment,
-            setsigmask=mask,
-            # Python ignores these two; a command must die of a closed pipe as it would without us
-            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
-        )
+        early = signal.sigpending()
+        # a command must die of a closed pipe as it would without us
+        return os.posix_spawnp(file, arguments, environment, setsigmask=mask, setsigdef=PYTHON_IGNORES), early
 
     try:
         return spawn(command[0], list(command))

@@ -1,0 +1,128 @@
+"""Each signal, to `wrap` and to its process group: the command gets what it would get without it, stops and all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.test_signals import state_of
+from tests.helpers.world import until
+
+if TYPE_CHECKING:
+    from tests.helpers.world import Build, World
+
+# says which signals have come, in one line for each SIGRTMAX that ends them; nothing is lost of what is blocked
+PROBE = """
+import os, signal
+every = signal.valid_signals()
+signal.pthread_sigmask(signal.SIG_BLOCK, every)
+print("ready", os.getpid(), flush=True)
+came = []
+while True:
+    number = signal.sigtimedwait(every - {signal.SIGCHLD}, 60).si_signo
+    if number != signal.SIGRTMAX:
+        came.append(number)
+        continue
+    print(*came, flush=True)
+    came = []
+"""
+NOT_SENT = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGRTMAX}
+TABLE = sorted(signal.valid_signals() - NOT_SENT)
+
+
+def came(build: Build, *, group: bool) -> list[str]:
+    """Return what the probe says of each signal."""
+    found = []
+    for number in TABLE:
+        os.killpg(build.pid, number) if group else os.kill(build.pid, number)
+        os.kill(build.pid, signal.SIGRTMAX)
+        found.append(build.line())
+    return found
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["to wrap alone", "to its group"])
+def test_each_signal_reaches_the_command_once(group: bool, world: World) -> None:
+    bare = world.spawn(sys.executable, "-c", PROBE, process_group=0).started()
+    wrapped = world.popen("wrap", "-q", "a", "--", sys.executable, "-c", PROBE, process_group=0).started()
+
+    direct, through = came(bare, group=group), came(wrapped, group=group)
+    os.kill(bare.pid, signal.SIGKILL)
+    os.kill(wrapped.command_pid, signal.SIGKILL)
+
+    assert (through, direct) == (direct, [str(int(number)) for number in TABLE])
+    assert (wrapped.wait(), world.settled()) == (-signal.SIGKILL, (1, {}))
+
+
+def test_an_alarm_from_before_wrap_ends_the_command_and_wrap(world: World) -> None:
+    code = "import os, signal, sys; signal.setitimer(signal.ITIMER_REAL, 1); os.execvp(sys.argv[1], sys.argv[1:])"
+    wrap = (sys.executable, "-m", "ipclock", "wrap", "-q", "a", "--", "sleep", "1000")
+
+    build = world.spawn(sys.executable, "-c", code, *wrap)
+
+    assert (build.wait(), world.settled()) == (-signal.SIGALRM, (1, {}))
+
+
+def test_a_signal_of_before_the_command_started_is_not_kept_from_it(world: World) -> None:
+    # blocked from the start, and pending: the command has inherited the mask, not the signal
+    code = (
+        "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1});"
+        "os.kill(0, signal.SIGUSR1); os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    wrap = (sys.executable, "-m", "ipclock", "wrap", "-q", "a", "--", sys.executable, "-c", PROBE)
+    build = world.spawn(sys.executable, "-c", code, *wrap, process_group=0).started()
+
+    build.signal(signal.SIGRTMAX)
+    heard = build.line()
+    os.kill(build.command_pid, signal.SIGKILL)
+
+    assert (heard, build.wait()) == (str(int(signal.SIGUSR1)), -signal.SIGKILL)
+
+
+def test_nothing_of_wrap_outlives_it(world: World) -> None:
+    build = world.wrap().started()
+    helpers = [pid for pid in children(build.pid) if pid != build.command_pid]
+
+    build.signal(signal.SIGKILL)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in helpers), "the end of its helpers")
+
+    assert (len(helpers), state_of(build.command_pid)) == (1, "S")
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+STOPPING = "echo ready $$; kill -{} $$; echo went on"
+
+
+@pytest.mark.parametrize("name", ["STOP", "TSTP", "TTIN"])
+def test_wrap_stops_with_a_command_that_stops_where_a_shell_sees_it(name: str, world: World) -> None:
+    build = world.popen("wrap", "-q", "a", "--", "sh", "-c", STOPPING.format(name), process_group=0).started()
+
+    _, status = os.waitpid(build.pid, os.WUNTRACED)
+    os.killpg(build.pid, signal.SIGCONT)
+
+    assert (os.WSTOPSIG(status), build.line(), build.wait()) == (signal.Signals[f"SIG{name}"], "went on", 0)
+
+
+def test_wrap_does_not_stop_where_no_shell_would_continue_it(world: World) -> None:
+    build = world.popen("wrap", "-q", "a", "--", "sh", "-c", STOPPING.format("STOP")).started()
+    until(lambda: state_of(build.command_pid) == "T", "the command stopped")
+
+    os.kill(build.command_pid, signal.SIGCONT)
+
+    assert (build.line(), build.wait(), world.settled()) == ("went on", 0, (1, {}))
+
+
+def test_wrap_that_has_stopped_with_its_command_gives_the_slot_back_when_that_is_killed(world: World) -> None:
+    build = world.popen("wrap", "-q", "a", "--", "sh", "-c", STOPPING.format("STOP"), process_group=0).started()
+    os.waitpid(build.pid, os.WUNTRACED)
+
+    os.kill(build.command_pid, signal.SIGKILL)
+
+    assert (build.wait(), world.settled()) == (-signal.SIGKILL, (1, {}))
