@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 
 from ipclock.memory import KIB, OomWatch, Peak
+from ipclock.values import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resource import struct_rusage
 
 
 class Meter:
@@ -14,6 +17,8 @@ class Meter:
 
     def __init__(self) -> None:
         self.pid = 0
+        self._largest = 0
+        self._cpu_s = 0.0
         self._watch: OomWatch | None = None
         self._peak: Peak | None = None
 
@@ -28,19 +33,22 @@ class Meter:
         if self._peak:
             self._peak.sample()
 
+    def reaped(self, used: struct_rusage) -> None:
+        """Count what a process of the build, which has ended, and those that it has waited for have used."""
+        self._largest = max(self._largest, used.ru_maxrss * KIB)
+        self._cpu_s += used.ru_utime + used.ru_stime
+
     def ran_out_of_memory(self, status: int) -> bool:
         """Return whether the kernel's OOM killer ended the build, which has come to this *status* (-n for a signal)."""
         return status == -signal.SIGKILL and self._watch is not None and self._watch.killed([self.pid])
 
     def memory(self) -> int:
         """Return the peak in bytes, of all processes together as sampled, or of the largest one as the kernel says."""
-        largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * KIB
-        return max(self._peak.bytes if self._peak else 0, largest)
+        return max(self._peak.bytes if self._peak else 0, self._largest)
 
     def cpu_s(self) -> float:
         """Return the seconds of CPU time of all processes that have ended and were waited for."""
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return round(used.ru_utime + used.ru_stime, 3)
+        return round(self._cpu_s, 3)
 
 
 def cores() -> int:

@@ -25,7 +25,7 @@ _BYTES = 8  # a bit for each signal up to 64
 
 
 class Sentinel:
-    """A sentinel of our process group, from its making until `close`. Without a process to spare there is none.
+    """A sentinel of our process group, from its making until `close`. Where a limit leaves none, it can tell nothing.
 
     Call from the main thread, with the signals that are asked for blocked.
     """
@@ -33,8 +33,16 @@ class Sentinel:
     def __init__(self) -> None:
         self.pid = 0
         self._seen = 0  # bit n - 1: signal n has come, and nobody has asked for it yet
-        asking, self._asking = os.pipe()
-        self._answers, answering = os.pipe()
+        try:
+            asking, self._asking = os.pipe()
+        except OSError:
+            return
+        try:
+            self._answers, answering = os.pipe()
+        except OSError:
+            os.close(asking)
+            os.close(self._asking)
+            return
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self.pid = os.fork() or _watch(asking, answering)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource  # os.wait4 needs it, when no descriptor may be left to load it by
 import select
 import signal
 import stat
@@ -76,12 +77,14 @@ def run(
     tick_s: float = TICK_S,
     on_start: Callable[[int], None] = lambda pid: None,
     on_tick: Callable[[], None] = lambda: None,
+    on_reaped: Callable[[resource.struct_rusage], None] = lambda used: None,
     on_leftovers: Callable[[str, list[int]], None] = lambda fate, pids: None,
 ) -> int:
     """Run *command* to its end and return its exit status, or -n if signal n ended it.
 
     *keep_open* is a descriptor that the command inherits; *on_start* gets its PID; *on_tick* is called about every
-    *tick_s* seconds, and soon after the start. *leftovers* says what becomes of processes of the command that outlive
+    *tick_s* seconds, and soon after the start; *on_reaped* gets what each process has used that we have waited for.
+    *leftovers* says what becomes of processes of the command that outlive
     it, whosever children they are by then: "release" leaves them alone, "wait" waits for their end (a signal that asks
     to leave ends them), "kill" ends them. Whoever is in a session of *apart* is none of them. *on_leftovers* gets
     "wait" or "kill" and their PIDs before it, "stay" and those of who could not be ended.
@@ -109,7 +112,7 @@ def run(
     pending = _pending(heeded)
     pause = min(FIRST_TICK_S, tick_s)
     asked: set[int] = set()  # signals that ask to leave
-    while (status := _reap(pid)) is None:
+    while (status := _reap(pid, on_reaped)) is None:
         info = _next(pending, heeded, pause)
         if info is None:
             on_tick()
@@ -120,7 +123,7 @@ def run(
             asked.update({info.si_signo}.intersection(ENDING))
             _pass_on(info, pid, sentinel, early)
     sentinel.close()
-    left = partial(_leftovers, earlier, apart)
+    left = partial(_leftovers, earlier, apart, on_reaped)
     if leftovers == "release" or not (found := left()):
         return status
     # what has ended the command ends the wait for what it has left; it may bear with others than SIGTERM, and go on
@@ -174,7 +177,7 @@ def _pending(numbers: set[signal.Signals]) -> list[int]:
     """Return a descriptor that is readable while one of the blocked signals is pending: signalfd(2). [] without it."""
     try:
         import ctypes  # after the start of the command, which need not wait for it
-    except ImportError:
+    except (ImportError, OSError):  # not there, or no descriptor left to load it by
         return []
     # sigset_t: bit n - 1 is signal n, in words of the machine
     mask = (ctypes.c_ulong * (128 // ctypes.sizeof(ctypes.c_ulong)))()
@@ -199,14 +202,16 @@ def _next(pending: list[int], numbers: set[signal.Signals], tick_s: float) -> si
     return signal.sigtimedwait(numbers, 0)
 
 
-def _reap(pid: int) -> int | None:
+def _reap(pid: int, on_reaped: Callable[[resource.struct_rusage], None]) -> int | None:
     """Take note of children that have ended, adopted ones too; return the exit status of *pid* if it is one of them.
 
     All of them, or up to *pid*: the others can wait until its slot was given back.
     """
     with suppress(ChildProcessError):
         while True:
-            done, status = os.waitpid(-1, os.WNOHANG)
+            done, status, used = os.wait4(-1, os.WNOHANG)
+            if done:
+                on_reaped(used)
             if done == pid:
                 return os.waitstatus_to_exitcode(status)
             if not done:
@@ -222,8 +227,10 @@ def _has_children() -> bool:
     return True
 
 
-def _leftovers(earlier: set[int], apart: Collection[int]) -> list[int]:
-    _reap(0)
+def _leftovers(
+    earlier: set[int], apart: Collection[int], on_reaped: Callable[[resource.struct_rusage], None]
+) -> list[int]:
+    _reap(0, on_reaped)
     found = process.descendants_of(os.getpid()) if _has_children() else []
     return [pid for pid in found if pid not in earlier and not (apart and _session(pid) in apart)]
 
@@ -317,8 +324,6 @@ def die_of(number: int) -> None:
     An exit status of 130 would let a loop in the calling script go on after Ctrl-C. Leaves no core file: the
     command may have left its own.
     """
-    import resource
-
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
     if number != signal.SIGKILL:

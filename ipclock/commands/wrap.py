@@ -9,16 +9,19 @@ from functools import partial
 from ipclock import commands, config, history, ledger, meter, process, supervise, waiting
 from ipclock.errors import N_, CommandFailed, IpclockError, SlotLost
 from ipclock.guard import Guard
-from ipclock.messages import _
+from ipclock.messages import _, told
 from ipclock.progress import say
+from ipclock.utf8 import printable
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Callable
 
     from ipclock.claim import Claim
     from ipclock.config import Settings
     from ipclock.engine import Engine
+    from ipclock.hooks import Hooks
 
 SUMMARY = N_("run a command in a build slot")
 USAGE = "%(prog)s [-w SEC | -n] [-E CODE] [-q | -v] [OPTION ...] LABEL -- COMMAND [ARG ...]"
@@ -94,17 +97,18 @@ def run(args: Namespace, settings: Settings) -> int:
     jobs = max(1, meter.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None
     guard = Guard(pool, claim, settings, lambda: process.descendants_of(os.getpid()), warden)
 
+    bear = _Bearing()
+
     def on_start(pid: int) -> None:
-        used.begin(pid)
-        guard.begin(pid)
-        note(pid)
+        for begin in (used.begin, guard.begin, note):
+            bear(begin, pid)
 
     def on_tick() -> None:
-        guard.tick()
+        bear(guard.tick)
         with suppress(OSError):  # it is only for the history
             used.tick()
-        if settings.history and not nested:
-            history.prepare()
+            if settings.history and not nested:
+                history.prepare()
 
     try:
         status = execute(
@@ -112,6 +116,7 @@ def run(args: Namespace, settings: Settings) -> int:
             keep_open=pool.beacon(claim),
             on_start=on_start,
             on_tick=on_tick,
+            on_reaped=used.reaped,
             tick_s=pool.tick_s,
         )
     except BaseException as error:
@@ -124,7 +129,24 @@ def run(args: Namespace, settings: Settings) -> int:
                 ledger.never_started(settings, label, pool.capacity, error.status, claim.times)
         # else the build goes on: it has the beacon, and counts until it ends
         raise
-    guard.end(status)
+    bear(guard.end, status)
+    bear(_close_books, pool, claim, settings, used, guard, status, hooks, nested)
+    if guard.lost:
+        raise SlotLost(label)
+    return _end(status)
+
+
+def _close_books(
+    pool: Engine,
+    claim: Claim,
+    settings: Settings,
+    used: meter.Meter,
+    guard: Guard,
+    status: int,
+    hooks: Hooks | None,
+    nested: bool,
+) -> None:
+    """Give the slot back, and keep and tell what became of the build."""
     starved = used.ran_out_of_memory(status)
     beside = _beside(pool, claim) if starved else []
     claim.evicted = claim.evicted or guard.lost
@@ -136,9 +158,22 @@ def run(args: Namespace, settings: Settings) -> int:
         ledger.build_ended(pool, claim, settings, outcome, abs(status), memory=used.memory(), cpu_s=used.cpu_s())
     if hooks:
         hooks.tell_of("release", claim, outcome, abs(status))
-    if guard.lost:
-        raise SlotLost(label)
-    return _end(status)
+
+
+class _Bearing:
+    """Does things beside a build that has started: what fails is said, once, and never ends us before the build."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, deed: Callable[..., object], *arguments: object) -> None:
+        try:
+            deed(*arguments)
+        except Exception as error:
+            problem = ". ".join(told(error)) if isinstance(error, IpclockError) else str(error)
+            if problem not in self._said:
+                self._said.add(problem)
+                say(_("ipclock: warning: {problem}").format(problem=printable(problem)), at_once=True)
 
 
 def _require_command(name: str, label: str, settings: Settings) -> None:

@@ -48,7 +48,7 @@ def test_from_the_end_of_a_build_to_the_post_it_takes_forty_five_calls_at_most(w
     assert len(until(hand_off, "a hand-off to one who sleeps")) <= 45
 
 
-def test_from_the_wake_up_to_the_start_of_the_build_it_takes_seventy_calls_at_most(world: World, tmp_path: Path) -> None:
+def test_from_the_wake_up_to_the_start_of_a_build_it_takes_seventy_calls_at_most(world: World, tmp_path: Path) -> None:
     log = tmp_path / "log"
 
     def hand_off() -> list[str]:

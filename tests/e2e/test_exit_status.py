@@ -264,3 +264,20 @@ def test_a_quiet_wrap_that_gets_no_slot_says_so_by_its_status_alone(
     found = world.run("wrap", "-q", *how, "a", "--", "true")
 
     assert (found.returncode, found.stdout, found.stderr, holder.end()) == (status, "", "", 0)
+
+
+@pytest.mark.parametrize("limit", range(12, 26))
+def test_whatever_the_limit_of_open_files_a_build_that_starts_is_waited_for(limit: int, world: World) -> None:
+    limited = f"ulimit -n {limit}; exec {world.python} -m ipclock wrap -q a -- sh -c 'echo ran; sleep 0.2; exit 3'"
+    done = world.spawn("sh", "-c", limited)
+
+    status = done.wait()
+    ran = done.process.stdout.read() if done.process.stdout else b""
+
+    said = done.errors()
+    assert ((ran, status) in ((b"ran\n", 3), (b"", 73)), "Traceback" in said, "internal" in said) == (
+        True,
+        False,
+        False,
+    )
+    assert world.run("wrap", "-n", "a", "--", "true").returncode == 0
