@@ -19,6 +19,7 @@ from ipclock.values import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import TextIO
 
+    from ipclock.canvas import Canvas
     from ipclock.prospect import View
 
 REWRITE_S = 1.0
@@ -67,13 +68,16 @@ def _write_at_once(text: str) -> None:
 
 
 class Progress:
-    """The lines about one build's wait. *quiet* drops them all; *interval* is in seconds, for logs."""
+    """The lines about one build's wait. *quiet* drops them all; *interval* is in seconds, for logs.
 
-    def __init__(self, limit: float, *, quiet: bool, interval: float, terminal: bool) -> None:
+    On a *canvas* they are rewritten in place, as long as it is ours; else there is a line at each change.
+    """
+
+    def __init__(self, limit: float, *, quiet: bool, interval: float, canvas: Canvas | None = None) -> None:
         self._limit = limit
         self._quiet = quiet
         self._interval = interval
-        self._terminal = terminal
+        self._canvas = canvas
         self._begun = time.monotonic()
         self._looked_at = self._written_at = float("-inf")
         self._written = ""
@@ -86,7 +90,7 @@ class Progress:
         """How many seconds a reader may be left without a look at the pool."""
         if self._quiet:
             return float("inf")
-        return REWRITE_S if self._terminal else max(REWRITE_S, self._interval)
+        return REWRITE_S if self._canvas else max(REWRITE_S, self._interval)
 
     def due(self) -> bool:
         """Return whether `waiting` would look at the pool now: once a second is enough for a reader."""
@@ -98,15 +102,17 @@ class Progress:
         resumed, self._looked_at = now - self._looked_at > RESUMED_S, now
         waited = now - self._begun
         lines = view.lines(waited, self._limit)
-        if self._terminal:
-            if resumed:
+        if self._canvas:
+            drawable = self._canvas.drawable
+            if resumed or not drawable:  # somebody else has written below our lines
                 self._rows = 0
-            self._rewrite(*lines, left=1 - waited / self._limit)
-            return
+            if drawable:
+                self._rewrite(*lines, left=1 - waited / self._limit)
+                return
         # what changed is told at once, the clock alone only at the interval
         holders = [(holder.ticket, holder.state) for holder in view.pool.holders]
         change = f"{view.position} {holders} {view.pool.capacity} {view.pool.drained} {len(view.reasons)}"
-        if change != self._written or now - self._written_at >= self._interval:
+        if change != self._written or (not self._canvas and now - self._written_at >= self._interval):
             _write_at_once(" · ".join(filter(None, lines))[:MAX_LINE] + "\n")
             self._written, self._written_at = change, now
 
@@ -123,6 +129,13 @@ class Progress:
         text = _("ipclock: ticket {ticket}, slot {slot}, waited {seconds} s")
         _write_at_once(text.format(ticket=ticket, slot=slot, seconds=f"{time.monotonic() - self._begun:.2f}") + "\n")
 
+    def given_up(self, label: str) -> None:
+        """Show that the build has left the line."""
+        self.clear()
+        if not self._quiet and self._looked_at > 0:
+            text = _("ipclock: {label} has given up its place in line").format(label=label)
+            _write_at_once(text + "\n")
+
     def acquired(self, label: str, held: int, capacity: int) -> None:
         """Show that the build has its slot and starts."""
         self.clear()
@@ -132,8 +145,10 @@ class Progress:
 
     def clear(self) -> None:
         """Leave the terminal clean, with the cursor where the first line began."""
-        if self._rows:
-            _write_at_once(self._back() + "\x1b[J")
+        if self._rows and self._canvas:
+            if self._canvas.drawable:
+                _write_at_once(self._back() + "\x1b[J")
+            self._canvas.leave()
             self._rows = 0
 
     def _back(self) -> str:

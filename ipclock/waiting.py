@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from ipclock.canvas import Canvas
     from ipclock.config import Settings
     from ipclock.engine import Engine
     from ipclock.headroom import Headroom
@@ -64,6 +65,15 @@ def join(
     return True
 
 
+def canvas() -> Canvas | None:
+    """Return the terminal that lines about the wait can be drawn on; None where stderr is none."""
+    if sys.stderr is None or not sys.stderr.isatty() or config.plain_terminal():
+        return None
+    from ipclock.canvas import Canvas
+
+    return Canvas(sys.stderr.fileno())
+
+
 def claim_for(
     label: str, settings: Settings, holder: Identity | None = None, holder_fd: int | None = None, *, supersede: bool
 ) -> Claim:
@@ -91,7 +101,13 @@ def _memory_for(label: str, settings: Settings) -> int:
 
 
 def take_slot(
-    pool: Engine, claim: Claim, args: Namespace, settings: Settings, check: Callable[[], None], hooks: Hooks | None
+    pool: Engine,
+    claim: Claim,
+    args: Namespace,
+    settings: Settings,
+    check: Callable[[], None],
+    hooks: Hooks | None,
+    canvas: Canvas | None,
 ) -> None:
     """Wait for a slot on behalf of a person, with the waiting line, until the claim holds one.
 
@@ -104,7 +120,7 @@ def take_slot(
         limit,
         quiet=args.quiet,
         interval=settings.progress_interval,
-        terminal=sys.stderr is not None and sys.stderr.isatty() and not config.plain_terminal(),
+        canvas=canvas,
     )
     resized = config.CapacityFile(settings if pool.heeds_us else None).changed
     headroom = None
@@ -129,7 +145,7 @@ def take_slot(
     try:
         pool.acquire(claim, patience, block=block)
     except (SlotUnavailable, Interrupted, Superseded) as error:
-        progress.clear()
+        progress.given_up(label=claim.label) if isinstance(error, Interrupted) else progress.clear()
         outcome = ledger.wait_ended(pool, claim, settings, error)
         if hooks and isinstance(error, SlotUnavailable):
             hooks.tell_of("timeout", claim, outcome)

@@ -15,7 +15,7 @@ LAYERS = (
     "shellfile quick parser deaths place apart clocks procfs sentinel",
     "config locks folder entry clockwait stats forecast notes",
     "records semaphore process policy host database callers",
-    "liveness patience claim line memory totals pools",
+    "liveness patience claim line memory totals pools canvas",
     "pool snapshot advice",
     "supervise doctor takeover headroom meter history screen hooks",
     "outlook chart archive metrics engine warden",

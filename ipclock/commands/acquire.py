@@ -75,7 +75,7 @@ def run(args: Namespace, settings: Settings) -> int:
     if nested:
         hooks = None
     else:
-        waiting.take_slot(pool, claim, args, settings, check, hooks)
+        waiting.take_slot(pool, claim, args, settings, check, hooks, waiting.canvas())
     try:
         check()
         print(claim.ticket, flush=True)

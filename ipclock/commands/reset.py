@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, settings: Settings) -> int:
     """Take the slots back and say on stderr whose builds go on without one."""
     pool = commands.open_for_administrator(settings)
-    stuck = Progress(0, quiet=False, interval=1, terminal=False).stuck
+    stuck = Progress(0, quiet=False, interval=1).stuck
     patience = Patience(commands.MUTEX_PATIENCE_S, on_stuck=stuck)
     now = pool.snapshot()
     slots = {holder.within or holder.ticket for holder in now.holders if args.ticket in (None, holder.ticket)}

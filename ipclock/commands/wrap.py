@@ -93,7 +93,10 @@ def run(args: Namespace, settings: Settings) -> int:
     if nested:
         hooks = None  # they and the history tell of the build around it
     else:
-        waiting.take_slot(pool, claim, args, settings, notices.check, hooks)
+        canvas = waiting.canvas()
+        waiting.take_slot(pool, claim, args, settings, notices.check, hooks, canvas)
+        if canvas:
+            canvas.lend()
     jobs = max(1, meter.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None
     guard = Guard(pool, claim, settings, lambda: process.descendants_of(os.getpid()), warden)
 

@@ -74,7 +74,8 @@ def test_ctrl_c_ends_a_wait_and_leaves_the_line_clean(world: World, terminal: Ca
 
     screen.type("\x03")
 
-    assert (screen.wait(), screen.text.endswith("\r\x1b[2A\x1b[J"), holder.end(), world.settled()) == (
+    last = "\r\x1b[2A\x1b[Jipclock: late has given up its place in line\r\n"
+    assert (screen.wait(), screen.text.endswith(last), holder.end(), world.settled()) == (
         -signal.SIGINT,
         True,
         0,
@@ -282,3 +283,57 @@ def test_a_closed_stdout_is_no_bug(world: World) -> None:
     )
 
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def shell_on(terminal: Callable[..., Terminal]) -> Terminal:
+    shell = terminal("bash", "--norc", "--noprofile", "-i", PS1="$ ")
+    shell.wait_for("$ ")
+    return shell
+
+
+def test_a_waiter_in_the_background_writes_lines_and_moves_no_cursor(
+    world: World, terminal: Callable[..., Terminal]
+) -> None:
+    holder = world.wrap("holder").started()
+    shell = shell_on(terminal)
+
+    shell.type(f"{sys.executable} -m ipclock wrap back -- echo built &\n")
+    shell.wait_for("waiting")
+    second = world.wrap("second")
+    until(lambda: world.waiting() == 2, "another one in line")
+    holder.end()
+    shell.wait_for("built")
+
+    assert ("\x1b[" in shell.text.replace("\x1b[?2004", ""), second.started().end()) == (False, 0)
+
+
+def test_of_two_waiters_on_a_terminal_one_draws(world: World, terminal: Callable[..., Terminal]) -> None:
+    holder = world.wrap("holder").started()
+    wrap = f"{sys.executable} -m ipclock wrap"
+    both = terminal("sh", "-c", f"{wrap} one -- true & {wrap} two -- true; wait")
+    until(lambda: both.text.count("\x1b[J") >= 4, "the lines written again and again")
+    until(lambda: world.waiting() == 2, "both in line")
+    drawn = both.text
+
+    holder.end()
+    both.wait()
+
+    # the line of the other one ends where it ends, and is not drawn again
+    lines = re.findall(r"waiting \([^\n]*\n", drawn)
+    assert len([line for line in lines if "\x1b[K" not in line]) == 1
+
+
+def test_nobody_draws_where_the_command_of_another_wrap_writes(
+    world: World, terminal: Callable[..., Terminal], tmp_path: Path
+) -> None:
+    ipclock = f"{sys.executable} -m ipclock"
+    first = f"{ipclock} wrap first -- sh -c 'echo ready; until [ -e go ]; do sleep 0.1; done'"
+    started = f"until {ipclock} status | grep -q first; do :; done"
+    both = terminal("sh", "-c", f"cd {tmp_path}; {first} & {started}; {ipclock} wrap second -- true; wait")
+    both.wait_for("ready")
+    both.wait_for("waiting")
+    third = world.wrap("third")
+    until(lambda: world.waiting() == 2, "another one in line")
+    (tmp_path / "go").touch()
+
+    assert (both.wait(), "\x1b[" in both.text, third.started().end()) == (0, False, 0)
