@@ -572,8 +572,9 @@ def inherited_environment() -> dict[str, str]:
     """Return the environment that this process was started with, as a command gets it that needs no slot of its own.
 
     In the C locale Python sets LC_CTYPE for itself and for all that it starts (PEP 538); a command is to see its own.
+    Without what has no name, which Python passes on to nobody.
     """
-    found = dict(os.environ)
+    found = {key: text for key, text in os.environ.items() if key}
     if found.get("LC_CTYPE") in _COERCED:
         with suppress(OSError):
             given = procfs.started_with("LC_CTYPE")
