@@ -18,6 +18,7 @@ _ATTRIBUTES = (
     *(("u", "units", 1), ("p", "priority", 0), ("l", "limit", 0), ("r", "reserved", 0), ("b", "by", 0)),
     *(("n", "within", 0), ("s", "silent", 0)),
 )
+_LONGEST = 200  # bytes of a name: what is added to it on its way has room in the 255 that a file name may have
 _MOST = 10**9 - 1  # slots, units, steps of priority: more than any pool has
 _FIELDS = {letter: (field, default) for letter, field, default in _ATTRIBUTES}
 
@@ -63,6 +64,8 @@ def parse(name: str) -> Entry | None:
     """Return the entry that a file name stands for; None for a name that is no record's."""
     if (only := whole(name, LAST_TICKET)) and name[0] != "0":  # nearly all of a long queue, read at each hand-off
         return Entry(only)
+    if len(name.encode(errors="surrogateescape")) > _LONGEST:
+        return None
     numbers, *pieces = name.split(",")
     left, dot, right = numbers.partition(".")
     ticket, slot = whole(left, LAST_TICKET), whole(right or "0", _MOST)

@@ -51,6 +51,14 @@ def test_a_name_that_is_not_written_so_is_no_records(name: str) -> None:
     assert found is None or found.rest != ""
 
 
+@pytest.mark.parametrize("letter", ["x", "배", "\udcff"])
+def test_a_name_without_room_for_what_is_added_to_it_is_no_records(letter: str) -> None:
+    name = "17,z" + letter * 197
+    longest = name[: 4 + 196 // len(letter.encode(errors="surrogateescape"))]
+
+    assert (parse(name), parse(longest)) == (None, Entry(17, rest=longest[2:]))
+
+
 @pytest.mark.parametrize("piece", ["u0", "u-5", "u999x", "r-1", "l-1", "z", "p5x", "p--5"])
 def test_what_cannot_be_understood_makes_nobody_lighter(piece: str) -> None:
     found = parse(f"17.1,{piece}")

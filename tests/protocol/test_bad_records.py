@@ -122,6 +122,19 @@ def test_a_waiter_that_cannot_be_understood_keeps_its_place_while_it_lives(what:
     assert (now, late.started().end(), world.settled()) == ([(5, 1), (8, 2)], 0, (1, {}))
 
 
+# Names without room
+
+
+@pytest.mark.parametrize("state", ["queued", "gate"])
+def test_a_name_that_leaves_no_room_for_a_mark_stops_nobody(state: str, world: World) -> None:
+    path = planted(world, state, "5,z" + "x" * 252, b"kind=fd\n")
+
+    with lit(path):
+        ended = refused(world), world.run("reset").returncode
+
+    assert (ended, another_build(world)) == ((0, 0), (0, 1, {}))
+
+
 # Gigantic ones
 
 
