@@ -252,8 +252,15 @@ class Folder:
             _give(self._root, mode, group)
             self._share_place()
 
+    def refit(self) -> None:
+        """Give the parts the pool's modes again. Raises NotPermitted (77) for one that was not made for this pool."""
+        for name, fd in self._fds.items():
+            if not self._is_part(os.fstat(fd)):
+                raise NotPermitted(f"{self.path}/{name}", N_("it is no part of the pool"))
+            _give(fd, self.mode, self.group)
+
     def _is_part(self, status: os.stat_result) -> bool:
-        """Return whether a file was made for this pool, and not moved into it.
+        """Return whether a file or folder was made for this pool, and not moved into it.
 
         Whoever may write to the pool may move a file of root's there, from a folder of its own.
         """

@@ -80,7 +80,7 @@ class Pool:
         group: int | None = None,
         repair: bool = False,
     ) -> Self:
-        """Open the pool, making whatever it lacks; with *repair* a damaged semaphore is replaced.
+        """Open the pool, making whatever it lacks; with *repair* a damaged semaphore is replaced, and modes are mended.
 
         A pool that is made is its maker's alone, or shared with *group* (gid).
 
@@ -90,6 +90,8 @@ class Pool:
         procfs.require()
         store = Store.open(lock_dir, name[1:], create=True, group=group)
         try:
+            if repair:
+                store.refit()
             gate = open_gate(name, store, repair=repair)
         except BaseException:
             store.close()

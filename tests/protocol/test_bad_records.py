@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ipclock.folder import STATES
 from ipclock.locks import try_lock
 from ipclock.place import name_of
 from ipclock.records import Beacons
+from tests.helpers.crash_at import USER, needs_root
 from tests.helpers.world import until
 
 if TYPE_CHECKING:
@@ -198,6 +200,34 @@ def test_a_damaged_number_costs_nobody_anything(file: str, content: str, world: 
         0,
         0,
         (0, 1, {}),
+    )
+
+
+def test_a_reset_gives_the_parts_of_a_pool_their_modes_again(world: World) -> None:
+    world.run("init")
+    for state in STATES:
+        (world.folder / state).chmod(0o500)
+
+    world.run("reset")
+
+    assert ({oct((world.folder / state).stat().st_mode) for state in STATES}, another_build(world)) == (
+        {oct(0o40700)},
+        (0, 1, {}),
+    )
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_reset_by_root_makes_a_pool_anew_of_which_a_part_is_somebody_elses(state: str, world: World) -> None:
+    needs_root(0)
+    world.run("init")
+    os.chown(world.folder / state, USER, USER)
+
+    reset = world.run("reset")
+
+    assert (reset.returncode, "took the pool over" in reset.stderr, (world.folder / state).stat().st_uid) == (
+        0,
+        True,
+        0,
     )
 
 
