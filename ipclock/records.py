@@ -187,7 +187,9 @@ class Store(Folder):
         return abs(time.time() - os.fstat(self._fds["mutex"]).st_mtime)
 
     def _number(self, name: str, most: int) -> int | None:
-        return whole(os.pread(self._fds[name], 32, 0).decode(errors="replace").strip(), most)
+        # a line: what damage has left behind it is never written over
+        line = os.pread(self._fds[name], 32, 0).partition(b"\n")[0]
+        return whole(line.decode(errors="replace").strip(), most)
 
     def _write_number(self, name: str, value: int) -> None:
         # one pwrite of fixed width: a reader, or the next one after a SIGKILL, sees the old or the new number

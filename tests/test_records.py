@@ -370,6 +370,18 @@ def test_a_capacity_that_cannot_be_is_none(digits: str, store: Store, folder: Pa
     assert store.capacity is None
 
 
+@pytest.mark.parametrize("content", [b"7" * 80, b"\0" * 80, b"x\n" * 40, b"9" * 31 + b"\n"])
+def test_a_number_that_is_written_counts_whatever_the_file_held(content: bytes, store: Store, folder: Path) -> None:
+    for name in NUMBERS:
+        (folder / name).write_bytes(content)
+
+    store.capacity, store.epoch, store.lowest_priority, store.settled = 2, 5, -3, True
+    drawn = [store.draw_ticket(), store.draw_ticket()]
+
+    found = (store.capacity, store.epoch, store.lowest_priority, store.settled, drawn[1] - drawn[0])
+    assert found == (2, 5, -3, True, 1)
+
+
 def test_a_drain_is_swept_away_once_its_time_is_over(store: Store, folder: Path) -> None:
     left = []
     for until_then in (None, time.monotonic() + 3600, time.monotonic() - 1):

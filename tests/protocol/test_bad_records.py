@@ -203,6 +203,15 @@ def test_a_damaged_number_costs_nobody_anything(file: str, content: str, world: 
     )
 
 
+def test_a_capacity_that_is_asked_for_counts_whatever_the_file_held(world: World) -> None:
+    world.run("init")
+    (world.folder / "capacity").write_text("7" * 80)
+
+    world.run("init", "--max-parallel-builds", "3")
+
+    assert (world.status()["capacity"], world.value()) == (3, 3)
+
+
 def test_a_reset_gives_the_parts_of_a_pool_their_modes_again(world: World) -> None:
     world.run("init")
     for state in STATES:
