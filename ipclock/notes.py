@@ -75,3 +75,13 @@ def _uid(fields: Mapping[str, str], owner: int) -> int:
     # what root writes in somebody's pool is a file of that one
     uid = whole(fields.get("uid", ""), LAST_UID)
     return owner if uid is None else uid
+
+
+def parse_fields(data: bytes) -> dict[str, str]:
+    """Return what a note, or a record, says; what follows the last newline is unfinished."""
+    fields = {}
+    for text in data.decode(errors="replace").split("\n")[:-1]:
+        key, equals, value = text.partition("=")
+        if equals:
+            fields[key] = value
+    return fields

@@ -7,6 +7,7 @@ Guarantees: a record's state is the folder that it lies in, and changes by one r
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -21,7 +22,7 @@ from ipclock.entry import parse
 from ipclock.errors import BadValue, NoPool, from_os
 from ipclock.folder import FILE_FLAGS, HOLDING, NEW, SAFE_FLAGS, STATES, Folder
 from ipclock.locks import WHOLE, Range, holds, is_locked, is_writable, out_of_the_way, table, try_lock, unlock
-from ipclock.notes import Drain, Resize
+from ipclock.notes import Drain, Resize, parse_fields
 from ipclock.values import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ class Store(Folder):
             self._lay_down("drained", value.fields())
             return
         with suppress(FileNotFoundError):
-            os.unlink("drained", dir_fd=self._root)
+            _unlink("drained", self._root)
 
     @property
     def resized(self) -> Resize | None:
@@ -280,13 +281,17 @@ class Store(Folder):
             return None
         try:
             status = os.fstat(fd)
-            return _parse(os.read(fd, MAX_RECORD_BYTES)) if stat.S_ISREG(status.st_mode) else {}, status.st_uid
+            return parse_fields(os.read(fd, MAX_RECORD_BYTES)) if stat.S_ISREG(status.st_mode) else {}, status.st_uid
         finally:
             os.close(fd)
 
     def _lay_down(self, name: str, fields: dict[str, str]) -> None:
         record = self.draft(fields)
-        os.rename(record.draft, name, src_dir_fd=self._fds[NEW], dst_dir_fd=self._root)
+        try:
+            os.rename(record.draft, name, src_dir_fd=self._fds[NEW], dst_dir_fd=self._root)
+        except IsADirectoryError:
+            _unlink(name, self._root)
+            os.rename(record.draft, name, src_dir_fd=self._fds[NEW], dst_dir_fd=self._root)
         record.close()
 
     @property
@@ -438,7 +443,7 @@ class Store(Folder):
         try:
             if own and self._identity(state, entry) != own.identity:
                 return False
-            os.unlink(entry.file, dir_fd=self._fds[state])
+            _unlink(entry.file, self._fds[state])
         except FileNotFoundError:
             self._left(state, entry)
             return False
@@ -486,8 +491,9 @@ class Store(Folder):
             fd = self._open_record(state, name)
         except FileNotFoundError:
             return False
-        except OSError:
-            return None
+        except OSError as error:
+            # a link, or a socket, is nobody's record
+            return False if error.errno in (errno.ELOOP, errno.ENXIO) else None
         try:
             return is_locked(fd, where)
         except OSError:
@@ -563,6 +569,17 @@ class Store(Folder):
                 continue  # gone meanwhile, or a folder that somebody planted
 
 
+def _unlink(name: str, folder: int) -> None:
+    """Unlink what lies there; a folder is no part of a pool, and one whose content is not ours gets another name."""
+    try:
+        os.unlink(name, dir_fd=folder)
+    except IsADirectoryError:
+        try:
+            os.rmdir(name, dir_fd=folder)
+        except OSError:
+            os.rename(name, f".{time.monotonic_ns()}", src_dir_fd=folder, dst_dir_fd=folder)
+
+
 def _is_same(found: os.stat_result, wanted: os.stat_result) -> bool:
     """Return whether both are of one file, which has no second link."""
     return (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino) and found.st_nlink == 1
@@ -575,18 +592,9 @@ def beacon_of(device: int, inode: int) -> dict[str, str]:
 
 def _read(fd: int) -> Record:
     status = os.fstat(fd)
-    fields = _parse(os.pread(fd, MAX_RECORD_BYTES, 0)) if stat.S_ISREG(status.st_mode) else {}
+    fields = parse_fields(os.pread(fd, MAX_RECORD_BYTES, 0)) if stat.S_ISREG(status.st_mode) else {}
     left, _, right = fields.get(_BEACON, "").partition(":")
     device, inode = whole(left, LAST_WORD), whole(right, LAST_WORD)
     if device is None or inode is None:
         return Record(fields, status.st_uid, status.st_dev, status.st_ino)
     return Record(fields, status.st_uid, device, inode)
-
-
-def _parse(data: bytes) -> dict[str, str]:
-    fields = {}
-    for text in data.decode(errors="replace").split("\n")[:-1]:  # what follows the last newline is unfinished
-        key, equals, value = text.partition("=")
-        if equals:
-            fields[key] = value
-    return fields

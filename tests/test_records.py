@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import stat
 import time
 from contextlib import contextmanager
@@ -382,6 +383,26 @@ def test_a_number_that_is_written_counts_whatever_the_file_held(content: bytes, 
     assert found == (2, 5, -3, True, 1)
 
 
+@pytest.mark.parametrize("content", ["empty", "full"])
+def test_a_folder_in_the_place_of_a_drain_is_one_and_may_be_ended(content: str, store: Store, folder: Path) -> None:
+    seen = []
+    for _ in range(2):
+        (folder / "drained").mkdir()
+        if content == "full":
+            (folder / "drained" / "dear").touch()
+        seen.append(store.drained)
+        store.drain = Drain("night", 0) if len(seen) == 1 else None
+        seen.append(store.drain)
+        store.drain = None
+
+    kept = len(list(folder.glob("*/dear")))
+    assert (seen, kept, os.listdir(folder / NEW)) == (
+        [True, Drain("night", 0), True, None],
+        2 * (content == "full"),
+        [],
+    )
+
+
 def test_a_drain_is_swept_away_once_its_time_is_over(store: Store, folder: Path) -> None:
     left = []
     for until_then in (None, time.monotonic() + 3600, time.monotonic() - 1):
@@ -551,6 +572,25 @@ def test_a_record_that_is_no_file_says_nothing_and_hangs_nobody(
 
     assert read is not None
     assert (read.fields, read.kind) == ({}, "")
+
+
+@pytest.mark.parametrize("plant", ["link", "loop", "socket", "folder", "full folder"])
+def test_what_is_no_file_has_no_beacon_and_can_be_removed(plant: str, store: Store, folder: Path) -> None:
+    place = folder / QUEUED / "1"
+    if "folder" in plant:
+        place.mkdir()
+        if plant == "full folder":
+            (place / "dear").touch()
+    elif plant == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(place))
+    else:
+        place.symlink_to(place if plant == "loop" else folder / "mutex")
+
+    before = store.beacon(QUEUED, Entry(1)), store.entries(QUEUED)
+    removed = store.remove(QUEUED, Entry(1)), store.entries(QUEUED)
+
+    assert (before, removed, (folder / "mutex").exists()) == ((False, [Entry(1)]), (True, []), True)
 
 
 def test_a_record_that_is_gone_is_none_and_dark(store: Store) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from unittest.mock import ANY
 
 import pytest
 
@@ -124,7 +126,43 @@ def test_a_waiter_that_cannot_be_understood_keeps_its_place_while_it_lives(what:
     assert (now, late.started().end(), world.settled()) == ([(5, 1), (8, 2)], 0, (1, {}))
 
 
-# Names without room
+# What is no file, and names without room
+
+
+def plant(path: Path, what: str) -> None:
+    """Put at a record's place what is no file."""
+    path.unlink()
+    if what == "link":
+        path.symlink_to("/etc/passwd")
+    elif what == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(path))
+    else:
+        path.mkdir()
+        if what == "full folder":
+            (path / "dear").touch()
+
+
+@pytest.mark.parametrize("what", ["link", "socket", "folder", "full folder"])
+@pytest.mark.parametrize("state", ["queued", "gate"])
+def test_what_is_no_file_keeps_no_place_in_line(state: str, what: str, world: World) -> None:
+    plant(planted(world, state, "5", b""), what)
+
+    assert (refused(world), another_build(world)) == (0, (0, 1, {state: ANY} if what == "full folder" else {}))
+
+
+@pytest.mark.parametrize("what", ["link", "socket", "folder", "full folder"])
+def test_what_is_no_file_counts_as_a_build_until_a_reset(what: str, world: World) -> None:
+    plant(planted(world, "holding", "5.1", b""), what)
+
+    before = refused(world), shown(world)
+    reset = world.run("reset").returncode, shown(world)
+
+    assert (before, reset, another_build(world)) == (
+        (75, [(5, "?", "unknown")]),
+        (0, []),
+        (0, 1, {"holding": ANY} if what == "full folder" else {}),
+    )
 
 
 @pytest.mark.parametrize("state", ["queued", "gate"])
