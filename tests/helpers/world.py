@@ -234,7 +234,7 @@ class World:
             for pid in (build.command_pid, build.pid):
                 if pid and (pid != build.pid or build.process.poll() is None):
                     _kill(pid)
-        for pid in (*self.extra, *_clients_of(self.name)):
+        for pid in (*self.extra, *clients_of(self.name)):
             _kill(pid)
         for build in self.builds:
             build.process.wait(HANG_S)
@@ -245,7 +245,7 @@ class World:
         remove_pool(self.name[1:])
 
 
-def _clients_of(name: str) -> Iterator[int]:
+def clients_of(name: str) -> Iterator[int]:
     """Yield the processes that have the pool *name* in their environment: one that goes on would make it anew."""
     wanted = f"SEMAPHORE_NAME={name}".encode()
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
