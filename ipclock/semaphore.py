@@ -76,7 +76,7 @@ class Semaphore:
     @property
     def value(self) -> int:
         """The number of units that are free now (sem_getvalue(3))."""
-        return int(self._semaphore.value)
+        return int(self._semaphore.value) & 0xFFFFFFFF  # from 2^31 on the call's int has a sign
 
     def post(self) -> None:
         """Give one unit, waking a waiter if there is one (sem_post(3))."""

@@ -82,7 +82,7 @@ MOMENTS = (*DIGITS, "0.5", ".", "1.", ".5", "1e308", "9" * 29, "1" + "0" * 10, "
 STRANGE = ("", "x", "\x1b[2J", "a\rb", "\x07", "\x9b31m", "\u202egnol", "\u2028", "\0", "배포", "x" * 300, "{3}", "%s")
 LETTERS = "uplrbnskzq"
 SIZES = (0, 1, 8, 31, 32, 33, 4096, 100_000)
-UNITS = (0, 1, 2, 5, 1000, 10_000, 10_001, 2**31 - 1, 2**31, 2**32 - 1)
+UNITS = (0, 1, 2, 5, 1000, 10_000, 10_001, 2**31 - 1, 2**31, 2**31 + 5, 3 * 2**30, 2**32 - 1)
 
 
 class Outcome(NamedTuple):
@@ -589,6 +589,7 @@ class Round:
         for pid in clients_of(self.world.name):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        until(lambda: not list(clients_of(self.world.name)), "the end of what the build has started")
 
     def mend(self) -> None:
         """Reset the pool, before or after its builds have ended, and see that it is as good as new."""

@@ -632,12 +632,13 @@ def test_no_number_in_a_file_ends_a_command_and_a_reset_mends_it(file: str, text
     assert (ended - {0, 2, 69, 75, 77}, mended, another_build(world)) == (set(), 0, (0, 1, {}))
 
 
-def test_a_semaphore_with_more_units_than_can_be_taken_back_is_replaced(world: World) -> None:
+@pytest.mark.parametrize("value", [2**31 - 1, 2**31 + 5, 2**32 - 1])
+def test_a_semaphore_with_more_units_than_can_be_taken_back_is_replaced(value: int, world: World) -> None:
     holder, waiter = pair(world)
     with shm(world).open("r+b") as file:
         for build in (holder, waiter):  # either would mend it in its next section
             build.signal(signal.SIGSTOP)
-        file.write((2**31 - 1).to_bytes(4, sys.byteorder))
+        file.write(value.to_bytes(4, sys.byteorder))
 
     newcomer = world.run("wrap", "-n", "late", "--", "true").returncode
     for build in (holder, waiter):
