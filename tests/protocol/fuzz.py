@@ -31,7 +31,7 @@ from ipclock import cli, clocks, deaths, headroom, hooks, ledger, memory, pool, 
 from ipclock import users as system_users
 from ipclock.commands import metrics, resume
 from ipclock.folder import NUMBERS, STATES
-from ipclock.locks import try_lock
+from ipclock.locks import table, try_lock
 from ipclock.records import LAST_DRAWN, Beacons
 from ipclock.semaphore import SHARED_MARK, SIZE
 from tests.helpers.crash_at import LOADED, OTHER_USER, USER, become
@@ -589,7 +589,9 @@ class Round:
         for pid in clients_of(self.world.name):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        until(lambda: not list(clients_of(self.world.name)), "the end of what the build has started")
+        # one that was just being started has no environment of its own yet, but the beacon
+        start_of_locks = Beacons.of(self.world.name[1:], SHM.stat().st_dev).holder().start
+        until(lambda: not table(start_of_locks), "the end of what the build has started")
 
     def mend(self) -> None:
         """Reset the pool, before or after its builds have ended, and see that it is as good as new."""
