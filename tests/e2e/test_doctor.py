@@ -522,8 +522,11 @@ def test_a_value_that_is_off_while_somebody_waits_is_the_waiters_business(world:
 def test_a_turn_of_another_user_that_nobody_waits_for_is_named_and_a_reset_removes_it(world: World) -> None:
     needs_root(0)
     holder = world.wrap("holder").started()
-    waiters = [world.wrap(f"waiter {number}") for number in range(2)]
-    until(lambda: world.waiting() == 2 and len(world.turns()) == 1, "two in line")
+    waiters = []
+    for number in range(2):
+        waiters.append(world.wrap(f"waiter {number}"))
+        until(lambda: world.waiting() == len(waiters), "one more in line")
+    until(lambda: len(world.turns()) == 1, "the turn of the second")
     before = check(world, "turns")
     left = Path(path_of(f"{world.name}.99"))
     left.touch(0o600)
