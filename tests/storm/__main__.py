@@ -10,7 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.helpers.world import World
-from tests.storm.storm import Storm, plan
+from tests.storm.plan import plan
+from tests.storm.storm import Storm
 
 
 def main() -> int:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.storm.storm import Storm, plan
+from tests.storm.plan import plan
+from tests.storm.storm import Storm
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,11 +28,13 @@ def test_a_short_storm_exceeds_nothing_and_leaves_nothing(world: World, tmp_path
 
 
 @pytest.mark.timeout(120)
-def test_the_observer_sees_a_pool_that_admits_too_many(world: World, tmp_path: Path) -> None:
+def test_the_observer_sees_a_pool_that_admits_too_many(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     jobs = [job._replace(fate="", options=(), slots=1, way="wrap", seconds=0.3) for job in plan(1, 12)]
 
     storm = Storm(world, tmp_path, 1, 1, [sys.executable, "-c", BROKEN])
-    storm._weather = lambda: None
+    monkeypatch.setattr(storm, "_weather", lambda: None)
     look = storm._look
 
     def look_and_post() -> None:
@@ -39,5 +42,5 @@ def test_the_observer_sees_a_pool_that_admits_too_many(world: World, tmp_path: P
         if world.records("holding") and world.records("gate"):
             world.post()
 
-    storm._look = look_and_post
+    monkeypatch.setattr(storm, "_look", look_and_post)
     assert storm.run(jobs).violations != []
