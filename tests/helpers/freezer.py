@@ -28,7 +28,11 @@ class Freezer:
         assert root
         self._pid, self._root, self._group = pid, root, root / name
         self._group.mkdir()
-        self._put(pid, self._group)
+        try:
+            self._put(pid, self._group)
+        except ProcessLookupError:
+            self._group.rmdir()
+            raise
         self._set(frozen=True)
 
     def thaw(self) -> None:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from tests.helpers.world import World
 from tests.storm.plan import plan
 from tests.storm.storm import Storm
+from tests.storm.strangers import missing, users_ways
 
 
 def main() -> int:
@@ -22,11 +23,16 @@ def main() -> int:
     parser.add_argument("--slots", type=int, default=3)
     parser.add_argument("--seconds", type=float, help="let no more jobs come after so long")
     parser.add_argument("--removals", action="store_true", help="remove the pool's files too; LOCK_DIRs differ")
+    parser.add_argument("--namespaces", action="store_true", help="clients with PIDs or clocks of their own too")
+    parser.add_argument("--users", action="store_true", help="clients of two users too, of one group")
     args = parser.parse_args()
+    if reason := missing(namespaces=args.namespaces, users=args.users):
+        parser.error(reason)
     begun = time.monotonic()
     world = World(f"ipclock-storm-{os.getpid()}")
     with TemporaryDirectory() as folder:
-        jobs = plan(args.seed, args.jobs, removals=args.removals)
+        users = users_ways() if args.users else ()
+        jobs = plan(args.seed, args.jobs, removals=args.removals, namespaces=args.namespaces, users=users)
         storm = Storm(world, Path(folder), args.seed, args.slots, removals=args.removals)
         report = storm.run(jobs, args.seconds)
     world.close()

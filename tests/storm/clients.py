@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tests.storm.plan import Job
 
 TRAPPED = 9
+BUILD_LOCK = Path(__file__).parents[2] / "contrib/oracle/lib/build-lock.sh"
 
 # one process: what a build leaves behind is not counted, by ipclock's default, but would be by the observer
 BUILD = """
@@ -33,7 +34,7 @@ exec 9>&-
 LIBRARY = f"""
 ipclock() {{ "$PYTHON" -m ipclock "$@"; }}
 build() {{ IPCLOCK_LABEL=$label sh -c '{BUILD}' sh "$@"; }}
-source {Path(__file__).parents[2]}/contrib/oracle/lib/build-lock.sh
+source {BUILD_LOCK}
 label=$3
 acquire_lock "$label" || exit
 %s
@@ -52,6 +53,9 @@ NESTED = f"""
 setsid "$PYTHON" -m ipclock wrap -q -w 60 "$IPCLOCK_LABEL" -- sh -c '{BUILD}' sh "$@" </dev/null >/dev/null 2>&1 &
 sleep 0.2
 """
+
+
+WAYS, WEIGHTS = ["wrap", "acquire", "nested", *SOURCED], [12, 4, 6] + [2] * len(SOURCED)
 
 
 def command(job: Job, witness: Path, program: list[str]) -> list[str]:

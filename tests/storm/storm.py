@@ -23,6 +23,7 @@ from tests.helpers.freezer import Freezer, is_there
 from tests.helpers.world import HANG_S
 from tests.storm.clients import SOURCED, TRAPPED, command
 from tests.storm.observer import Observer
+from tests.storm.strangers import GROUP, Stranger, run_loaded, users_ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,11 +69,13 @@ class Storm:
         self.removals = removals
         # a pool that is made anew has its N from its maker's settings
         self.settings = folder / "build-config.sh" if removals else None
+        self.shared = False
         self.lock_dirs = ["/dev/shm", str(folder / "one"), str(folder / "two")] if removals else ["/dev/shm"]
         self.program = program or [sys.executable, "-m", "ipclock"]
         self.dice = random.Random(seed)
         self.observer = Observer(folder, slots)
-        self.clients: dict[str, subprocess.Popen[bytes]] = {}
+        self.clients: dict[str, subprocess.Popen[bytes] | Stranger] = {}
+        self.frozen: dict[str, Freezer] = {}
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
         self.ended: dict[str, int] = {}
         self.happened: dict[str, int] = {}
@@ -80,7 +83,30 @@ class Storm:
 
     def run(self, jobs: list[Job], seconds: float | None = None) -> Report:
         """Let the jobs come, at most IN_FLIGHT at a time, for so long at most, and report when all is over."""
+        if any(job.uid is not None for job in jobs):
+            self._share()
         self._init(self.slots)
+        try:
+            self._let_come(jobs, seconds)
+        finally:
+            for label in list(self.frozen):
+                self._thaw(label)
+            for client in self.clients.values():
+                client.kill()
+                client.wait()
+        seen = self.observer
+        return Report(
+            self.ended,
+            self.happened,
+            len(seen.begun),
+            seen.looks,
+            seen.worst,
+            seen.violations,
+            seen.inversions(jobs),
+            self._pool().settled(),
+        )
+
+    def _let_come(self, jobs: list[Job], seconds: float | None) -> None:
         deadline = time.monotonic() + seconds if seconds else float("inf")
         waiting = iter(jobs)
         more = True
@@ -99,17 +125,14 @@ class Storm:
             self._turn()
         self._ipclock("resume")
         self._ipclock("init")
-        seen = self.observer
-        return Report(
-            self.ended,
-            self.happened,
-            len(seen.begun),
-            seen.looks,
-            seen.worst,
-            seen.violations,
-            seen.inversions(jobs),
-            self._pool().settled(),
-        )
+
+    def _share(self) -> None:
+        """Let the two users use the pool and all that they need."""
+        self.shared = True
+        self.observer.let_users_in()
+        for folder in self.lock_dirs[1:]:
+            os.mkdir(folder)
+            os.chmod(folder, 0o1777)
 
     def _is_busy(self) -> bool:
         return bool(self.observer.living() or self._pool().waiting() or self.world.records("holding"))
@@ -124,12 +147,24 @@ class Storm:
 
     def _start(self, job: Job) -> None:
         self.observer.starts(job)
-        null = subprocess.DEVNULL
         env = self.world.env | {"PYTHON": sys.executable, "LOCK_DIR": self.dice.choice(self.lock_dirs)}
         line = command(job, self.observer.witness, self.program)
-        self.clients[job.label] = subprocess.Popen(line, env=env, stdin=null, stdout=null, stderr=null)
+        self.clients[job.label] = self._client(job, line, env)
         if job.fate and job.way not in SOURCED:
             self._later(job.after, lambda: self._befall(job))
+
+    def _client(self, job: Job, line: list[str], env: dict[str, str]) -> subprocess.Popen[bytes] | Stranger:
+        if not job.namespace and job.uid is None:
+            null = subprocess.DEVNULL
+            return subprocess.Popen(line, env=env, stdin=null, stdout=null, stderr=null)
+        if job.namespace:
+            self._count(f"own {job.namespace}")
+        if job.uid is not None:
+            self._count(f"of user {job.uid}")
+        if job.uid is None or len(users_ways()) > 1:
+            return Stranger(job.namespace, job.uid, lambda: os.execvpe(line[0], line, env))
+        arguments = line[len(self.program) :]
+        return Stranger(job.namespace, job.uid, lambda: run_loaded(arguments, env))
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         self._timer += 1
@@ -140,10 +175,11 @@ class Storm:
         if client is None or client.poll() is not None:
             return
         if job.fate == "kill build":
-            if job.label not in self.observer.begun:
+            pid = self.observer.begun[job.label][2] if job.label in self.observer.begun else 0
+            if not pid:
                 return
             with suppress(ProcessLookupError):
-                os.kill(self.observer.begun[job.label][2], signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         elif job.fate == "stop":
             self.observer.was_stopped.add(job.label)
             client.send_signal(signal.SIGSTOP)
@@ -152,10 +188,17 @@ class Storm:
             if not is_there():
                 return
             self.observer.was_stopped.add(job.label)
-            self._later(FROZEN_S, Freezer(client.pid, f"{self.world.name[1:]}-{job.label}").thaw)
+            try:
+                self.frozen[job.label] = Freezer(client.pid, f"{self.world.name[1:]}-{job.label}")
+            except ProcessLookupError:  # what it has left in its PID namespace goes on
+                return
+            self._later(FROZEN_S, lambda: self._thaw(job.label))
         else:
             client.send_signal(signal.SIGKILL if job.fate == "kill" else signal.Signals[job.fate])
         self._count(f"{job.fate}, a script" if job.way in SOURCED else job.fate)
+
+    def _thaw(self, label: str) -> None:
+        self.frozen.pop(label).thaw()
 
     def _turn(self) -> None:
         while self.timers and self.timers[0][0] <= time.monotonic():
@@ -164,13 +207,18 @@ class Storm:
         for label, client in list(self.clients.items()):
             if (status := client.poll()) is not None:
                 del self.clients[label]
-                early = self.observer.jobs[label].fate == "SIGINT" and label not in self.observer.begun
-                # Python itself may be interrupted before any line of ours runs
-                # and between `init` and `acquire` of the library its file may be removed with the pool
-                sane = status in SANE or (status == 1 and early) or (status == 2 and self.removals)
-                key = str(status) if sane else f"{status}!"
+                key = str(status) if self._is_sane(status, self.observer.jobs[label]) else f"{status}!"
                 self.ended[key] = self.ended.get(key, 0) + 1
         time.sleep(LOOK_S)
+
+    def _is_sane(self, status: int, job: Job) -> bool:
+        # Python itself may be interrupted before any line of ours runs
+        early = job.fate == "SIGINT" and job.label not in self.observer.begun
+        # between `init` and `acquire` of the library its file may be removed with the pool
+        # and who may ask for which priority is not in the settings with which a pool is made anew
+        refused = job.uid is not None and "-3" in job.options
+        removed = self.removals and (status == 2 or (status == 77 and refused))
+        return status in SANE or (status == 1 and early) or removed
 
     def _look(self) -> None:
         for label in self.observer.look():
@@ -222,9 +270,11 @@ class Storm:
 
     def _init(self, capacity: int) -> None:
         if self.settings:
-            self.settings.write_text(f"MAX_PARALLEL_BUILDS={capacity}\n")
+            group = f"LOCK_GROUP={GROUP}\n" if self.shared else ""
+            self.settings.write_text(f"MAX_PARALLEL_BUILDS={capacity}\n{group}")
             self.world.env["IPCLOCK_CONFIG"] = str(self.settings)
-        self._ipclock("init", *([] if self.settings else ["--max-parallel-builds", str(capacity)]))
+        shared = ["--mode", "0660", "--group", str(GROUP), "--priority-min", "-3"] if self.shared else []
+        self._ipclock("init", *shared, *([] if self.settings else ["--max-parallel-builds", str(capacity)]))
 
     def _ipclock(self, *arguments: str) -> str:
         return self.world.run(*arguments).stderr

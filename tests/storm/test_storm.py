@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.storm.plan import plan
+from tests.helpers.crash_at import OTHER_USER, USER
+from tests.helpers.world import until
+from tests.storm.plan import Job, plan
 from tests.storm.storm import Storm
+from tests.storm.strangers import NAMESPACES, missing, users_ways
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +28,53 @@ def test_a_short_storm_exceeds_nothing_and_leaves_nothing(world: World, tmp_path
     odd = [status for status in report.ended if "!" in status]
     assert (report.violations, odd, report.inversions, report.left_over) == ([], [], 0, (3, {}))
     assert (sum(report.ended.values()), report.builds > 30, report.worst[0] > 1) == (80, True, True)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("strangers", [{"namespaces": True}, {"users": True}], ids=["namespaces", "users"])
+def test_a_short_storm_of_strangers_exceeds_nothing_and_leaves_nothing(
+    strangers: dict[str, bool], world: World, tmp_path: Path
+) -> None:
+    if reason := missing(**strangers):
+        pytest.skip(reason)
+    users = users_ways() if "users" in strangers else ()
+    jobs = plan(5, 50, namespaces="namespaces" in strangers, users=users)
+
+    # a frozen one takes seconds
+    report = Storm(world, tmp_path, 5, 2).run([job for job in jobs if job.fate != "freeze"])
+
+    odd = [status for status in report.ended if "!" in status]
+    came = sum(count for what, count in report.happened.items() if what.startswith(("own ", "of user ")))
+    assert (report.violations, odd, report.inversions, report.left_over) == ([], [], 0, (2, {}))
+    assert (came > 10, report.builds > 20, report.worst[0] > 1) == (True, True, True)
+
+
+@pytest.mark.parametrize("namespace", [name for name, space in NAMESPACES.items() if space.pids])
+def test_a_build_of_another_pid_namespace_is_the_one_that_is_killed(
+    namespace: str, world: World, tmp_path: Path
+) -> None:
+    if reason := missing(namespaces=True):
+        pytest.skip(reason)
+    job = Job("job-0", (), 1, "wrap", 1000.0, "kill build", 0.0, namespace)
+    storm = Storm(world, tmp_path, 1, 1)
+    storm._start(job)
+    client = storm.clients[job.label]
+    until(lambda: storm.observer.look(), "the build")
+
+    storm._befall(job)
+
+    until(lambda: client.poll() is not None, "its end")
+    assert (client.poll(), storm.observer.living(), world.settled()) == (-9, [], (1, {}))
+
+
+def test_strangers_change_nothing_else_of_what_a_seed_has_in_store() -> None:
+    jobs, strange = plan(3, 200), plan(3, 200, namespaces=True, users={"wrap"})
+
+    assert [job._replace(namespace="", uid=None) for job in strange] == jobs
+    assert ({job.namespace for job in strange}, {job.uid for job in strange}) == (
+        {"", *NAMESPACES},
+        {None, USER, OTHER_USER},
+    )
 
 
 @pytest.mark.timeout(120)
