@@ -45,13 +45,7 @@ def monotonic() -> float:
     return time.monotonic() - ahead()
 
 
-def ticks_ahead() -> int | None:
-    """Return how many clock ticks the start times in /proc are ahead; None where they cannot be compared to others'.
-
-    A part of a tick too many would make another process of half of them.
-    """
+def starts_ahead() -> int | None:
+    """Return how many nanoseconds the start times in /proc are ahead; None where that cannot be told."""
     offsets = _offsets()
-    if offsets is None:
-        return None
-    ticks, rest = divmod(offsets.get("boottime", 0), 10**9 // os.sysconf("SC_CLK_TCK"))
-    return None if rest else ticks
+    return None if offsets is None else offsets.get("boottime", 0)

@@ -102,11 +102,11 @@ def is_around(record: Record, ancestors: list[process.Identity], owner: int) -> 
     """
     if users.is_hidden(record.uid):
         return False
-    known = [one for one in ancestors if one.start != process.UNKNOWN_START]
-    named = [bound for bound in (identity(record), command(record)) if bound in known]
+    bounds = list(filter(None, (identity(record), command(record))))
+    named = [bound for bound in bounds if any(map(bound.names, ancestors))]
     return any(
         uid == record.uid or (uid == 0 and record.uid == owner)
-        for uid in (process.real_uid(bound.pid) for bound in named if bound)
+        for uid in (process.real_uid(bound.pid) for bound in named)
     )
 
 

@@ -88,8 +88,8 @@ class LocalPool(Pool):
             return []
         from ipclock import liveness, snapshot
 
-        found = snapshot.around_us(self.store)
-        return [entry.ticket for entry, record in found if not besides or liveness.identity(record) != besides]
+        found = ((entry.ticket, liveness.identity(record)) for entry, record in snapshot.around_us(self.store))
+        return [ticket for ticket, one in found if not (besides and one and (one == besides or one.names(besides)))]
 
     def encloses_us(self, ticket: str) -> bool:
         """Return whether this process runs inside the build that holds *ticket*."""

@@ -103,7 +103,8 @@ class Nodes:
         """Return the tickets of the builds that this process runs inside of, by their processes on this host."""
         found = ((entry.ticket, self.said(self.slot(entry))) for entry in self.slots())
         ancestors = process.ancestors()
-        return [ticket for ticket, said in found if said and identity(said[0]) in ancestors]
+        bounds = [(ticket, identity(said[0])) for ticket, said in found if said]
+        return [ticket for ticket, bound in bounds if bound and any(map(bound.names, ancestors))]
 
     def _holder(self, entry: Entry) -> Holder | None:
         found = self.said(self.slot(entry))

@@ -26,12 +26,16 @@ FIRST_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h
 MAX_LIST = 1 << 20  # bytes that are read of a list of children, or of arguments
 SETTLE_S = 0.5  # how long a shell may take to hand on the ends of its pipes
 UNKNOWN_START = (1 << 64) - 1  # where a time namespace keeps it from being compared
-_LAST_TICK = (1 << 63) // 10**9 * os.sysconf("SC_CLK_TCK")
+_TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
+_LAST_TICK = (1 << 63) // _TICK_NS
 _DELETED = " (deleted)"
 
 
 class Identity(NamedTuple):
-    """One process for certain: PID, start in clock ticks since boot, boot id, inode of the PID namespace."""
+    """One process for certain: PID, start in clock ticks since boot, boot id, inode of the PID namespace.
+
+    What one process has read is equal or not; what may have been written in another time namespace, `names` compares.
+    """
 
     pid: int
     start: int
@@ -49,6 +53,15 @@ class Identity(NamedTuple):
         if not pid or start is None or namespace is None:
             raise ValueError(text)
         return cls(pid, start, boot, namespace)
+
+    def names(self, other: Identity) -> bool:
+        """Return whether both are surely the same process.
+
+        Their starts may be a tick apart: if time namespaces differ by a part of a tick, a tick of one lies in two of
+        the other. No PID is given to another process so soon.
+        """
+        known = UNKNOWN_START not in (self.start, other.start) and abs(self.start - other.start) <= 1
+        return known and self._replace(start=other.start) == other
 
 
 class Stat(NamedTuple):
@@ -81,9 +94,12 @@ def _stat(pid: int | str) -> Stat:
 
 
 def _start(ticks: int) -> int:
-    ahead = clocks.ticks_ahead()
+    ahead = clocks.starts_ahead()
+    if ahead is None:
+        return UNKNOWN_START
     # what started before the zero of a namespace has nanoseconds without their sign
-    return UNKNOWN_START if ahead is None or ticks > _LAST_TICK else ticks - ahead
+    since = ticks * _TICK_NS - ((1 << 64) if ticks > _LAST_TICK else 0)
+    return max(0, (since - ahead) // _TICK_NS)
 
 
 @cache
@@ -125,7 +141,7 @@ def _same(identity: Identity) -> Stat | bool | None:
         return False
     if UNKNOWN_START in (found.start, identity.start):
         return None
-    return found if found.start == identity.start else False
+    return found if identity.names(identity._replace(start=found.start)) else False
 
 
 def exists(identity: Identity) -> bool | None:

@@ -91,9 +91,33 @@ def test_a_zombie_is_gone() -> None:
 
 def test_another_process_under_the_same_pid_is_not_the_one() -> None:
     with child() as pid:
-        earlier = process.identify(pid)._replace(start=process.identify(pid).start - 1)
+        earlier = process.identify(pid)._replace(start=process.identify(pid).start - 2)
 
         assert (process.exists(earlier), process.is_stopped(earlier)) == (False, False)
+
+
+@pytest.mark.parametrize("started", [0, 1, 9_999_999, 10_000_000, 123_456_789_012])
+@pytest.mark.parametrize(
+    "ahead", [0, 1, 5_000_000, 10**14, 10**14 + 9_999_999, -5_000_000, -120_000_000_001, -(10**14)]
+)
+def test_a_start_is_the_same_in_each_time_namespace_to_a_tick(
+    ahead: int, started: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tick = 10**9 // os.sysconf("SC_CLK_TCK")
+    monkeypatch.setattr(process.clocks, "starts_ahead", lambda: ahead)
+
+    found = process._start((started + ahead) % (1 << 64) // tick)
+
+    own = process.identify(os.getpid())
+    exact = ahead % tick == 0 and started + ahead >= 0
+    assert own._replace(start=found).names(own._replace(start=started // tick))
+    assert found == started // tick or not exact
+
+
+def test_a_start_that_is_not_known_names_nobody() -> None:
+    own = process.identify(os.getpid())._replace(start=process.UNKNOWN_START)
+
+    assert (own.names(own), process.exists(own)) == (False, None)
 
 
 def test_a_process_of_another_boot_is_gone() -> None:
@@ -325,7 +349,7 @@ def test_the_use_of_a_tree_counts_each_process_once_and_ended_children_too() -> 
 def test_a_signal_reaches_the_very_process_and_no_other() -> None:
     with child() as pid:
         identity = process.identify(pid)
-        process.send(identity._replace(start=identity.start + 1), signal.SIGKILL)
+        process.send(identity._replace(start=identity.start + 2), signal.SIGKILL)
         spared = process.exists(identity)
         process.send(identity, signal.SIGKILL)
         until(lambda: not process.exists(identity), "the end of the child")

@@ -114,3 +114,27 @@ def test_a_drain_ends_in_time_inside_and_outside(shift: str, world: World) -> No
     over = until(lambda: world.run("wrap", "-q", "-n", "late", "--", "true").returncode == 0, "the end of the drain")
 
     assert (inside[1][0], apart < timedelta(seconds=5), over) == ("75", True, True)
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_a_script_inside_knows_the_slot_that_it_has_taken_as_its_own(shift: str, world: World) -> None:
+    script = """
+ticket=$(ipclock acquire -q mine)
+ipclock wrap -q -n inner -- echo nested
+ipclock release "$ticket" 2>&1; echo $?
+"""
+
+    assert (shifted(world, shift, script), world.settled()) == ((0, ["nested", "0"]), (1, {}))
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_a_reset_ends_the_build_on_the_other_side_of_the_namespaces_edge(shift: str, world: World) -> None:
+    build = "ipclock wrap -q build -- sleep 1000 & echo; wait $!; echo $?"
+    inside = start(world, shift, build)
+    until(lambda: world.records("holding"), "the build inside")
+    by_outside = world.run("reset", "--kill").returncode, [inside.line(), inside.line()]
+
+    outside = world.wrap("outside").started()
+    by_inside = shifted(world, shift, "ipclock reset --kill 2>/dev/null; echo $?"), outside.wait()
+
+    assert (by_outside, by_inside) == ((0, ["", "143"]), ((0, ["0"]), -15))
