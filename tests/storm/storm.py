@@ -39,9 +39,13 @@ SANE = {0, 75, 76, TRAPPED, *(-number for number in (signal.SIGHUP, signal.SIGIN
 
 
 class Report(NamedTuple):
-    """What came of a storm. `worst` is the most slots in use at once beside the bound then; the rest are counts."""
+    """What came of a storm. `worst` is the most slots in use at once beside the bound then; the rest are counts.
+
+    `odd` has the clients that ended as none should, each with what it said.
+    """
 
     ended: dict[str, int]
+    odd: list[str]
     happened: dict[str, int]
     builds: int
     looks: int
@@ -78,6 +82,9 @@ class Storm:
         self.frozen: dict[str, Freezer] = {}
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
         self.ended: dict[str, int] = {}
+        self.odd: list[str] = []
+        self.said = folder / "said"
+        self.said.mkdir()
         self.happened: dict[str, int] = {}
         self._timer = 0
 
@@ -97,6 +104,7 @@ class Storm:
         seen = self.observer
         return Report(
             self.ended,
+            self.odd,
             self.happened,
             len(seen.begun),
             seen.looks,
@@ -149,22 +157,23 @@ class Storm:
         self.observer.starts(job)
         env = self.world.env | {"PYTHON": sys.executable, "LOCK_DIR": self.dice.choice(self.lock_dirs)}
         line = command(job, self.observer.witness, self.program)
-        self.clients[job.label] = self._client(job, line, env)
+        with (self.said / job.label).open("wb") as said:
+            self.clients[job.label] = self._client(job, line, env, said.fileno())
         if job.fate and job.way not in SOURCED:
             self._later(job.after, lambda: self._befall(job))
 
-    def _client(self, job: Job, line: list[str], env: dict[str, str]) -> subprocess.Popen[bytes] | Stranger:
+    def _client(self, job: Job, line: list[str], env: dict[str, str], said: int) -> subprocess.Popen[bytes] | Stranger:
         if not job.namespace and job.uid is None:
             null = subprocess.DEVNULL
-            return subprocess.Popen(line, env=env, stdin=null, stdout=null, stderr=null)
+            return subprocess.Popen(line, env=env, stdin=null, stdout=null, stderr=said)
         if job.namespace:
             self._count(f"own {job.namespace}")
         if job.uid is not None:
             self._count(f"of user {job.uid}")
         if job.uid is None or len(users_ways()) > 1:
-            return Stranger(job.namespace, job.uid, lambda: os.execvpe(line[0], line, env))
+            return Stranger(job.namespace, job.uid, said, lambda: os.execvpe(line[0], line, env))
         arguments = line[len(self.program) :]
-        return Stranger(job.namespace, job.uid, lambda: run_loaded(arguments, env))
+        return Stranger(job.namespace, job.uid, said, lambda: run_loaded(arguments, env))
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         self._timer += 1
@@ -207,8 +216,11 @@ class Storm:
         for label, client in list(self.clients.items()):
             if (status := client.poll()) is not None:
                 del self.clients[label]
-                key = str(status) if self._is_sane(status, self.observer.jobs[label]) else f"{status}!"
-                self.ended[key] = self.ended.get(key, 0) + 1
+                said = self.said / label
+                if not self._is_sane(status, self.observer.jobs[label]):
+                    self.odd.append(f"{label}: {status}: {said.read_text()}")
+                said.unlink()
+                self.ended[str(status)] = self.ended.get(str(status), 0) + 1
         time.sleep(LOOK_S)
 
     def _is_sane(self, status: int, job: Job) -> bool:
@@ -218,7 +230,8 @@ class Storm:
         # and who may ask for which priority is not in the settings with which a pool is made anew
         refused = job.uid is not None and "-3" in job.options
         removed = self.removals and (status == 2 or (status == 77 and refused))
-        return status in SANE or (status == 1 and early) or removed
+        too_large = status == 78 and job.slots > self.slots
+        return status in SANE or (status == 1 and early) or removed or too_large
 
     def _look(self) -> None:
         for label in self.observer.look():

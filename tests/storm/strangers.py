@@ -81,14 +81,14 @@ NOWHERE = Namespace()
 class Stranger:
     """A client that calls *run* as user *uid* in a namespace of NAMESPACES; to the storm it is like a Popen."""
 
-    def __init__(self, namespace: str, uid: int | None, run: Callable[[], object]) -> None:
+    def __init__(self, namespace: str, uid: int | None, stderr: int, run: Callable[[], object]) -> None:
         self._inside = bool(namespace)
         ours, theirs = socket.socketpair()
         # the kernel tells by which PID we know the process that says it is ready
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._child = os.fork()
         if self._child == 0:
-            _client(NAMESPACES.get(namespace, NOWHERE), uid, run, theirs)
+            _client(NAMESPACES.get(namespace, NOWHERE), uid, stderr, run, theirs)
         theirs.close()
         with ours:
             ours.settimeout(HANG_S)
@@ -137,12 +137,12 @@ class Stranger:
         return self._status
 
 
-def _client(space: Namespace, uid: int | None, run: Callable[[], object], told: socket.socket) -> NoReturn:
+def _client(space: Namespace, uid: int | None, stderr: int, run: Callable[[], object], told: socket.socket) -> NoReturn:
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # as `ipclock` itself does
         null = os.open(os.devnull, os.O_RDWR)
-        for fd in (0, 1, 2):
-            os.dup2(null, fd)
+        for source, fd in ((null, 0), (null, 1), (stderr, 2)):
+            os.dup2(source, fd)
         if space != NOWHERE:
             _enter(space)
         if uid is not None:
@@ -223,7 +223,7 @@ def missing(*, namespaces: bool = False, users: bool = False) -> str:
         return "only root can have clients in namespaces, or of other users"
     for name in NAMESPACES if namespaces else ():
         try:
-            Stranger(name, None, lambda: os._exit(0)).wait()
+            Stranger(name, None, 2, lambda: os._exit(0)).wait()
         except RuntimeError as error:
             return f"no namespace of its own for {name}: {str(error).splitlines()[-1]}"
     return ""
