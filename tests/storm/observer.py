@@ -79,19 +79,15 @@ class Observer:
     # What it sees.
 
     def living(self) -> list[str]:
-        """Return the labels of the builds that live."""
-        with open("/proc/locks") as file:
-            inodes = {int(inode) for inode in LOCK.findall(file.read())}
-        for path in self.witness.iterdir() if inodes - self._inodes.keys() else []:
-            self._inodes[path.stat().st_ino] = path.name
-        return [self._inodes[inode] for inode in inodes if inode in self._inodes]
+        """Return the labels of the builds that live, of those that have been seen to begin."""
+        return self._named(_locked())
 
     def look(self) -> list[str]:
         """Judge the builds that live, and return the labels of those that have begun since the last look."""
-        living = self.living()
+        locked = _locked()
         new = list(self._stamps())
         self.looks += 1
-        counted = [label for label in living if label in self.begun and not self._is_evicted(label)]
+        counted = [label for label in self._named(locked) if not self._is_evicted(label)]
         if counted:
             self._judge(counted)
         return new
@@ -110,8 +106,13 @@ class Observer:
                 label, ticket, pid = line.split()
                 inside = "PIDs" in self.jobs[label].namespace
                 self.begun[label] = (now, int(ticket), self._outside(label, pid) if inside else int(pid))
+                # not by a listing of all: whatever else is locked on the machine would have it listed at each look
+                self._inodes[(self.witness / label).stat().st_ino] = label
                 yield label
             self._read = file.tell()
+
+    def _named(self, locked: set[int]) -> list[str]:
+        return [self._inodes[inode] for inode in locked if inode in self._inodes]
 
     def _outside(self, label: str, pid: str) -> int:
         """Return the PID that a build of another PID namespace has here; 0 if it has ended."""
@@ -140,6 +141,12 @@ class Observer:
         since = self.started[label] if label in self.was_stopped else max(self.started[label], at - GRACE_S)
         before = [capacity for when, capacity in self.capacities if when <= since][-1:]
         return max(before + [capacity for when, capacity in self.capacities if since < when <= at])
+
+
+def _locked() -> set[int]:
+    """Return the inodes of all files of which somebody has a lock for writing by flock(2)."""
+    with open("/proc/locks") as file:
+        return {int(inode) for inode in LOCK.findall(file.read())}
 
 
 def _innermost(pid: str) -> str:

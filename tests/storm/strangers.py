@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import resource
+import select
 import signal
 import socket
 import struct
@@ -21,7 +22,7 @@ import time
 import traceback
 import unicodedata
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -83,38 +84,44 @@ class Stranger:
 
     def __init__(self, namespace: str, uid: int | None, stderr: int, run: Callable[[], object]) -> None:
         self._inside = bool(namespace)
-        ours, theirs = socket.socketpair()
+        self._told, theirs = socket.socketpair()
+        self._told.settimeout(HANG_S)
         # the kernel tells by which PID we know the process that says it is ready
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._told.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._child = os.fork()
         if self._child == 0:
             _client(NAMESPACES.get(namespace, NOWHERE), uid, stderr, run, theirs)
         theirs.close()
-        with ours:
-            ours.settimeout(HANG_S)
-            told, credentials, _, _ = ours.recvmsg(1 << 16, socket.CMSG_SPACE(CREDENTIALS.size))
+        self._status: int | None = None
+        self._pidfd = -1
+
+    @cached_property
+    def pid(self) -> int:
+        """The PID that the client has here. Waits for it. Raises RuntimeError if it cannot be one."""
+        with self._told:
+            told, credentials, _, _ = self._told.recvmsg(1 << 16, socket.CMSG_SPACE(CREDENTIALS.size))
         if told != READY:
             os.waitpid(self._child, 0)
             raise RuntimeError(told.decode())
-        self.pid: int = CREDENTIALS.unpack(credentials[0][2])[0]
-        self._status: int | None = None
-        self._pidfd = -1
+        pid: int = CREDENTIALS.unpack(credentials[0][2])[0]
         with suppress(ProcessLookupError):  # has already ended
-            self._pidfd = os.pidfd_open(self.pid)
+            self._pidfd = os.pidfd_open(pid)
+        return pid
 
     def poll(self) -> int | None:
         """Return the exit status, -n for signal n; None until the client, and its init, have ended."""
-        return self._wait(os.WNOHANG)
+        # known as soon as it can be: later the PID may be another process's
+        return self._wait(os.WNOHANG) if self._is_known() else None
 
     def wait(self) -> int:
         """Return the exit status."""
-        status = self._wait(0)
+        status = self._wait(0) if self.pid else None
         assert status is not None
         return status
 
     def send_signal(self, number: int) -> None:
         """Send a signal, unless the client has ended."""
-        if self._pidfd >= 0:
+        if self.pid and self._pidfd >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 
@@ -123,6 +130,9 @@ class Stranger:
         self.send_signal(signal.SIGKILL)
         if self.poll() is None:
             os.kill(self._child, signal.SIGKILL)
+
+    def _is_known(self) -> bool:
+        return "pid" in self.__dict__ or (bool(select.select([self._told], [], [], 0)[0]) and self.pid > 0)
 
     def _wait(self, options: int) -> int | None:
         if self._status is None:
