@@ -216,16 +216,16 @@ class Storm:
         for label, client in list(self.clients.items()):
             if (status := client.poll()) is not None:
                 del self.clients[label]
-                said = self.said / label
-                if not self._is_sane(status, self.observer.jobs[label]):
-                    self.odd.append(f"{label}: {status}: {said.read_text()}")
-                said.unlink()
+                said = (self.said / label).read_text(errors="replace")
+                (self.said / label).unlink()
+                if not self._is_sane(status, self.observer.jobs[label], said):
+                    self.odd.append(f"{label}: {status}: {said}")
                 self.ended[str(status)] = self.ended.get(str(status), 0) + 1
         time.sleep(LOOK_S)
 
-    def _is_sane(self, status: int, job: Job) -> bool:
+    def _is_sane(self, status: int, job: Job, said: str) -> bool:
         # Python itself may be interrupted before any line of ours runs
-        early = job.fate == "SIGINT" and job.label not in self.observer.begun
+        early = job.fate == "SIGINT" and "\nKeyboardInterrupt" in said and job.label not in self.observer.begun
         # between `init` and `acquire` of the library its file may be removed with the pool
         # and who may ask for which priority is not in the settings with which a pool is made anew
         refused = job.uid is not None and "-3" in job.options
