@@ -132,6 +132,8 @@ class Storm:
         while self._is_busy() and time.monotonic() < over:
             self._turn()
         self._ipclock("resume")
+        for draft in self._pool().records("new"):
+            os.utime(self.world.folder / "new" / draft, (0, 0))  # of one that was killed: cleared away after a minute
         self._ipclock("init")
 
     def _share(self) -> None:
