@@ -105,6 +105,8 @@ class LocalPool(Pool):
         found: set[int] = set()
         for entry in self.store.entries(HOLDING):
             if entry.ticket == ticket and (record := self.store.read(HOLDING, entry)):
+                # whosever they are: a slot is kept by what is seen to keep it, not only by what may be ended for it
+                found.update(process.keepers_of(record.device, record.inode, self.store.beacons.holder().start))
                 found.update(liveness.keepers(self.store, record))
                 bound = liveness.identity(record)
                 if bound and record.kind == "fd":

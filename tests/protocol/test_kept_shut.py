@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ipclock.local import LocalPool
 from ipclock.locks import try_lock
 from ipclock.records import Beacons
 from tests.helpers.crash_at import USER, Client, child, needs_root
@@ -172,3 +173,24 @@ def test_a_pretended_ticket_hides_none_of_a_build_whose_folder_was_removed(world
         shutil.rmtree(moved)
 
     assert ("1" in tickets, late.end(), holder.end()) == (False, 0, 0)
+
+
+def test_a_slot_is_kept_by_what_holds_the_lock_that_its_record_names_whosever_the_record_is(
+    world: World, tmp_path: Path
+) -> None:
+    needs_root(0)
+    world.run("init")
+    lock = os.open(tmp_path / "beacon", os.O_CREAT | os.O_RDWR)
+    assert try_lock(lock, Beacons.of(world.name[1:], SHM.stat().st_dev).holder(1))
+    status = os.fstat(lock)
+    record = world.folder / "holding" / "7.1"
+    record.write_text(f"kind=fd\nlabel=script\nuid=0\nbeacon={status.st_dev}:{status.st_ino}\n")
+    os.chown(record, USER, USER)  # as what root writes in the pool of a user
+
+    with child() as pid:
+        pool = LocalPool.open(world.name, "/dev/shm")
+        kept = pool.kept_by(7)
+        pool.close()
+    os.close(lock)
+
+    assert kept == [pid]
