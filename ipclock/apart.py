@@ -53,7 +53,7 @@ def run(function: Callable[[], T], seconds: float) -> T:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(reading)
         if pid:
-            _end(pid)
+            end(pid)
     found: T = _told(answer)
     return found
 
@@ -99,10 +99,11 @@ def _answer(reading: int, seconds: float) -> bytes:
     raise TimeoutError(errno.ETIMEDOUT, TOO_SLOW)
 
 
-def _end(pid: int) -> None:
-    """Kill and reap the child, but do not wait for what cannot be killed."""
+def end(pid: int) -> None:
+    """Kill and reap a child, but do not wait for what cannot be killed."""
     pause = 0.0005
-    with suppress(ProcessLookupError, ChildProcessError):  # reaped already, where SIGCHLD is ignored
+    with suppress(ChildProcessError):  # reaped already, as where SIGCHLD is ignored: the number is anybody's
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         os.kill(pid, signal.SIGKILL)
         while not os.waitpid(pid, os.WNOHANG)[0] and pause < GONE_S:
             select.select([], [], [], pause)

@@ -13,6 +13,7 @@ import signal
 import time
 from contextlib import suppress
 
+from ipclock import apart
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class Sentinel:
             os.close(asking)
             os.close(answering)
 
+    def sent(self, info: signal.struct_siginfo) -> bool:
+        """Return whether a signal is the one by which it has us continued."""
+        # what comes from outside our PID namespace has the PID 0, which is the sentinel's where there is none
+        return info.si_signo == signal.SIGCONT and info.si_code <= 0 and 0 != self.pid == info.si_pid
+
     def begin(self, pid: int) -> None:
         """Have us continued, should we be stopped, at the end of process *pid*, a child of ours."""
         self._look(pid)
@@ -66,7 +72,7 @@ class Sentinel:
         if not self._look():
             return None
         if twins and not self._seen & bit:
-            time.sleep(TWINS_S)
+            time.sleep(TWINS_S)  # nothing tells that no second signal comes
             self._look()
         found = bool(self._seen & bit)
         self._seen &= ~bit
@@ -76,10 +82,7 @@ class Sentinel:
         """End it."""
         if self.pid:
             self._close()
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)  # a stopped one does not see that its pipe was closed
-            with suppress(ChildProcessError):  # reaped already
-                os.waitpid(self.pid, 0)
+            apart.end(self.pid)  # a stopped one does not see that its pipe was closed
             self.pid = 0
 
     def _close(self) -> None:

@@ -144,9 +144,9 @@ def run(
 def _pass_on(info: signal.struct_siginfo, pid: int, sentinel: Sentinel, early: set[signal.Signals | int]) -> None:
     """Send the command a signal that we got, unless it has got it itself; *early* ones came before it was there."""
     number, from_kernel = info.si_signo, info.si_code > 0
-    own = info.si_pid == os.getpid() and number in PYTHON_IGNORES  # so comes SIGPIPE, too
-    if number == signal.SIGXCPU if from_kernel else own or info.si_pid == sentinel.pid:
-        return  # about what we have written or used ourselves; or it has only woken us
+    own = not from_kernel and info.si_pid == os.getpid() and number in PYTHON_IGNORES
+    if (from_kernel and number == signal.SIGXCPU) or own or sentinel.sent(info):
+        return  # about what we have used or written ourselves; or it has only woken us
     queued = number >= signal.SIGRTMIN
     came_to_all = sentinel.has_seen(number, twins=not queued)
     if came_to_all is None:  # no process to spare: by kill(2) then means to us alone, and so does its leader's hangup

@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "ipclock"
 LAYERS = (
     "values utf8 users bounded",
     "errors messages address",
-    "shellfile quick parser deaths place apart clocks procfs sentinel",
-    "config locks folder entry clockwait stats forecast notes",
+    "shellfile quick parser deaths place apart clocks procfs",
+    "config locks folder entry clockwait stats forecast notes sentinel",
     "records semaphore process policy host database callers",
     "liveness patience claim line memory totals pools canvas",
     "pool snapshot advice",
@@ -30,12 +30,12 @@ LAYERS = (
 )
 SIZES = """
     cli 270  supervise 340  sentinel 140  progress 230  api 140  pool 680  snapshot 250  liveness 130  patience 100
-    records 600  folder 520  semaphore 360  process 510  policy 200  locks 120  config 590  messages 120
-    errors 520  memory 260  commands.__init__ 230  commands.status 140  commands.wrap 215  __main__ 45  host 200
+    records 600  folder 530  semaphore 360  process 510  policy 200  locks 120  config 590  messages 120
+    errors 530  memory 260  commands.__init__ 230  commands.status 140  commands.wrap 215  __main__ 45  host 200
     doctor 490  history 180  database 265  apart 130  ledger 165  metrics 125  waiting 200  board 230  stats 200
     commands.stats 190
     archive 210  hooks 220  chart 210  drawing 280  page 200
-    session 260  zookeeper 490  nodes 230  engine 140  local 265  phrases 155  place 160  takeover 190  advice 140
+    session 260  zookeeper 490  nodes 230  engine 140  local 265  phrases 165  place 160  takeover 190  advice 140
 """
 LINES = dict(zip(SIZES.split()[::2], map(int, SIZES.split()[1::2]), strict=True))
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

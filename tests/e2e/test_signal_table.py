@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ipclock.sentinel import Sentinel
 from tests.e2e.test_signals import state_of
+from tests.helpers.crash_at import needs_root
 from tests.helpers.world import until
 
 if TYPE_CHECKING:
@@ -95,6 +98,41 @@ def test_nothing_of_wrap_outlives_it(world: World) -> None:
 
 def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_without_its_sentinel_each_signal_from_outside_its_pid_namespace_is_passed_on(world: World) -> None:
+    needs_root(0)
+    wrap = (sys.executable, "-m", "ipclock", "wrap", "-q", "a", "--", sys.executable, "-c", PROBE)
+    build = world.spawn("unshare", "-pf", "--kill-child", *wrap).started()
+    [outside] = children(build.pid)
+    probe = next(pid for pid in children(outside) if b"wrap" not in Path(f"/proc/{pid}/cmdline").read_bytes())
+    [sentinel] = [pid for pid in children(outside) if pid != probe]
+
+    os.kill(sentinel, signal.SIGKILL)
+    until(lambda: children(outside) == [probe], "its end")
+    heard = []
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+        os.kill(outside, number)
+        os.kill(outside, signal.SIGRTMAX)
+        heard.append(build.line())
+    os.kill(probe, signal.SIGKILL)
+
+    assert (heard, build.wait()) == ([str(int(one)) for one in (10, 12, 15)], 128 + signal.SIGKILL)
+
+
+def test_the_number_of_a_sentinel_that_was_reaped_is_signalled_no_more() -> None:
+    sentinel = Sentinel()
+    os.kill(sentinel.pid, signal.SIGKILL)
+    os.waitpid(sentinel.pid, 0)
+    shell = subprocess.Popen(["sh", "-c", "sleep 1000 >&2 & echo $!"], stdout=subprocess.PIPE, text=True)
+    other = int(shell.communicate()[0])  # no child of ours: it stands for who has got the number since
+
+    sentinel.pid = other
+    sentinel.close()
+    state = state_of(other)
+    os.kill(other, signal.SIGKILL)
+
+    assert state in "RS"
 
 
 STOPPING = "echo ready $$; kill -{} $$; echo went on"
