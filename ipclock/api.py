@@ -84,6 +84,8 @@ def slot(
     *timeout* is in seconds. The build takes so many *slots*, stands in line by *priority* (nice(1)), and runs beside
     fewer than *per_label* others of its label. What is not given comes from environment, settings file and defaults,
     as for the command line. Without *block*, or with a timeout of 0, only a slot that is free now is taken.
+    *max_parallel_builds* becomes the pool's; in one that a group shares only if its owner or root says it, else there
+    is a warning.
 
     Raises SlotTimeout or SlotBusy (no slot in time), BadValue and BadConfig (a setting is wrong), NotPermitted (the
     pool is somebody else's), CannotCreate, Unavailable and DamagedSemaphore (no usable /dev/shm), all of them
@@ -111,6 +113,11 @@ def slot(
         label, units=settings.build_slots, priority=settings.build_priority, limit=settings.max_per_label or 0
     )
     try:
+        wanted = settings.max_parallel_builds
+        if wanted is not None and wanted != pool.capacity and not pool.heeds_us:
+            from ipclock.phrases import not_heeded  # few meet an owner who says another number
+
+            warnings.warn(not_heeded(settings.pool_name, pool.capacity, wanted, pool.store.owner), stacklevel=2)
         block = block and settings.build_timeout > 0
         limit = settings.build_timeout if block else DUE_PATIENCE_S
         patience = Patience(limit, resized=config.CapacityFile(settings if pool.heeds_us else None).changed)

@@ -15,19 +15,18 @@ _DRAWS, _WRITERS = Range(0), Range(1, 0)
 
 
 class Canvas:
-    """The terminal behind descriptor *fd*; not there (`drawable` is never true) where that is none."""
+    """The terminal behind descriptor *fd*."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._device: int | None = None
-        self._is_terminal = os.isatty(fd)
-        self._opened = not self._is_terminal
+        self._opened = False
 
     @property
     def drawable(self) -> bool:
         """Whether lines may be rewritten in place now. Until `leave` nobody else may."""
         try:
-            if not self._is_terminal or os.tcgetpgrp(self._fd) != os.getpgrp():
+            if os.tcgetpgrp(self._fd) != os.getpgrp():
                 return False
         except OSError:  # not our session's: nobody could put us into its background
             pass

@@ -473,7 +473,10 @@ class CommandFailed(IpclockError):
         if self.status == 127 and "/" not in command:
             self.reason = N_("command not found")
             if " " in command.strip():
-                self.remedy = N_("Write its words apart: -- {command}   or, for a shell: -- sh -c '{command}'")
+                import shlex  # few mistype it so
+
+                self.quoted = shlex.quote(command)
+                self.remedy = N_("Write its words apart: -- {command}   or, for a shell: -- sh -c {quoted}")
         if error.errno == errno.EAGAIN:
             self.remedy = N_("No more processes may be started: raise the limit, that of 'ulimit -u' or of the cgroup.")
 

@@ -351,7 +351,9 @@ def _give(fd: int, mode: int, group: int | None) -> None:
     if users.owns(fd) and (folder or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)):
         if group is not None and status.st_gid != group:
             os.fchown(fd, -1, group)
-        os.fchmod(fd, _FOLDER_MODES[mode] if folder else mode)
+        wanted = _FOLDER_MODES[mode] if folder else mode
+        if stat.S_IMODE(os.fstat(fd).st_mode) != wanted:  # chown(2) takes setgid away; a needless change wakes lookers
+            os.fchmod(fd, wanted)
 
 
 def _group_of(status: os.stat_result) -> int | None:

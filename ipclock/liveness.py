@@ -49,14 +49,15 @@ def command(record: Record) -> process.Identity | None:
     return bound._replace(pid=pid, start=start)
 
 
-def keepers(store: Store, record: Record) -> list[int]:
+def keepers(store: Store, record: Record, *, whosever: bool = False) -> list[int]:
     """Return the PIDs of those who keep the slot: by the beacon, or by being the process that the record names.
 
     What a record merely names, a process or the file of another one, is believed of its owner's processes alone: a
-    reset by root would end whatever somebody has written there.
+    reset by root would end whatever somebody has written there. *whosever*: who is seen to hold the beacon counts, for
+    those who end nothing; what root writes in the pool of a user is a file of that user.
     """
     found = process.keepers_of(record.device, record.inode, store.beacons.holder().start)
-    if record.names_beacon:
+    if record.names_beacon and not whosever:
         found = [pid for pid in found if _is_owners(pid, record)]
     bound = identity(record) if record.kind == "pid" else command(record)
     if bound and bound.pid not in found and process.exists(bound) and _is_owners(bound.pid, record):

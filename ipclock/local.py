@@ -105,9 +105,7 @@ class LocalPool(Pool):
         found: set[int] = set()
         for entry in self.store.entries(HOLDING):
             if entry.ticket == ticket and (record := self.store.read(HOLDING, entry)):
-                # whosever they are: a slot is kept by what is seen to keep it, not only by what may be ended for it
-                found.update(process.keepers_of(record.device, record.inode, self.store.beacons.holder().start))
-                found.update(liveness.keepers(self.store, record))
+                found.update(liveness.keepers(self.store, record, whosever=True))
                 bound = liveness.identity(record)
                 if bound and record.kind == "fd":
                     found.update(filter(process.hides_descriptors, process.descendants_of(bound.pid)))

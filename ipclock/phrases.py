@@ -73,6 +73,12 @@ def pid_of(holder: Holder) -> str:
     return str(holder.command_pid or holder.pid or "?")
 
 
+def not_heeded(pool: str, capacity: int, wanted: int, owner: int) -> str:
+    """Return why a pool keeps its number of slots, which its *owner* (uid) says, though we want another one."""
+    text = _("slots of {pool}: {now}, as its owner {owner} says, not {wanted}")
+    return text.format(pool=pool, now=capacity, owner=user_name(owner), wanted=wanted)
+
+
 def unlisted(pool: Snapshot) -> str:
     """Return what is known of the builds that only their locks tell of."""
     text = _("slots held by locks that no record here lists: {units} (PIDs: {pids})")

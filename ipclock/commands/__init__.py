@@ -146,15 +146,17 @@ def open_for_build(args: Namespace, settings: Settings) -> Engine:
 
 def _tell_of_capacity(pool: LocalPool, settings: Settings) -> None:
     wanted = settings.max_parallel_builds
-    if wanted in (None, pool.capacity):
+    if wanted is None or wanted == pool.capacity:
         return
-    facts = {"pool": settings.pool_name, "now": pool.capacity, "wanted": wanted}
+    name, now = settings.pool_name, pool.capacity
     if pool.heeds_us:
-        say(_("ipclock: slots of {pool}: {wanted} from now on, {now} before").format(**facts))
+        text = _("ipclock: slots of {pool}: {wanted} from now on, {now} before")
+        say(text.format(pool=name, wanted=wanted, now=now))
         return
-    facts["owner"] = process.user_name(pool.store.owner)
-    say(_("ipclock: slots of {pool}: {now}, as its owner {owner} says, not {wanted}").format(**facts))
-    say(_("   'ipclock init --max-parallel-builds {wanted}' changes it for all.").format(**facts))
+    from ipclock.phrases import not_heeded  # few meet an owner who says another number
+
+    say(f"ipclock: {not_heeded(name, now, wanted, pool.store.owner)}")
+    say(_("   'ipclock init --max-parallel-builds {wanted}' changes it for all.").format(wanted=wanted))
 
 
 def open_for_administrator(settings: Settings, *, ours: bool = False, resize: bool = False) -> Engine:

@@ -55,8 +55,9 @@ def run(args: Namespace, settings: Settings) -> int:
             with suppress(NoTicket):
                 ledger.holds_ended(pool, settings, pool.evict(patience, holder.ticket, nested=False), "evicted")
             say(_("ipclock: {label} (PID: {pid}) was ended").format(label=holder.label, pid=pid_of(holder)))
-        if others:
-            raise LocksLeft(now.unlisted, now.unlisted_pids)
+        left = pool.snapshot()
+        if others and left.unlisted:
+            raise LocksLeft(left.unlisted, left.unlisted_pids)
     else:
         # as the reset itself found them: somebody may have been admitted since we looked
         evicted = pool.evict(patience, args.ticket)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import posix_ipc
 import pytest
 
+import ipclock
 from ipclock import process
 from ipclock.records import Store
 from ipclock.semaphore import path_of
@@ -421,6 +423,15 @@ def test_a_reset_by_root_ends_nothing_that_the_record_of_a_member_merely_names(f
     users.run(0, "reset")
 
 
+def settings_of(uid: int, folder: Path, text: str) -> Path:
+    """Write a settings file that is a user's and that everybody may read."""
+    let_everybody_in(folder)
+    file = folder / "build-config.sh"
+    file.write_text(f"{text}\n")
+    os.chown(file, uid, uid)
+    return file
+
+
 def said_of_slots(lines: list[str]) -> list[str]:
     return [line for line in lines if "slots of" in line or "init --max" in line]
 
@@ -456,10 +467,7 @@ def test_a_quiet_build_tells_nothing_of_the_number_of_slots(users: Users) -> Non
 def test_a_member_changes_the_number_of_slots_by_a_file_of_owner_or_root_or_by_init(
     by: int, users: Users, tmp_path: Path
 ) -> None:
-    let_everybody_in(tmp_path)
-    file = tmp_path / "build-config.sh"
-    file.write_text("MAX_PARALLEL_BUILDS=2\n")
-    os.chown(file, by, by)
+    file = settings_of(by, tmp_path, "MAX_PARALLEL_BUILDS=2")
     users.share(USER)
 
     built = users.run(OTHER_USER, "wrap", "a", "--", "true", IPCLOCK_CONFIG=str(file))
@@ -479,10 +487,7 @@ def test_a_member_changes_the_number_of_slots_by_a_file_of_owner_or_root_or_by_i
 def test_a_file_that_changes_during_a_members_wait_counts_if_it_is_the_owners(
     by: int, users: Users, tmp_path: Path
 ) -> None:
-    let_everybody_in(tmp_path)
-    file = tmp_path / "build-config.sh"
-    file.write_text("MAX_PARALLEL_BUILDS=1\n")
-    os.chown(file, by, by)
+    file = settings_of(by, tmp_path, "MAX_PARALLEL_BUILDS=1")
     users.share(USER)
     holder = users.wrap(USER, "holder")
     assert holder.line() == "ready"
@@ -508,3 +513,20 @@ def test_status_tells_who_changed_the_number_of_slots_under_those_who_were_there
         0,
     )
     assert "since" not in later
+
+
+def test_the_library_warns_of_a_number_of_slots_that_is_not_the_owners(users: Users) -> None:
+    users.share(USER)
+    name = users.world.name
+
+    def hold() -> list[str]:
+        os.environ["HISTORY"] = "off"
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            with ipclock.slot("a", name=name, max_parallel_builds=2):
+                return [str(one.message) for one in found]
+
+    said = in_child(hold, OTHER_USER, groups=[GROUP])
+
+    told = f"slots of {name}: 1, as its owner {USER} says, not 2"
+    assert (said, users.world.status()["capacity"]) == ([told], 1)
