@@ -51,6 +51,14 @@ class Entry(NamedTuple):
         return self.within or self.ticket
 
     @property
+    def place(self) -> tuple[int, int]:
+        """Which slot it has: the ticket that has taken it, and its number.
+
+        Two builds may have drawn one ticket, from two folders of a pool that was removed: each has a slot of its own.
+        """
+        return self.outer, self.slot
+
+    @property
     def file(self) -> str:
         """The record's file name."""
         name = f"{self.ticket}.{self.slot}" if self.slot else str(self.ticket)

@@ -35,6 +35,7 @@ FILE_FLAGS = os.O_RDWR | SAFE_FLAGS
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | SAFE_FLAGS
 
 TRIES = 10
+MAKING_S = 0.5  # a maker shares its folder within a moment, or was killed or stopped
 SETTLED_S = 0.1  # a time stamp of a file system may be so coarse that a later change has the same one
 
 
@@ -76,7 +77,7 @@ class Folder:
         elsewhere than in a *lock_dir* that was asked for and may not be used, CannotCreate (73).
         """
         path = place.path_of(pool)
-        for _ in range(TRIES if create else 1):
+        for left in reversed(range(TRIES if create else 1)):
             found = None
             try:
                 if found := place.look(pool):
@@ -89,8 +90,8 @@ class Folder:
             except FileNotFoundError:
                 continue  # removed just now, or to be made again
             except (OSError, NotPermitted) as error:
-                if create and found and _has_changed(pool, found):
-                    continue  # what was looked at was made anew while it was opened
+                if left and found and _is_in_the_making(pool, found):
+                    continue
                 failure = from_os(error, path) if isinstance(error, OSError) else error
                 raise _explained(failure, lock_dir, found) if found else failure from None
         raise NoPool(path)
@@ -402,10 +403,15 @@ def _open_folder(parent: int, path: str) -> int:
         raise
 
 
-def _has_changed(pool: str, found: Place) -> bool:
+def _is_in_the_making(pool: str, found: Place) -> bool:
+    """Return whether what was refused is another one by now, or so new that its maker may be about to share it."""
     with suppress(NotPermitted, OSError):
         now = place.look(pool)
-        return now is None or now.identity != found.identity
+        if now is None or now.identity != found.identity:
+            return True
+        if abs(time.time() - os.lstat(found.path).st_ctime) < MAKING_S:
+            time.sleep(MAKING_S / TRIES)
+            return True
     return False
 
 

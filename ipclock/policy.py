@@ -66,7 +66,7 @@ def limit(capacity: int, drained: bool) -> int:
 
 def units(entries: Iterable[Entry]) -> int:
     """Return how many units all of them take. Nested builds share those of the slot that they run in."""
-    return sum({entry.outer: entry.units for entry in entries}.values())
+    return sum({entry.place: entry.units for entry in entries}.values())
 
 
 def may_admit(held: int, wanted: int, allowed: int) -> bool:
@@ -124,7 +124,7 @@ def has_room_for_label(entry: Entry, key: str, holders: Iterable[tuple[Entry, st
     """
     same = [holder for holder, its_key in holders if its_key == key]
     limits = [one.limit for one in (entry, *same) if one.limit]
-    return not limits or len({holder.outer for holder in same}) < min(limits)
+    return not limits or len({holder.place for holder in same}) < min(limits)
 
 
 def still_to_grow(expected: int, used: int) -> int:

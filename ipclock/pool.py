@@ -26,7 +26,7 @@ from ipclock.errors import (
     Superseded,
     TooManySlots,
 )
-from ipclock.folder import GATE, HOLDING, NEW, QUEUED, TRIES
+from ipclock.folder import GATE, HOLDING, NEW, QUEUED, STATES, TRIES
 from ipclock.patience import Patience
 from ipclock.records import LAST_DRAWN, Store
 from ipclock.semaphore import MOST_UNITS, Semaphore, Turns, give, open_gate, require_support
@@ -185,7 +185,7 @@ class Pool:
             record = self._draft(claim, patience)
             claim.entry = claim.entry._replace(units=around.units, within=around.outer)
             self._hold(claim)
-            entry = claim.entry._replace(slot=self._slot_beside_others(around))
+            entry = claim.entry._replace(slot=around.slot if around in listed else self._own_slot(around))
             self.store.publish(record, HOLDING, entry)
             claim.entry, claim.era = entry, self.store.era
         return True
@@ -217,10 +217,10 @@ class Pool:
 
     def wait_turn(self, claim: Claim, patience: Patience) -> None:
         """Sleep until the claim's record lies in `gate/`."""
-        if self.store.has(GATE, claim.entry):
+        if self.store.has(GATE, claim.entry, claim.record):
             return
         claim.entry = claim.entry._replace(reserved=0)  # whoever sent it back from the gate has given that up
-        while not self.store.has(GATE, claim.entry):
+        while not self.store.has(GATE, claim.entry, claim.record):
             if claim.turn is None:
                 # then look again: a call that came before the turn existed could not post it
                 with suppress(NotPermitted):  # a stranger has planted something there: its own ticks wake it
@@ -243,11 +243,11 @@ class Pool:
 
         One for which all of its units are reserved sleeps until it is `ready`.
         """
-        if not self.store.has(GATE, claim.entry):
+        if not self.store.has(GATE, claim.entry, claim.record):
             return
         with patience.watching(self._builds) as watched:
             chunk = FIRST_CHUNK_S
-            while self.store.has(GATE, claim.entry):
+            while self.store.has(GATE, claim.entry, claim.record):
                 if claim.entry.reserved == claim.entry.units:
                     if claim.ready():
                         return
@@ -270,7 +270,7 @@ class Pool:
         """
         ready = claim.ready()
         with self._mutex(patience):
-            if self.store.has(GATE, claim.entry):
+            if self.store.has(GATE, claim.entry, claim.record):
                 self._decide(claim, ready)
             if claim.slot:
                 self._pass_on()
@@ -440,9 +440,9 @@ class Pool:
         if claim.record:
             claim.record.touch()
         silent = claim.entry._replace(reserved=0, silent=1)
-        if self.store.has(QUEUED, silent):
+        if self.store.has(QUEUED, silent, claim.record):
             with suppress(NoPool), self._mutex(Patience(LEAVE_PATIENCE_S)):
-                if self.store.has(QUEUED, silent):
+                if self.store.has(QUEUED, silent, claim.record):
                     self.store.move(silent, QUEUED, QUEUED)
                     self.recover()
 
@@ -492,17 +492,17 @@ class Pool:
 
     def _listed(self, claim: Claim) -> bool:
         if claim.slot:
-            return self.store.has(HOLDING, claim.entry)
+            return self.store.has(HOLDING, claim.entry, claim.record)
         in_line = claim.entry._replace(reserved=0)
         queued = (in_line, in_line._replace(silent=1))
         places = [(GATE, claim.entry), (GATE, in_line), *((QUEUED, entry) for entry in queued)]
-        return any(self.store.has(*place) for place in places)
+        return any(self.store.has(*place, claim.record) for place in places)
 
     def _restore(self, claim: Claim) -> None:
         if claim.record is None:
             return
         for entry in [] if claim.slot else self.store.entries(QUEUED):
-            if entry.ticket == claim.ticket and entry.by:
+            if entry.ticket == claim.ticket and entry.by and self.store.has(QUEUED, entry, claim.record):
                 raise Superseded(claim.label, entry.by, self._pid_of(entry.by))
         folder, resets = self.store.era
         if claim.slot and folder == claim.era[0] and resets != claim.era[1]:
@@ -510,7 +510,9 @@ class Pool:
             return
         old, fields = claim.record, dict(claim.record.fields)
         if claim.slot:
-            claim.entry = claim.entry._replace(slot=self._slot_beside_others(claim.entry))
+            claim.entry = claim.entry._replace(slot=self._own_slot(claim.entry))
+        elif claim.ticket in {entry.ticket for state in STATES[1:] for entry in self.store.entries(state)}:
+            self._draw_again(claim)
         # what the build, or the script, has inherited is the open file of the old record, and so its beacon
         inherited = claim.slot or claim.holder_fd is not None
         claim.record = self.store.redraft(fields, old.holder_fd) if inherited else self.store.draft(fields)
@@ -519,9 +521,21 @@ class Pool:
         old.close()
         self.recover()
 
-    def _slot_beside_others(self, entry: Entry) -> int:
-        taken = [other.slot for other in self.store.entries(HOLDING) if other.outer != entry.outer]
-        return policy.lowest_free_slot(taken) if entry.slot in taken else entry.slot
+    def _draw_again(self, claim: Claim) -> None:
+        """Give the waiter another ticket: another client has drawn its own from the new folder."""
+        claim.entry = claim.entry._replace(ticket=self.store.draw_ticket())
+        if claim.turn:
+            claim.turn.close()
+            claim.turn = None
+
+    def _own_slot(self, entry: Entry) -> int:
+        """Return the slot for a holder that is listed again: that of its nested builds, else its own if it is free."""
+        holders = self.store.entries(HOLDING)
+        # with its very ticket: another build, which has drawn it from another folder
+        taken = [other.slot for other in holders if other.outer != entry.outer or other.ticket == entry.ticket]
+        inside = [other.slot for other in holders if other.outer == entry.outer]
+        free = [slot for slot in (*inside, entry.slot) if slot not in taken]
+        return free[0] if free else policy.lowest_free_slot(taken)
 
     def _pid_of(self, ticket: int) -> int:
         for state in (QUEUED, GATE, HOLDING):

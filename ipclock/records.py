@@ -110,6 +110,11 @@ class OwnRecord:
         """Light the holder's beacon, for so many units."""
         try_lock(self.holder_fd, self._beacons.holder(units))
 
+    def is_beacon(self, device: int, inode: int) -> bool:
+        """Return whether the holder's beacon is on this file."""
+        status = os.fstat(self.holder_fd)
+        return (status.st_dev, status.st_ino) == (device, inode)
+
     def touch(self) -> None:
         """Show that this process acts: `Store.quiet_s` counts from now."""
         with suppress(OSError):
@@ -350,9 +355,21 @@ class Store(Folder):
         if self._seen and entry in self._seen.get(state, ()):
             self._seen[state].remove(entry)
 
-    def has(self, state: str, entry: Entry) -> bool:
-        """Return whether the record lies in the folder."""
-        return os.access(entry.file, os.F_OK, dir_fd=self._fds[state], follow_symlinks=False)
+    def has(self, state: str, entry: Entry, own: OwnRecord | None = None) -> bool:
+        """Return whether the record lies in the folder. With *own*, only if it is that client's.
+
+        After a removal of the pool another client's may have the same name.
+        """
+        try:
+            identity = self._identity(state, entry)
+        except OSError:
+            return False
+        return own is None or identity == own.identity or self._names(state, entry, own)
+
+    def _names(self, state: str, entry: Entry, own: OwnRecord) -> bool:
+        """Return whether the record names the file that has the beacon of *own*: root has carried it over."""
+        record = self.read(state, entry)
+        return record is not None and record.names_beacon and own.is_beacon(record.device, record.inode)
 
     def draft(self, fields: dict[str, str], holder_fd: int | None = None) -> OwnRecord:
         """Write a record in `new/` and light the waiter's beacon. `publish` makes it a record of the pool.
@@ -439,9 +456,9 @@ class Store(Folder):
         os.rename(name, new_name, src_dir_fd=self._fds[state], dst_dir_fd=self._fds[to])
 
     def remove(self, state: str, entry: Entry, own: OwnRecord | None = None) -> bool:
-        """Unlink a record; return whether it was there. With *own*, only if it is that very file."""
+        """Unlink a record; return whether it was there. With *own*, only if it is that client's."""
         try:
-            if own and self._identity(state, entry) != own.identity:
+            if own and not self.has(state, entry, own):
                 return False
             _unlink(entry.file, self._fds[state])
         except FileNotFoundError:

@@ -94,7 +94,7 @@ class Snapshot(NamedTuple):
     @property
     def outermost(self) -> list[Holder]:
         """One holder for each slot that is taken: a nested one only where the build around it has ended."""
-        first = {holder.within or holder.ticket: holder for holder in reversed(self.holders)}
+        first = {(holder.within or holder.ticket, holder.slot): holder for holder in reversed(self.holders)}
         return list(reversed(first.values()))
 
 
@@ -102,7 +102,7 @@ def take(store: Store, name: str, *, waiters: bool = True) -> Snapshot:
     """Read the pool. Without *waiters* the line and `unlisted_pids` are left out, which spares looking for them."""
     capacity, drain = 1 if store.capacity is None else store.capacity, store.drain
     held = holders(store)
-    taken = sum({holder.within or holder.ticket: holder.slots for holder in held}.values())
+    taken = sum({(holder.within or holder.ticket, holder.slot): holder.slots for holder in held}.values())
     unlisted = 0 if store.settled else store.unlisted()
     pids = tuple(liveness.lockers(store)) if unlisted and waiters else ()
     free = max(0, policy.limit(capacity, drain is not None) - taken - unlisted)

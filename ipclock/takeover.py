@@ -119,7 +119,7 @@ def _carry_over(old: Store, new: Store, *, trusted: bool) -> tuple[int, bool]:
             copy = new.draft(record.fields | beacon_of(record.device, record.inode) | {"uid": uid})
             new.publish(copy, HOLDING, entry)
             copy.close()
-    return len({entry.outer for entry in living}), old.settled and len(found) == len(living)
+    return len({entry.place for entry in living}), old.settled and len(found) == len(living)
 
 
 def _put(new: Store, *, settled: bool) -> None:

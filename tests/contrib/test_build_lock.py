@@ -56,6 +56,23 @@ def test_a_script_that_fails_under_errexit_gives_its_slot_back_and_keeps_its_sta
     assert (status, out, world.settled()) == (7, ["held"], (1, {}))
 
 
+def test_a_pool_that_is_removed_before_its_file_is_opened_is_made_again(world: World) -> None:
+    removing = f"""
+        ipclock() {{
+            command ipclock "$@" || return
+            if [ "$1" = init ] && mkdir {world.folder.parent}/{world.folder.name}.once 2>/dev/null; then
+                rm -r {world.folder}
+            fi
+        }}
+    """
+    try:
+        status, out, _ = run(world, removing + 'acquire_lock a; echo "held $IPCLOCK_TICKET"; release_lock')
+    finally:
+        Path(f"{world.folder}.once").rmdir()
+
+    assert (status, out, world.settled()) == (0, ["held 1"], (1, {}))
+
+
 def test_a_timeout_leaves_the_script_with_75(world: World) -> None:
     holder = world.wrap("holder").started()
 

@@ -296,7 +296,7 @@ class FakeStore:
     def entries(self, state: str) -> list[Entry]:
         return sorted(entry for folder, entry in self._world.records if folder == state)
 
-    def has(self, state: str, entry: Entry) -> bool:
+    def has(self, state: str, entry: Entry, own: FakeRecord | None = None) -> bool:
         return self._run.operation(lambda: (state, entry) in self._world.records)
 
     def draft(self, fields: dict[str, str], holder_fd: int | None = None) -> FakeRecord:

@@ -48,7 +48,7 @@ class NoSecondLook(Pool):
     """A call between the look and the making of the turn posts nothing, and nobody looks again."""
 
     def wait_turn(self, claim: Claim, patience: Patience) -> None:
-        if not self.store.has(GATE, claim.entry):
+        if not self.store.has(GATE, claim.entry, claim.record):
             if claim.turn is None:
                 claim.turn = self.turns.create(claim.ticket)
             claim.turn.wait(patience.chunk(1))
@@ -60,7 +60,7 @@ class NoCheckInAdmit(Pool):
 
     def admit(self, claim: Claim, patience: Patience) -> None:
         with self._mutex(patience):
-            if self.store.has(GATE, claim.entry):
+            if self.store.has(GATE, claim.entry, claim.record):
                 slot = policy.lowest_free_slot([entry.slot for entry in self.store.entries(HOLDING)])
                 claim.entry = self.store.move(claim.entry, GATE, HOLDING, slot=slot)
                 self._drop_turn(claim)

@@ -373,6 +373,54 @@ def test_who_comes_to_a_pool_that_was_removed_gets_nobodys_ticket(world: World) 
     assert {build.started().end() for build in (waiter, late)} == {0}
 
 
+def test_two_builds_that_have_drawn_one_ticket_from_two_folders_have_two_slots(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pool, "_spare_tickets", lambda _: None)  # as where it may not look at the first one
+
+    def child() -> tuple[list[str], int, list[str]]:
+        pools = [Pool.open(world.name, "/dev/shm", 2) for _ in range(2)]
+        first = pools[0].acquire(Claim("first"), Patience(5))
+        shutil.rmtree(world.folder)
+        second = pools[1].acquire(Claim("second"), Patience(5))
+        pools[0].watch(first)
+        listed, taken = world.records("holding"), world.status()["taken"]
+        pools[0].release(first)
+        left = world.records("holding")
+        pools[1].release(second)
+        return listed, taken, left
+
+    assert (in_child(child), world.settled()) == ((["1.1", "1.2"], 2, ["1.1"]), (2, {}))
+
+
+def test_a_waiter_whose_ticket_was_drawn_again_from_a_new_folder_gets_another_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pool, "_spare_tickets", lambda _: None)
+
+    def child() -> tuple[list[str], list[int]]:
+        pools = [Pool.open(world.name, "/dev/shm") for _ in range(4)]
+        labels = ("holder", "waiter", "holder anew", "waiter anew")
+        claims = [Claim(label) for label in labels]
+        pools[0].acquire(claims[0], Patience(5))
+        pools[1].arrive(claims[1], Patience(5))
+        pools[0].release(claims[0])
+        shutil.rmtree(world.folder)
+        pools[2].acquire(claims[2], Patience(5))
+        pools[3].arrive(claims[3], Patience(5))
+        pools[1].keep(claims[1])
+        listed = [*world.records("gate"), *world.records("queued")]
+        for pool, claim in zip(pools[2:], claims[2:], strict=True):
+            pool.give_up(claim)
+        pools[1].wait_at_gate(claims[1], Patience(5))
+        pools[1].admit(claims[1], Patience(5))
+        tickets = [claim.ticket for claim in claims]
+        pools[1].release(claims[1])
+        return listed, tickets
+
+    assert (in_child(child), world.settled()) == ((["2", "3"], [1, 3, 1, 2]), (1, {}))
+
+
 @pytest.mark.parametrize("settled", [False, True], ids=["before", "after the new pool was settled"])
 def test_the_turn_of_a_waiter_that_was_killed_before_it_came_back_is_removed(settled: bool, anywhere: World) -> None:
     builds = [*pair(anywhere), anywhere.wrap("killed")]

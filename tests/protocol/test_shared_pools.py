@@ -14,6 +14,7 @@ import pytest
 
 import ipclock
 from ipclock import process
+from ipclock.folder import Folder
 from ipclock.records import Store
 from ipclock.semaphore import path_of
 from tests.helpers.crash_at import OTHER_USER, USER, Client, Crash, in_child, needs_root, sysctl
@@ -530,3 +531,26 @@ def test_the_library_warns_of_a_number_of_slots_that_is_not_the_owners(users: Us
 
     told = f"slots of {name}: 1, as its owner {USER} says, not 2"
     assert (said, users.world.status()["capacity"]) == ([told], 1)
+
+
+def test_a_member_that_comes_while_the_folder_is_made_waits_until_it_is_shared(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_root(0)
+
+    def share(_: float) -> None:
+        os.seteuid(0)
+        os.chown(world.folder, USER, GROUP)
+        world.folder.chmod(0o2770)
+        os.seteuid(OTHER_USER)
+
+    def arrive() -> int:
+        world.folder.mkdir(0o700)
+        os.chown(world.folder, USER, USER)
+        os.setgroups([GROUP])
+        os.seteuid(OTHER_USER)
+        return Folder.open("/dev/shm", world.name[1:], create=True).owner
+
+    monkeypatch.setattr("time.sleep", share)
+
+    assert in_child(arrive) == USER

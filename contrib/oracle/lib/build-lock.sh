@@ -23,21 +23,12 @@ init_semaphore() {
 # release_lock gives the slot back. Returns the exit status of `ipclock acquire`.
 acquire_lock() {
     # in $(...) BASHPID would be that subshell's
-    local project=${1:?acquire_lock: which project?} shell=$BASHPID folder file='' hold=()
+    local project=${1:?acquire_lock: which project?} shell=$BASHPID file='' hold=()
     if ((_build_lock_depth > 0)); then
         _build_lock_depth=$((_build_lock_depth + 1))
         return 0
     fi
-    folder=$(ipclock init) || return
-    if [[ $folder == /* ]]; then
-        file=$folder/new/$shell.$RANDOM$RANDOM
-        # the descriptor is the hold: every process that inherits it keeps the slot
-        exec {_build_lock_fd}>"$file" || return
-        hold=(--fd "$_build_lock_fd")
-    else
-        # a pool of several hosts: a process of ipclock's keeps the slot for as long as this shell lives
-        exec {_build_lock_fd}>/dev/null
-    fi
+    _build_lock_open || return
     _build_lock_ticket=$(ipclock acquire "${hold[@]}" --pid "$shell" "$project") || {
         local status=$?
         exec {_build_lock_fd}>&-
@@ -56,6 +47,26 @@ acquire_lock() {
     _build_lock_shell=$shell
     _build_lock_trap EXIT
     trap '_build_lock_exit' EXIT
+}
+
+# Open the file whose descriptor is the hold: every process that inherits it keeps the slot. Sets file and hold, which
+# are acquire_lock's.
+_build_lock_open() {
+    local folder tries=2
+    while folder=$(ipclock init) || return; do
+        if [[ $folder != /* ]]; then
+            # a pool of several hosts: a process of ipclock's keeps the slot for as long as this shell lives
+            exec {_build_lock_fd}>/dev/null
+            return
+        fi
+        file=$folder/new/$shell.$RANDOM$RANDOM
+        if exec {_build_lock_fd}>"$file"; then
+            hold=(--fd "$_build_lock_fd")
+            return
+        fi
+        # the pool may have been removed since: init makes it again
+        ((--tries)) || return 1
+    done
 }
 
 # Give the slot back: in a trap, as far as nothing that the script has started still runs in it. Without one, does
