@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from ipclock import supervise
+from ipclock import terminate
 from ipclock.messages import _
 from ipclock.progress import say
 from ipclock.values import TYPE_CHECKING
@@ -85,4 +85,4 @@ class Guard:
         if self._kills and not self.lost:
             self.lost = True
             # gone by `until`: from there on the servers may give the slot to somebody else
-            supervise.end(self._find, grace_s=max(0.0, left))
+            terminate.end(self._find, grace_s=max(0.0, left))

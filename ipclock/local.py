@@ -132,7 +132,7 @@ class LocalPool(Pool):
 
     def end(self, ticket: int) -> None:
         """End the processes that keep the slot, and all that they have started. Raises StillRunning (77)."""
-        from ipclock import liveness, policy, supervise
+        from ipclock import liveness, policy, terminate
 
         def entry() -> Entry | None:
             return next((entry for entry in self.store.entries(HOLDING) if entry.ticket == ticket), None)
@@ -144,7 +144,7 @@ class LocalPool(Pool):
             return liveness.keepers(self.store, found) if (found := record()) else []
 
         before = record()
-        left = supervise.end(keepers, liveness.supervisor(before) if before else None)
+        left = terminate.end(keepers, liveness.supervisor(before) if before else None)
         # another user's processes cannot be seen, but their beacon can
         if left or ((found := entry()) and liveness.verdict(self.store, HOLDING, found) == policy.ALIVE):
             bound = liveness.identity(before)

@@ -5,7 +5,6 @@ the terminal sends (Ctrl-C, Ctrl-Z), what timeout(1) does, and a SIGKILL. What c
 `Sentinel` tells the one from the other. In a group of its own the command would outlive a SIGKILL to its caller's; and
 not to pass on what a member of the group has sent, as sudo does, would lose what `timeout --foreground` sends.
 Not for threads other than the main one.
-Also ends what a build has left running, its whole tree.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import time
 from contextlib import suppress
 from functools import partial
 
-from ipclock import process
+from ipclock import process, terminate
 from ipclock.errors import CommandFailed, Interrupted
 from ipclock.sentinel import Sentinel
 from ipclock.values import TYPE_CHECKING
@@ -35,7 +34,6 @@ PYTHON_IGNORES = {signal.SIGPIPE, signal.SIGXFSZ}
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 TICK_S = 1.0
 FIRST_TICK_S = 0.1  # short builds have a life too
-GRACE_S = 5.0  # from SIGTERM to SIGKILL, and from there until a process counts as one that cannot be ended
 POLL_S = 0.05
 
 
@@ -112,9 +110,11 @@ def run(
     pending = _pending(heeded)
     pause = min(FIRST_TICK_S, tick_s)
     asked: set[int] = set()  # signals that ask to leave
+    lent = False
     while (status := _reap(pid, on_reaped)) is None:
         info = _next(pending, heeded, pause)
         if info is None:
+            lent = _lend_terminal(pid) or lent
             on_tick()
             pause = tick_s
         elif info.si_signo == signal.SIGCHLD:
@@ -123,6 +123,8 @@ def run(
             asked.update({info.si_signo}.intersection(ENDING))
             _pass_on(info, pid, sentinel, early)
     sentinel.close()
+    if lent:
+        _bring_to_front(os.getpgrp(), pid)
     left = partial(_leftovers, earlier, apart, on_reaped)
     if leftovers == "release" or not (found := left()):
         return status
@@ -136,7 +138,7 @@ def run(
             on_tick()
         elif info.si_signo in ENDING:
             leftovers, status = "kill", -info.si_signo
-    if leftovers == "kill" and (found := end(left)):
+    if leftovers == "kill" and (found := terminate.end(left)):
         on_leftovers("stay", found)
     return status
 
@@ -153,9 +155,50 @@ def _pass_on(info: signal.struct_siginfo, pid: int, sentinel: Sentinel, early: s
         came_to_all = from_kernel and not (number == signal.SIGHUP and os.getsid(0) == os.getpid())
     if not came_to_all or number in early:
         early.discard(number)
-        os.kill(pid, number)
-    elif not queued:
+        _send(os.kill, pid, number)
+        return
+    if os.getpgid(pid) != os.getpgrp():
+        _make_up_for(info, pid)
+    if not queued:
         signal.sigtimedwait({number}, 0)  # a twin, which the command would have got as one with the first
+
+
+def _make_up_for(info: signal.struct_siginfo, pid: int) -> None:
+    """Send a command that has left our group what came to the group, where without us it would have got it."""
+    if os.getpgrp() == os.getpid():
+        # a shell's job: the command would lead the group in our place, and no leader can leave
+        _send(os.killpg if os.getpgid(pid) == pid else os.kill, pid, info.si_signo)
+    elif info.si_code <= 0 and info.si_pid == os.getppid():
+        _send(os.kill, pid, info.si_signo)  # timeout(1) sends to its command too, which is us
+
+
+def _lend_terminal(pid: int) -> bool:
+    """Let a command that leads a group of its own have the terminal where it is ours, a shell's job in front.
+
+    Without us it would lead the group that has it: so timeout(1) leaves ours, and what it runs would stop at a read.
+    """
+    if not (os.getpgrp() == os.getpid() and os.getpgid(pid) == pid and _bring_to_front(pid, os.getpgrp())):
+        return False
+    _send(os.killpg, pid, signal.SIGCONT)  # it may have stopped for want of it
+    return True
+
+
+def _bring_to_front(group: int, instead_of: int) -> bool:
+    """Give the terminal to a process group if *instead_of* has it; return whether it had. With SIGTTOU blocked."""
+    with suppress(OSError):
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if os.tcgetpgrp(terminal) == instead_of:
+                os.tcsetpgrp(terminal, group)
+                return True
+        finally:
+            os.close(terminal)
+    return False
+
+
+def _send(kill: Callable[[int, int], None], pid: int, number: int) -> None:
+    with suppress(PermissionError):  # a setuid command: its caller could not have sent it either
+        kill(pid, number)
 
 
 def _stop_with(pid: int) -> None:
@@ -240,41 +283,6 @@ def _session(pid: int) -> int:
         return os.getsid(pid)
     except ProcessLookupError:
         return 0
-
-
-def end(find: Callable[[], list[int]], supervisor: int | None = None, *, grace_s: float = GRACE_S) -> list[int]:
-    """End the processes that *find* returns, with all their descendants, and whatever it returns then.
-
-    They are asked by SIGTERM, at first the *supervisor* alone where there is one, who passes it on; those who are
-    still there *grace_s* seconds later get SIGKILL. Returns the PIDs of those that could not be ended: not permitted,
-    or in an uninterruptible sleep.
-    """
-    # in order, parents first: a shell whose child ends before it is asked goes on to its next command
-    known: dict[process.Identity, None] = {}
-    asked: set[process.Identity] = set()
-    refused: set[process.Identity] = set()
-    begun = time.monotonic()
-    while True:
-        for pid in find():
-            for member in (pid, *process.descendants_of(pid)):
-                with suppress(OSError):  # gone meanwhile
-                    known.setdefault(process.identify(member))
-        alive = [identity for identity in known if identity not in refused and process.exists(identity)]
-        passed = time.monotonic() - begun
-        if not alive or passed > grace_s + GRACE_S:
-            return sorted(identity.pid for identity in {*alive, *refused})
-        passes_on = supervisor if supervisor in {identity.pid for identity in alive} else None
-        for identity in alive:
-            try:
-                if passed > grace_s:
-                    process.send(identity, signal.SIGKILL)
-                elif identity not in asked and passes_on in (None, identity.pid):
-                    asked.add(identity)
-                    process.send(identity, signal.SIGTERM)
-                    process.send(identity, signal.SIGCONT)  # a stopped one would not heed it
-            except PermissionError:
-                refused.add(identity)
-        time.sleep(POLL_S)  # not pidfds: what a process of these starts meanwhile is to be found too
 
 
 def _spawn(

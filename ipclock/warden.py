@@ -12,7 +12,7 @@ import struct
 import time
 from contextlib import suppress
 
-from ipclock import process, supervise
+from ipclock import process, terminate
 
 NEWS = struct.Struct("idd")
 LOOK_S = 1.0
@@ -72,4 +72,4 @@ def _stand_by(reading: int) -> None:
 
 
 def _end(build: process.Identity, until: float) -> None:
-    supervise.end(lambda: [build.pid] if process.exists(build) else [], grace_s=max(0.0, until - time.monotonic()))
+    terminate.end(lambda: [build.pid] if process.exists(build) else [], grace_s=max(0.0, until - time.monotonic()))

@@ -15,7 +15,7 @@ LAYERS = (
     "shellfile quick parser deaths place apart clocks procfs",
     "config locks folder entry clockwait stats forecast notes sentinel",
     "records semaphore process policy host database callers",
-    "liveness patience claim line memory totals pools canvas",
+    "liveness patience claim line memory totals pools canvas terminate",
     "pool snapshot advice",
     "supervise doctor takeover headroom meter history screen hooks",
     "outlook chart archive metrics engine warden",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,8 @@ import pytest
 
 from ipclock.sentinel import Sentinel
 from tests.e2e.test_signals import state_of
-from tests.helpers.crash_at import needs_root
-from tests.helpers.world import until
+from tests.helpers.crash_at import USER, Client, needs_root
+from tests.helpers.world import let_everybody_in, until
 
 if TYPE_CHECKING:
     from tests.helpers.world import Build, World
@@ -59,6 +60,102 @@ def test_each_signal_reaches_the_command_once(group: bool, world: World) -> None
 
     assert (through, direct) == (direct, [str(int(number)) for number in TABLE])
     assert (wrapped.wait(), world.settled()) == (-signal.SIGKILL, (1, {}))
+
+
+LEAVES = "import os; os.setpgid(0, 0)" + PROBE  # as timeout(1) and `bash -i` do; without effect in a group's leader
+
+
+def test_a_command_that_has_left_the_group_of_a_job_gets_what_comes_to_the_job(world: World) -> None:
+    bare = world.spawn(sys.executable, "-c", LEAVES, process_group=0).started()
+    wrapped = world.popen("wrap", "-q", "a", "--", sys.executable, "-c", LEAVES, process_group=0).started()
+
+    direct, through = came(bare, group=True), came(wrapped, group=True)
+    left = os.getpgid(wrapped.command_pid) != wrapped.pid
+    os.kill(bare.pid, signal.SIGKILL)
+    os.kill(wrapped.command_pid, signal.SIGKILL)
+    wrapped.wait()
+
+    assert (left, through, direct) == (True, direct, [str(int(number)) for number in TABLE])
+
+
+def test_a_command_that_has_left_a_scripts_group_gets_nothing_of_what_comes_to_that(world: World) -> None:
+    script = """trap : USR1; "$@" & echo; while ! wait $!; do :; done"""
+    heard = []
+    for wrap in ((), (sys.executable, "-m", "ipclock", "wrap", "-q", "a", "--")):
+        build = world.spawn("bash", "-c", script, "bash", *wrap, sys.executable, "-c", LEAVES, process_group=0)
+        build.line()
+        build.started()
+        os.killpg(build.pid, signal.SIGUSR1)
+        for number in (signal.SIGUSR2, signal.SIGRTMAX):  # to wrap alone, or to the probe: behind the other one
+            os.kill(parent_of(build.command_pid) if wrap else build.command_pid, number)
+        heard.append(build.line())
+        os.kill(build.command_pid, signal.SIGKILL)
+
+    assert heard == [str(int(signal.SIGUSR2))] * 2
+
+
+def parent_of(pid: int) -> int:
+    """Return the PID of its parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+# what timeout(1) does when the time is up, at a line of its input
+TIMEOUT = """
+import os, signal, subprocess, sys
+os.setpgid(0, 0)
+child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+input()
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+os.kill(child.pid, signal.SIGUSR1)
+os.kill(0, signal.SIGUSR1)
+child.wait()
+"""
+
+
+def test_a_timeout_around_a_command_with_a_group_of_its_own_sends_it_one_signal(world: World) -> None:
+    wrap = (sys.executable, "-m", "ipclock", "wrap", "-q", "a", "--")
+    build = world.spawn(sys.executable, "-c", TIMEOUT, *wrap, sys.executable, "-c", LEAVES).started()
+    wrapper = parent_of(build.command_pid)
+    build.tell("")
+
+    heard = ""
+    while not heard:
+        os.kill(wrapper, signal.SIGRTMAX)
+        heard = build.line()
+    for number in (signal.SIGUSR2, signal.SIGRTMAX):
+        os.kill(wrapper, number)
+    behind = build.line()
+    os.kill(build.command_pid, signal.SIGKILL)
+
+    assert (heard, behind) == (str(int(signal.SIGUSR1)), str(int(signal.SIGUSR2)))
+
+
+def test_a_timeout_within_a_timeout_ends_all(world: World) -> None:
+    wrap = (sys.executable, "-m", "ipclock", "wrap", "-q", "a", "--")
+
+    build = world.spawn("timeout", "1", *wrap, "timeout", "1000", "sleep", "1000")
+
+    assert (build.wait(), world.settled()) == (124, (1, {}))
+
+
+def test_a_signal_that_a_setuid_command_may_not_be_sent_leaves_wrap_beside_it(world: World, tmp_path: Path) -> None:
+    needs_root(0)
+    let_everybody_in(tmp_path)
+    command = shutil.copy("/usr/bin/setpriv", tmp_path)
+    os.chmod(command, 0o4755)
+    build = (command, "--reuid", "0", "sleep", "1000")
+    client = Client("wrap", "-q", "a", "--", *build, env=world.env, uid=USER)
+    try:
+        pid = until(lambda: next((row["command_pid"] for row in world.status()["holders"]), None), "the build")
+        os.kill(client.pid, signal.SIGTERM)
+        os.kill(client.pid, signal.SIGUSR1)
+        os.kill(pid, signal.SIGKILL)
+        status = client.wait()
+        said = client.errors()
+    finally:
+        client.close()
+
+    assert (status, said) == (-signal.SIGKILL, "")
 
 
 def test_an_alarm_from_before_wrap_ends_the_command_and_wrap(world: World) -> None:

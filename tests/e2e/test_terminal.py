@@ -103,6 +103,31 @@ def test_ctrl_z_stops_build_and_wrapper_and_fg_goes_on(world: World, terminal: C
     assert (state, shell.wait(), world.settled()) == ("stopped", 0, (1, {}))
 
 
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "wrapped"])
+def test_a_timeout_at_a_prompt_reads_stops_goes_on_and_is_interrupted_as_without_wrap(
+    wrapped: bool, world: World, terminal: Callable[..., Terminal]
+) -> None:
+    shell = terminal("bash", "--norc", "--noprofile", "-i", PS1="$ ")
+    shell.wait_for("$ ")
+    wrap = f"{sys.executable} -m ipclock wrap -q a -- " if wrapped else ""
+    shell.type(wrap + "timeout 1000 sh -c 'echo rea''dy; while read -r word; do echo got $word; done'\n")
+    shell.wait_for("ready")
+
+    shell.type("one\n")
+    shell.wait_for("got one")
+    shell.type("\x1a")
+    shell.wait_for("Stopped")
+    shell.type("fg\n")
+    shell.type("two\n")
+    shell.wait_for("got two")
+    prompts = shell.text.count("\x1b[?2004h$ ")
+    shell.type("\x03")
+    until(lambda: shell.text.count("\x1b[?2004h$ ") > prompts, "the prompt")
+    shell.type("exit\n")
+
+    assert (shell.wait(), world.settled() if wrapped else (1, {})) == (130, (1, {}))
+
+
 def test_the_build_has_the_terminal_to_itself(world: World, terminal: Callable[..., Terminal]) -> None:
     screen = terminal(*IPCLOCK, "wrap", "-q", "a", "--", "sh", "-c", "tty <&0; read -r word; echo got $word; tty >&2")
     screen.wait_for("/dev/pts/")
