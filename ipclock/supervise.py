@@ -15,7 +15,6 @@ import resource  # os.wait4 needs it, when no descriptor may be left to load it 
 import select
 import signal
 import stat
-import time
 from contextlib import suppress
 from functools import partial
 
