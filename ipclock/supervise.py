@@ -287,14 +287,17 @@ def _session(pid: int) -> int:
 def _spawn(
     command: Sequence[str], environment: Mapping[str, str], mask: set[signal.Signals | int]
 ) -> tuple[int, set[signal.Signals | int]]:
-    """Start the command; return its PID, and the signals that were pending just before: it is not to miss them."""
+    """Start the command; return its PID, and the signals that came before it was there: it is not to miss them.
+
+    Whatever is pending now counts: what has come since it was there, a moment ago, it has died of or cannot heed twice.
+    """
 
     def spawn(file: str, arguments: list[str]) -> tuple[int, set[signal.Signals | int]]:
         if not file:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        early = signal.sigpending()
         # a command must die of a closed pipe as it would without us
-        return os.posix_spawnp(file, arguments, environment, setsigmask=mask, setsigdef=PYTHON_IGNORES), early
+        pid = os.posix_spawnp(file, arguments, environment, setsigmask=mask, setsigdef=PYTHON_IGNORES)
+        return pid, signal.sigpending()
 
     try:
         return spawn(command[0], list(command))

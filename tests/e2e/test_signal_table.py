@@ -183,6 +183,22 @@ def test_a_signal_of_before_the_command_started_is_not_kept_from_it(world: World
     assert (heard, build.wait()) == (str(int(signal.SIGUSR1)), -signal.SIGKILL)
 
 
+def test_a_signal_to_the_group_right_before_the_command_is_there_is_not_kept_from_it(world: World) -> None:
+    code = """
+import os, signal, sys
+from ipclock.cli import main
+spawn = os.posix_spawnp
+def spawn_late(*arguments, **options):
+    os.kill(0, signal.SIGUSR1)
+    return spawn(*arguments, **options)
+os.posix_spawnp = spawn_late
+sys.exit(main(sys.argv[1:]))
+"""
+    build = world.spawn(sys.executable, "-c", code, "wrap", "-q", "a", "--", "sleep", "1000", process_group=0)
+
+    assert (build.wait(), world.settled()) == (-signal.SIGUSR1, (1, {}))
+
+
 def test_nothing_of_wrap_outlives_it(world: World) -> None:
     build = world.wrap().started()
     helpers = [pid for pid in children(build.pid) if pid != build.command_pid]
