@@ -313,6 +313,25 @@ def test_a_hook_has_no_descriptor_of_ours_nor_of_who_called_us(world: World, tmp
         ]
 
 
+@pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C"}, {"LANG": "C"}, {"LC_ALL": "ko_KR.UTF-8"}])
+def test_a_hook_has_the_callers_environment_and_what_it_is_told(
+    locale: dict[str, str], world: World, tmp_path: Path
+) -> None:
+    hook = f'env -0 >"{tmp_path}/$IPCLOCK_EVENT.new"; mv "{tmp_path}/$IPCLOCK_EVENT.new" "{tmp_path}/$IPCLOCK_EVENT"'
+    given = {key: value for key, value in world.env.items() if key not in ("LC_ALL", "LC_CTYPE", "LANG")}
+    given |= {"PWD": str(tmp_path), "ODD": "a\nb", "ON_ACQUIRE": hook, "ON_RELEASE": hook} | locale
+    wrap = [sys.executable, "-m", "ipclock", "wrap", "-q", "a", "--", "true"]
+
+    subprocess.run(wrap, env=given, cwd=tmp_path, check=True)
+
+    for event in ("acquire", "release"):
+        until((tmp_path / event).exists, f"the hook of {event}")
+        rows = (tmp_path / event).read_text().removesuffix("\0").split("\0")
+        seen = dict(row.split("=", 1) for row in rows)
+        told = {key for key in seen if key.startswith("IPCLOCK_")}
+        assert ("IPCLOCK_EVENT" in told, {key: seen[key] for key in seen.keys() - told}) == (True, given)
+
+
 def test_a_hook_is_in_a_session_of_its_own_with_all_signals_as_they_were_made(world: World, notes: Notes) -> None:
     script = 'trap "" HUP INT TERM USR1 CHLD; exec "$0" -m ipclock wrap a -- true'
 
