@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ipclock.prospect import View
 
 REWRITE_S = 1.0
+REPAINT_S = 5.0  # in between, rows in which only numbers have changed stay as they are: half as many bytes
 STUCK_NOTICE_S = 5.0
 MAX_LINE = 1000  # letters: within the 4096 bytes that a pipe with room takes without blocking
 # for an encoding that lacks them (EUC-KR has none of the three)
@@ -30,6 +31,7 @@ PLAIN = {"✓": "[ok]", "⏳": "[..]", "❌": "[!!]", "█": "#", "░": "-"}
 BAR = 24  # columns
 LOWEST = 5  # rows: on a lower terminal one line is enough
 RESUMED_S = 3.0  # without a line for so long we were stopped, and the shell has written below ours
+_NO_DIGITS = {ord(digit): None for digit in "0123456789"}
 YELLOW, RED, DIM = "\x1b[33m", "\x1b[31m", "\x1b[2m"
 
 
@@ -81,7 +83,8 @@ class Progress:
         self._begun = time.monotonic()
         self._looked_at = self._written_at = float("-inf")
         self._written = ""
-        self._rows = 0  # of ours on the terminal, the cursor in the last one
+        self._rows: list[str] = []  # of ours on the terminal, the cursor in the last one
+        self._painted_at = float("-inf")
         self._coloured = config.colours()
         self._stuck_said = False
 
@@ -105,7 +108,7 @@ class Progress:
         if self._canvas:
             drawable = self._canvas.drawable
             if resumed or not drawable:  # somebody else has written below our lines
-                self._rows = 0
+                self._rows = []
             if drawable:
                 self._rewrite(*lines, left=1 - waited / self._limit)
                 return
@@ -149,10 +152,10 @@ class Progress:
             if self._canvas.drawable:
                 _write_at_once(self._back() + "\x1b[J")
             self._canvas.leave()
-            self._rows = 0
+            self._rows = []
 
     def _back(self) -> str:
-        return "\r" + (f"\x1b[{self._rows - 1}A" if self._rows > 1 else "")
+        return "\r" + (f"\x1b[{len(self._rows) - 1}A" if len(self._rows) > 1 else "")
 
     def _rewrite(self, first: str, estimated: str, holders: str, *, left: float) -> None:
         try:
@@ -172,5 +175,20 @@ class Progress:
         ]
         if 0 < height < LOWEST:
             lines = lines[:1]
-        _write_at_once(self._back() + "\x1b[K\n".join(lines) + "\x1b[K\x1b[J")
-        self._rows = len(lines)
+        _write_at_once(self._back() + self._changes(lines))
+        self._rows = lines
+
+    def _changes(self, lines: list[str]) -> str:
+        """Return what makes these lines of those that are there, from the beginning of the first one."""
+        now = time.monotonic()
+        if now - self._painted_at >= REPAINT_S or len(lines) != len(self._rows):
+            self._painted_at = now
+            return "\x1b[K\n".join(lines) + "\x1b[K\x1b[J"
+        first, *others = lines
+        changed = [new if _words(new) != _words(old) else "" for new, old in zip(others, self._rows[1:], strict=True)]
+        end = "" if changed and changed[-1] else "\x1b[999C"  # where what is typed hides nothing
+        return "\n".join([f"{first}\x1b[K", *(row and f"{row}\x1b[K" for row in changed)]) + end
+
+
+def _words(line: str) -> str:
+    return line.translate(_NO_DIGITS)

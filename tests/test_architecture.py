@@ -29,7 +29,7 @@ LAYERS = (
     "__main__",
 )
 SIZES = """
-    cli 270  supervise 340  sentinel 140  progress 230  api 140  pool 700  snapshot 250  liveness 130  patience 100
+    cli 270  supervise 360  sentinel 140  progress 230  api 140  pool 700  snapshot 250  liveness 130  patience 100
     records 620  folder 530  semaphore 360  process 510  policy 200  locks 120  config 590  messages 120
     errors 530  memory 260  commands.__init__ 230  commands.status 140  commands.wrap 215  __main__ 45  host 200
     doctor 490  history 180  database 265  apart 130  ledger 165  metrics 125  waiting 200  board 230  stats 200
