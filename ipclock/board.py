@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ipclock import config, process, screen
+from ipclock.console import encodable
 from ipclock.messages import _
 from ipclock.phrases import (
     activity_of,
@@ -26,7 +27,6 @@ from ipclock.phrases import (
     state_of,
     unlisted,
 )
-from ipclock.progress import encodable
 from ipclock.utf8 import printable
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from importlib import import_module
 
 from ipclock import __version__, config, messages, procfs, utf8
+from ipclock.console import say
 from ipclock.errors import (
     N_,
     CannotCreate,
@@ -24,7 +25,6 @@ from ipclock.errors import (
     from_os,
 )
 from ipclock.messages import _
-from ipclock.progress import say
 from ipclock.quick import Reader
 from ipclock.values import TYPE_CHECKING
 

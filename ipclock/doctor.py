@@ -82,7 +82,7 @@ def examine(settings: Settings, survey: Survey) -> list[Check]:
         units = failed("semaphore", error)
     try:
         return [
-            *machine(settings, store, path),
+            *of_machine(settings, store, path),
             folder,
             units,
             *(inside(store, gate, settings.semaphore_name) if store else []),
@@ -98,7 +98,7 @@ def examine(settings: Settings, survey: Survey) -> list[Check]:
 # The machine
 
 
-def machine(settings: Settings, store: Store | None, path: str) -> Iterator[Check]:
+def of_machine(settings: Settings, store: Store | None, path: str) -> Iterator[Check]:
     """Make the checks of what is under the pool whose folder is *path*."""
     yield versions()
     yield from place("shm", semaphore.FOLDER)

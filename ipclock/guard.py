@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 
 from ipclock import terminate
+from ipclock.console import say
 from ipclock.messages import _
-from ipclock.progress import say
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:

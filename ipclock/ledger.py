@@ -9,9 +9,9 @@ import os
 import time
 
 from ipclock import clocks, history, process, utf8
+from ipclock.console import say
 from ipclock.errors import HistoryFailed, Interrupted, SlotBusy, SlotTimeout, Superseded
 from ipclock.messages import _, told
-from ipclock.progress import say
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -7,18 +7,15 @@ at the start, at each change and at an interval. Guarantees that the terminal is
 from __future__ import annotations
 
 import os
-import select
 import sys
 import time
-from contextlib import suppress
 
 from ipclock import config
+from ipclock.console import encodable, write_at_once
 from ipclock.messages import _
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import TextIO
-
     from ipclock.canvas import Canvas
     from ipclock.prospect import View
 
@@ -26,47 +23,11 @@ REWRITE_S = 1.0
 REPAINT_S = 5.0  # in between, rows in which only numbers have changed stay as they are: half as many bytes
 STUCK_NOTICE_S = 5.0
 MAX_LINE = 1000  # letters: within the 4096 bytes that a pipe with room takes without blocking
-# for an encoding that lacks them (EUC-KR has none of the three)
-PLAIN = {"✓": "[ok]", "⏳": "[..]", "❌": "[!!]", "█": "#", "░": "-"}
 BAR = 24  # columns
 LOWEST = 5  # rows: on a lower terminal one line is enough
 RESUMED_S = 3.0  # without a line for so long we were stopped, and the shell has written below ours
 _NO_DIGITS = {ord(digit): None for digit in "0123456789"}
 YELLOW, RED, DIM = "\x1b[33m", "\x1b[31m", "\x1b[2m"
-
-
-def encodable(text: str, stream: TextIO) -> str:
-    """Return *text* with the symbols that the stream's encoding lacks spelled out."""
-    encoding = stream.encoding or "ascii"
-    for symbol, plain in PLAIN.items():
-        try:
-            symbol.encode(encoding)
-        except UnicodeEncodeError:
-            text = text.replace(symbol, plain)
-    return text.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def say(text: str, *, at_once: bool = False) -> None:
-    """Write one line for a person to stderr. If that is closed or full, nobody is told; *at_once*: nor if it blocks."""
-    (_write_at_once if at_once else _write)(text + "\n")
-
-
-def _write(text: str) -> None:
-    if sys.stderr is not None:
-        with suppress(OSError, ValueError):
-            # past the stream's buffer: what stays in there fails again at the interpreter's end, which then exits 120
-            os.write(sys.stderr.fileno(), encodable(text, sys.stderr).encode(sys.stderr.encoding))
-
-
-def _write_at_once(text: str) -> None:
-    """Write to stderr, or not at all where that would block: Ctrl-S, a pipe that nobody reads.
-
-    Whoever blocks here stands in line, or at the gate, or holds a slot, and everybody would wait for him (INV-7).
-    """
-    if sys.stderr is not None:
-        with suppress(OSError, ValueError):
-            if select.select([], [sys.stderr], [], 0)[1]:
-                _write(text)
 
 
 class Progress:
@@ -116,7 +77,7 @@ class Progress:
         holders = [(holder.ticket, holder.state) for holder in view.pool.holders]
         change = f"{view.position} {holders} {view.pool.capacity} {view.pool.drained} {len(view.reasons)}"
         if change != self._written or (not self._canvas and now - self._written_at >= self._interval):
-            _write_at_once(" · ".join(filter(None, lines))[:MAX_LINE] + "\n")
+            write_at_once(" · ".join(filter(None, lines))[:MAX_LINE] + "\n")
             self._written, self._written_at = change, now
 
     def stuck(self, seconds: float, pid: int) -> None:
@@ -125,32 +86,32 @@ class Progress:
             self._stuck_said = True
             self.clear()
             text = _("⏳ the pool is locked by process {pid}, which does not go on")
-            _write_at_once(text.format(pid=pid or "?") + "\n")
+            write_at_once(text.format(pid=pid or "?") + "\n")
 
     def details(self, ticket: int, slot: int) -> None:
         """Show which slot it is and how long the wait took."""
         text = _("ipclock: ticket {ticket}, slot {slot}, waited {seconds} s")
-        _write_at_once(text.format(ticket=ticket, slot=slot, seconds=f"{time.monotonic() - self._begun:.2f}") + "\n")
+        write_at_once(text.format(ticket=ticket, slot=slot, seconds=f"{time.monotonic() - self._begun:.2f}") + "\n")
 
     def given_up(self, label: str) -> None:
         """Show that the build has left the line."""
         self.clear()
         if not self._quiet and self._looked_at > 0:
             text = _("ipclock: {label} has given up its place in line").format(label=label)
-            _write_at_once(text + "\n")
+            write_at_once(text + "\n")
 
     def acquired(self, label: str, held: int, capacity: int) -> None:
         """Show that the build has its slot and starts."""
         self.clear()
         if not self._quiet:
-            _write_at_once(_("✓ build slot acquired ({held}/{capacity})").format(held=held, capacity=capacity) + "\n")
-            _write_at_once(_("✓ starting the build of {label}.").format(label=label) + "\n")
+            write_at_once(_("✓ build slot acquired ({held}/{capacity})").format(held=held, capacity=capacity) + "\n")
+            write_at_once(_("✓ starting the build of {label}.").format(label=label) + "\n")
 
     def clear(self) -> None:
         """Leave the terminal clean, with the cursor where the first line began."""
         if self._rows and self._canvas:
             if self._canvas.drawable:
-                _write_at_once(self._back() + "\x1b[J")
+                write_at_once(self._back() + "\x1b[J")
             self._canvas.leave()
             self._rows = []
 
@@ -175,7 +136,7 @@ class Progress:
         ]
         if 0 < height < LOWEST:
             lines = lines[:1]
-        _write_at_once(self._back() + self._changes(lines))
+        write_at_once(self._back() + self._changes(lines))
         self._rows = lines
 
     def _changes(self, lines: list[str]) -> str:

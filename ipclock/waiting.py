@@ -10,10 +10,11 @@ from contextlib import nullcontext
 
 from ipclock import config, history, ledger
 from ipclock.claim import Claim
+from ipclock.console import say
 from ipclock.errors import Interrupted, SlotUnavailable, Superseded
 from ipclock.messages import _
 from ipclock.patience import Patience
-from ipclock.progress import Progress, say
+from ipclock.progress import Progress
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 from ipclock import address, policy, process, supervise
 from ipclock.claim import Ended, stamp
+from ipclock.console import say
 from ipclock.entry import Entry
 from ipclock.errors import N_, BadValue, EngineFailed, NoPool, NoTicket, SlotBusy, Unsupported
 from ipclock.messages import _
 from ipclock.nodes import Nodes, identity, packed, text, ticket_of
-from ipclock.progress import say
 from ipclock.session import Cut, Session, host_name
 from ipclock.snapshot import empty
 

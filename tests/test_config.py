@@ -179,7 +179,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     for name, folder in {"system": "etc", "user": "xdg/ipclock", "variable": "v", "option": "o"}.items():
         found[name] = tmp_path / folder / "build-config.sh"
         found[name].parent.mkdir(parents=True)
-    monkeypatch.setattr(config, "DEFAULT_FILES", (config.DEFAULT_FILES[0], str(found["system"])))
+    monkeypatch.setattr("ipclock.config.settings.DEFAULT_FILES", (config.DEFAULT_FILES[0], str(found["system"])))
     monkeypatch.delenv("IPCLOCK_CONFIG")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
     return found
@@ -436,7 +436,7 @@ def test_a_user_keeps_a_history_of_their_own(
     for key, text in variables.items():
         monkeypatch.setenv(key, text)
     monkeypatch.delenv("IPCLOCK_CONFIG")
-    monkeypatch.setattr(config, "DEFAULT_FILES", ())
+    monkeypatch.setattr("ipclock.config.settings.DEFAULT_FILES", ())
 
     assert in_child(lambda: config.load().history, USER) == value
 
@@ -449,7 +449,7 @@ def test_a_user_who_may_write_to_the_history_of_the_machine_keeps_that(
     shared.touch()
     os.chown(shared, 0, OTHER_USER)
     shared.chmod(0o660)
-    monkeypatch.setattr(config, "SYSTEM_HISTORY", str(shared))
+    monkeypatch.setattr("ipclock.config.values.SYSTEM_HISTORY", str(shared))
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
 
     found = [in_child(lambda: config.history("auto"), USER, groups=groups) for groups in ([OTHER_USER], [])]

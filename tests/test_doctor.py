@@ -61,9 +61,9 @@ def test_a_dead_holder_whom_the_next_one_clears_away_counts_as_gone(world: World
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_the_umask_is_shown_and_left_as_it_is(umask: int, world: World) -> None:
     def look() -> tuple[list[str], int]:
-        checks = doctor.examine(config.load(), config.survey())
+        made = doctor.examine(config.load(), config.survey())
         left = os.umask(0)
-        return [row.finding[:4] for row in checks if row.name == "umask"], left
+        return [row.finding[:4] for row in made if row.name == "umask"], left
 
     assert in_child(look, umask=umask) == ([f"{umask:04o}"], umask)
 

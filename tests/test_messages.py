@@ -46,7 +46,7 @@ def test_every_translation_has_the_placeholders_of_its_original() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "language"),
+    ("variables", "expected"),
     [
         ({}, "en"),
         ({"LANG": "ko_KR.UTF-8"}, "ko"),
@@ -58,14 +58,14 @@ def test_every_translation_has_the_placeholders_of_its_original() -> None:
     ],
 )
 def test_the_language_is_that_of_the_locale_unless_we_are_told(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], language: str
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
 ) -> None:
     for name in ("IPCLOCK_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    assert config.language() == language
+    assert config.language() == expected
 
 
 def test_a_message_without_a_translation_stays_english() -> None:

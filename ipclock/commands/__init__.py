@@ -7,9 +7,9 @@ import sys
 from functools import partial
 
 from ipclock import config, local, pools, process
+from ipclock.console import say
 from ipclock.errors import N_, BadValue, EngineFailed, NoPool
 from ipclock.messages import _
-from ipclock.progress import say
 from ipclock.values import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from ipclock import commands, config, doctor, progress, utf8
+from ipclock import commands, config, doctor, utf8
+from ipclock.console import encodable
 from ipclock.errors import N_, Unavailable, UnsafeHook, Unsupported
 from ipclock.messages import _
 
@@ -31,27 +32,27 @@ def run(args: Namespace, settings: Settings) -> int:
     survey = config.survey(args.options)
     if settings.engine:
         error = Unsupported(settings.engine.partition("?")[0], "ipclock doctor")
-        checks = [doctor.failed("pool", error), *doctor.of_settings(survey)]
+        found = [doctor.failed("pool", error), *doctor.of_settings(survey)]
     else:
-        checks = doctor.examine(settings, survey)
+        found = doctor.examine(settings, survey)
     try:
         commands.hooks_for(settings)
     except UnsafeHook as error:
-        checks.append(doctor.failed("hooks", error))
+        found.append(doctor.failed("hooks", error))
     if args.json:
         import json
 
-        rows = [check._asdict() for check in checks]
+        rows = [check._asdict() for check in found]
         print(json.dumps({"schema": SCHEMA, "name": settings.pool_name, "checks": rows}, indent=2))
     else:
-        for line in text_lines(checks):
-            print(progress.encodable(line, sys.stdout) if sys.stdout else line)
-    return Unavailable.status if any(check.level == doctor.BAD for check in checks) else 0
+        for line in text_lines(found):
+            print(encodable(line, sys.stdout) if sys.stdout else line)
+    return Unavailable.status if any(check.level == doctor.BAD for check in found) else 0
 
 
-def text_lines(checks: list[Check]) -> Iterator[str]:
+def text_lines(found: list[Check]) -> Iterator[str]:
     """Yield the checks as lines for people: one each, and one below for what to do."""
-    for check in checks:
+    for check in found:
         yield f"{check.level:<4} {check.name}: {utf8.printable(check.finding)}"
         if check.remedy:
             yield f"   {utf8.printable(check.remedy)}"

@@ -7,12 +7,12 @@ import time
 from typing import TYPE_CHECKING
 
 from ipclock import commands, config, users
+from ipclock.console import say
 from ipclock.errors import N_
 from ipclock.messages import _
 from ipclock.notes import Drain
 from ipclock.patience import Patience
 from ipclock.phrases import drained
-from ipclock.progress import say
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

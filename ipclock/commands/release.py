@@ -6,11 +6,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ipclock import commands, config, ledger, snapshot
+from ipclock.console import say
 from ipclock.errors import N_, NoPool, NoTicket, NotYours, Unprovable, UsageError
 from ipclock.messages import _
 from ipclock.patience import Patience
 from ipclock.phrases import pid_of, shown
-from ipclock.progress import say
 from ipclock.utf8 import printable
 
 if TYPE_CHECKING:

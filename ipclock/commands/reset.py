@@ -6,11 +6,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ipclock import commands, ledger
+from ipclock.console import say
 from ipclock.errors import N_, LocksLeft, NoTicket, UsageError
 from ipclock.messages import _
 from ipclock.patience import Patience
 from ipclock.phrases import pid_of, unlisted
-from ipclock.progress import Progress, say
+from ipclock.progress import Progress
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

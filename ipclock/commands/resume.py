@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ipclock import commands
+from ipclock.console import say
 from ipclock.errors import N_
 from ipclock.messages import _
 from ipclock.patience import Patience
-from ipclock.progress import say
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

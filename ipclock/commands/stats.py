@@ -11,10 +11,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ipclock import archive, commands, config, memory, stats, utf8
+from ipclock.console import encodable
 from ipclock.errors import N_, CannotCreate, UsageError
 from ipclock.messages import _
 from ipclock.phrases import columns, cut, size, span
-from ipclock.progress import encodable
 from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ def as_json(past: Past, report: Report, pool: str) -> dict[str, Any]:
     """Return the report as plain values; times as ISO 8601 with the local offset, spans in seconds, memory in bytes."""
 
     def plain(summary: Summary) -> dict[str, Any]:
-        values = summary._asdict() | {"failed": summary.failed, "timed_out": summary.timed_out}
-        return {key: value._asdict() if isinstance(value, stats.Spread) else value for key, value in values.items()}
+        fields = summary._asdict() | {"failed": summary.failed, "timed_out": summary.timed_out}
+        return {key: value._asdict() if isinstance(value, stats.Spread) else value for key, value in fields.items()}
 
     return {
         "schema": SCHEMA,

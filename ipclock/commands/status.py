@@ -7,10 +7,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ipclock import board, commands, process
+from ipclock.console import encodable
 from ipclock.errors import N_, UsageError
 from ipclock.messages import _
 from ipclock.outlook import Outlook
-from ipclock.progress import encodable
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

@@ -7,10 +7,10 @@ from contextlib import suppress
 from functools import partial
 
 from ipclock import commands, config, history, ledger, meter, process, supervise, waiting
+from ipclock.console import say
 from ipclock.errors import N_, CommandFailed, IpclockError, SlotLost
 from ipclock.guard import Guard
 from ipclock.messages import _, told
-from ipclock.progress import say
 from ipclock.utf8 import printable
 from ipclock.values import TYPE_CHECKING
 

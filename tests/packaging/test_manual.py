@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import ipclock
 from ipclock import cli, config, errors, messages
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def test_the_table_of_exit_statuses_is_that_of_the_failures(installed: Path, lan
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_variable_of_our_own_is_in_the_page(installed: Path, language: str) -> None:
-    source = "".join(path.read_text() for path in Path(config.__file__).parent.rglob("*.py"))
+    source = "".join(path.read_text() for path in Path(ipclock.__file__).parent.rglob("*.py"))
     own = re.compile(r"IPCLOCK_[A-Z]+")
 
     spoken = set(own.findall(page(installed, language, "1")))

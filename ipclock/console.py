@@ -1,0 +1,50 @@
+"""Lines for a person on stderr, whatever its encoding, and wherever it leads."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from contextlib import suppress
+
+from ipclock.values import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+# for an encoding that lacks them (EUC-KR has none of the three)
+PLAIN = {"✓": "[ok]", "⏳": "[..]", "❌": "[!!]", "█": "#", "░": "-"}
+
+
+def encodable(text: str, stream: TextIO) -> str:
+    """Return *text* with the symbols that the stream's encoding lacks spelled out."""
+    encoding = stream.encoding or "ascii"
+    for symbol, plain in PLAIN.items():
+        try:
+            symbol.encode(encoding)
+        except UnicodeEncodeError:
+            text = text.replace(symbol, plain)
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def say(text: str, *, at_once: bool = False) -> None:
+    """Write one line for a person to stderr. If that is closed or full, nobody is told; *at_once*: nor if it blocks."""
+    (write_at_once if at_once else _write)(text + "\n")
+
+
+def _write(text: str) -> None:
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            # past the stream's buffer: what stays in there fails again at the interpreter's end, which then exits 120
+            os.write(sys.stderr.fileno(), encodable(text, sys.stderr).encode(sys.stderr.encoding))
+
+
+def write_at_once(text: str) -> None:
+    """Write to stderr, or not at all where that would block: Ctrl-S, a pipe that nobody reads.
+
+    Whoever blocks here stands in line, or at the gate, or holds a slot, and everybody would wait for him (INV-7).
+    """
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            if select.select([], [sys.stderr], [], 0)[1]:
+                _write(text)
