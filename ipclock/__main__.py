@@ -13,7 +13,7 @@ import os
 import sys
 from contextlib import suppress
 
-from ipclock.values import TYPE_CHECKING
+from ipclock._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -29,7 +29,7 @@ def run() -> NoReturn:
     """
     gc.set_threshold(COLLECT_EVERY)
     try:
-        from ipclock.cli import main
+        from ipclock.cli.command_line import main
 
         status = main()
     except SystemExit as end:  # --help, --version

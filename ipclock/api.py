@@ -6,16 +6,21 @@ import os
 import warnings
 from typing import TYPE_CHECKING
 
-from ipclock import config, ledger, local, process, utf8
-from ipclock.claim import Claim
+from ipclock import utf8
+from ipclock.config import values
+from ipclock.config.settings import CapacityFile, checked, load_settings
 from ipclock.errors import SlotUnavailable, Unsupported
-from ipclock.patience import Patience
+from ipclock.history import recorder
+from ipclock.linux import process
+from ipclock.pool import local
+from ipclock.pool.claim import Claim
+from ipclock.pool.wait_context import Patience
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from ipclock.config import Settings
-    from ipclock.local import LocalPool
+    from ipclock.config.settings import Settings
+    from ipclock.pool.local import LocalPool
 
 DUE_PATIENCE_S = 10.0  # how long a caller that would not wait goes through the gate for a slot that is due to it
 
@@ -55,7 +60,7 @@ class Slot:
             self._pool.release(self._claim)
             outcome = "evicted" if self._claim.evicted else outcome
             if not self._claim.entry.within:
-                ledger.slot_ended(self._pool, self._claim, self._settings, outcome, warnings.warn)
+                recorder.slot_ended(self._pool, self._claim, self._settings, outcome, warnings.warn)
             self._pool.close()
 
     def __enter__(self) -> Slot:
@@ -104,8 +109,8 @@ def slot(
         "LOCK_DIR": lock_dir,
         "MAX_PARALLEL_BUILDS": None if max_parallel_builds is None else str(max_parallel_builds),
     }
-    config.checked(config.label, label, "LABEL")
-    settings = config.load(options)
+    checked(values.label, label, "LABEL")
+    settings = load_settings(options)
     if settings.engine:
         raise Unsupported(settings.engine.partition("?")[0], "ipclock.slot")
     pool = local.open_pool(settings)
@@ -115,12 +120,12 @@ def slot(
     try:
         wanted = settings.max_parallel_builds
         if wanted is not None and wanted != pool.capacity and not pool.heeds_us:
-            from ipclock.phrases import not_heeded  # few meet an owner who says another number
+            from ipclock.display.formatting import not_heeded  # few meet an owner who says another number
 
             warnings.warn(not_heeded(settings.pool_name, pool.capacity, wanted, pool.store.owner), stacklevel=2)
         block = block and settings.build_timeout > 0
         limit = settings.build_timeout if block else DUE_PATIENCE_S
-        patience = Patience(limit, resized=config.CapacityFile(settings if pool.heeds_us else None).changed)
+        patience = Patience(limit, resized=CapacityFile(settings if pool.heeds_us else None).changed)
         # not in a slot that this very process has taken: its threads and loops hold slots of their own
         around = pool.around_us(process.identify(os.getpid()))
         if not (around and pool.join(claim, patience, max(around))):
@@ -128,6 +133,6 @@ def slot(
         return Slot(pool, label, claim, settings)
     except BaseException as error:
         if isinstance(error, SlotUnavailable):
-            ledger.wait_ended(pool, claim, settings, error, warnings.warn)
+            recorder.wait_ended(pool, claim, settings, error, warnings.warn)
         pool.close()
         raise

@@ -7,7 +7,7 @@ import select
 import sys
 from contextlib import suppress
 
-from ipclock.values import TYPE_CHECKING
+from ipclock._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import TextIO

@@ -3,6 +3,7 @@
 Guarantees: every failure that a caller can meet is a subclass of `IpclockError`, with the data as attributes.
 Does not print, and does not translate: `what` and `remedy` are templates over the attributes, looked up in the
 catalogue by whoever shows them. The exit statuses are those of sysexits(3), and of env(1) for 126 and 127.
+One file, because it is one table.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 
-from ipclock.values import TYPE_CHECKING
+from ipclock._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ipclock import apart
 from ipclock.errors import HistoryFailed
+from ipclock.linux import isolated
 from tests.helpers.crash_at import USER, child, in_child
 from tests.helpers.world import HANG_S, until
 
@@ -23,7 +23,7 @@ def fail(error: Exception) -> None:
 def ending(function: object, seconds: float = HANG_S) -> tuple[object, str | None]:
     """Return the kind of failure, and what is said of it."""
     with pytest.raises((TimeoutError, InterruptedError, ChildProcessError)) as caught:
-        apart.run(function, seconds)  # type: ignore[arg-type]
+        isolated.run(function, seconds)  # type: ignore[arg-type]
     return type(caught.value), caught.value.strerror
 
 
@@ -37,12 +37,12 @@ def children() -> list[int]:
 
 @pytest.mark.parametrize("value", [None, [], {"a": (1, None)}, "x" * 1_000_000])
 def test_what_is_returned_there_is_returned_here(value: object) -> None:
-    assert (apart.run(lambda: value, HANG_S), children()) == (value, [])
+    assert (isolated.run(lambda: value, HANG_S), children()) == (value, [])
 
 
 def test_what_is_raised_there_is_raised_here() -> None:
     with pytest.raises(HistoryFailed) as caught:
-        apart.run(lambda: fail(HistoryFailed("/a", "not a regular file")), HANG_S)
+        isolated.run(lambda: fail(HistoryFailed("/a", "not a regular file")), HANG_S)
 
     assert (caught.value.path, caught.value.reason) == ("/a", "not a regular file")
 
@@ -58,7 +58,7 @@ def test_a_crash_there_is_an_error_here(number: int) -> None:
     assert (found, children()) == ((ChildProcessError, "whoever uses it crashes"), [])
 
 
-@pytest.mark.parametrize("number", sorted(apart.LEAVING))
+@pytest.mark.parametrize("number", sorted(isolated.LEAVING))
 def test_a_signal_that_waits_to_be_taken_ends_what_hangs(number: int) -> None:
     def interrupted() -> tuple[object, bool]:
         signal.pthread_sigmask(signal.SIG_BLOCK, {number})
@@ -74,7 +74,7 @@ def test_ctrl_c_ends_who_asks_and_what_hangs() -> None:
         signal.signal(signal.SIGALRM, signal.default_int_handler)
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         try:
-            apart.run(signal.pause, HANG_S)
+            isolated.run(signal.pause, HANG_S)
         except KeyboardInterrupt:
             return True, children()
         return False, []
@@ -87,7 +87,7 @@ def test_it_keeps_none_of_our_descriptors_but_the_one_for_its_answer(tmp_path: P
         for number in range(50):
             stack.enter_context((tmp_path / f"{number}").open("w"))
 
-        found = apart.run(lambda: len(os.listdir("/proc/self/fd")), HANG_S)
+        found = isolated.run(lambda: len(os.listdir("/proc/self/fd")), HANG_S)
 
     assert found == 2  # the other one is that of the listing
 
@@ -98,7 +98,7 @@ def test_it_does_not_outlive_who_asked(tmp_path: Path) -> None:
             (tmp_path / "pid").write_text(f"{os.getpid()}\n")
             signal.pause()
 
-        apart.run(hang, 0.5)
+        isolated.run(hang, 0.5)
 
     with child(ask) as asking:
         text = until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "its PID")
@@ -110,7 +110,7 @@ def test_it_does_not_outlive_who_asked(tmp_path: Path) -> None:
 def test_where_ended_children_are_not_kept_for_their_parent_it_works_too() -> None:
     def asked() -> int:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        return apart.run(lambda: 5, HANG_S)
+        return isolated.run(lambda: 5, HANG_S)
 
     assert in_child(asked) == 5
 
@@ -119,7 +119,7 @@ def test_no_process_to_be_had_is_told() -> None:
     def asked() -> str | None:
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
         with pytest.raises(BlockingIOError) as caught:
-            apart.run(lambda: 5, HANG_S)
+            isolated.run(lambda: 5, HANG_S)
         return caught.value.strerror
 
     assert in_child(asked, USER) == "Resource temporarily unavailable"

@@ -14,7 +14,18 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 
-from ipclock import config
+from ipclock.config import values
+from ipclock.config.environment import build_environment, held_slot, inherited_environment, language
+from ipclock.config.settings import (
+    DEFAULT_FILES,
+    SETTINGS,
+    CapacityFile,
+    Settings,
+    checked,
+    load_settings,
+    settings_file,
+    survey_settings,
+)
 from ipclock.errors import BadConfig, BadValue
 from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root
 from tests.helpers.world import SHM
@@ -22,7 +33,7 @@ from tests.helpers.world import SHM
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-KEYS = [setting.key for setting in config.SETTINGS]
+KEYS = [setting.key for setting in SETTINGS]
 # for each key: the texts that stand in option, environment and file, with the values that they mean; the default
 SOURCES: dict[str, tuple[tuple[str, Any], tuple[str, Any], tuple[str, Any], Any]] = {
     "MAX_PARALLEL_BUILDS": (("2", 2), ("3", 3), ("4", 4), None),
@@ -45,7 +56,7 @@ SOURCES: dict[str, tuple[tuple[str, Any], tuple[str, Any], tuple[str, Any], Any]
         None,
     ),
     "ON_LOST": (("warn", "warn"), ("kill", "kill"), ("warn", "warn"), "kill"),
-    "HISTORY": (("/o", "/o"), ("off", None), ("none", None), config.history("auto")),
+    "HISTORY": (("/o", "/o"), ("off", None), ("none", None), values.history("auto")),
     "HISTORY_DAYS": (("1", 1), ("36500", 36500), ("007", 7), 90),
     "PROGRESS_INTERVAL": (("1", 1.0), ("2", 2.0), ("0.5", 0.5), 5.0),
     "ON_WAIT": (("o 'o'", "o 'o'"), ("e", "e"), ("off", None), None),
@@ -98,7 +109,7 @@ def test_each_source_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("RESET_HINT", "e")
     monkeypatch.setenv("BUILD_TIMEOUT", "8")
 
-    found = config.survey({"BUILD_TIMEOUT": "9"})
+    found = survey_settings({"BUILD_TIMEOUT": "9"})
 
     told = {source.setting.key: (source.text, source.where, source.file, source.line) for source in found.sources}
     assert (found.places[0], found.files, found.problems, list(told)) == (str(file), [str(file)], [], KEYS)
@@ -114,15 +125,15 @@ def test_each_source_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_leniently_the_default_stands_in_for_what_is_wrong(file: Path, content: str) -> None:
     file.write_text(f"{content}\n")
 
-    strict = outcome(config.load)
+    strict = outcome(load_settings)
 
-    assert (strict[1] if isinstance(strict, tuple) else 0, config.load(lenient=True).build_timeout) == (78, 600)
+    assert (strict[1] if isinstance(strict, tuple) else 0, load_settings(lenient=True).build_timeout) == (78, 600)
 
 
 def test_every_setting_is_covered_here() -> None:
     assert (list(SOURCES), sorted(key.lower() for key in KEYS)) == (
         KEYS,
-        sorted(set(config.Settings._fields) - {"capacity_file", "hook_files"}),
+        sorted(set(Settings._fields) - {"capacity_file", "hook_files"}),
     )
 
 
@@ -131,13 +142,13 @@ def test_option_goes_before_environment_before_file_before_default(
     key: str, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     option, environment, in_file, default = SOURCES[key]
-    seen = [getattr(config.load({key: None}), key.lower())]
+    seen = [getattr(load_settings({key: None}), key.lower())]
 
     file.write_text(f"{key}={in_file[0]}\n")
-    seen.append(getattr(config.load({key: None}), key.lower()))
+    seen.append(getattr(load_settings({key: None}), key.lower()))
     monkeypatch.setenv(key, environment[0])
-    seen.append(getattr(config.load({key: None}), key.lower()))
-    seen.append(getattr(config.load({key: option[0]}), key.lower()))
+    seen.append(getattr(load_settings({key: None}), key.lower()))
+    seen.append(getattr(load_settings({key: option[0]}), key.lower()))
 
     assert seen == [default, in_file[1], environment[1], option[1]]
 
@@ -147,7 +158,7 @@ def test_an_empty_variable_is_as_good_as_none(key: str, file: Path, monkeypatch:
     monkeypatch.setenv(key, "")
     file.write_text(f"{key}={SOURCES[key][2][0]}\n")
 
-    assert getattr(config.load(), key.lower()) == SOURCES[key][2][1]
+    assert getattr(load_settings(), key.lower()) == SOURCES[key][2][1]
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -159,17 +170,17 @@ def test_a_bad_value_is_blamed_on_the_place_where_it_stood(
     for environment, option in (("", None), ("\t", None), ("\t", "\t")):
         monkeypatch.setenv(key, environment)
         with pytest.raises(BadValue) as caught:
-            config.load({key: option})
+            load_settings({key: option})
         found.append((caught.value.where, caught.value.status))
 
-    setting = config.SETTINGS[KEYS.index(key)]
+    setting = SETTINGS[KEYS.index(key)]
     assert found == [(f"{file}: {key}", 78), (f"${key}", 78), (setting.option, 2)]
 
 
 def test_a_bad_value_that_is_overruled_does_no_harm(file: Path) -> None:
     file.write_text("MAX_PARALLEL_BUILDS=lots\n")
 
-    assert config.load({"MAX_PARALLEL_BUILDS": "2"}).max_parallel_builds == 2
+    assert load_settings({"MAX_PARALLEL_BUILDS": "2"}).max_parallel_builds == 2
 
 
 @pytest.fixture
@@ -179,7 +190,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     for name, folder in {"system": "etc", "user": "xdg/ipclock", "variable": "v", "option": "o"}.items():
         found[name] = tmp_path / folder / "build-config.sh"
         found[name].parent.mkdir(parents=True)
-    monkeypatch.setattr("ipclock.config.settings.DEFAULT_FILES", (config.DEFAULT_FILES[0], str(found["system"])))
+    monkeypatch.setattr("ipclock.config.settings.DEFAULT_FILES", (DEFAULT_FILES[0], str(found["system"])))
     monkeypatch.delenv("IPCLOCK_CONFIG")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
     return found
@@ -188,14 +199,14 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
 def test_files_add_up_and_the_nearer_one_wins_for_each_key(
     places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = [config.load().max_parallel_builds]
+    seen = [load_settings().max_parallel_builds]
 
     for number, (name, path) in enumerate(places.items(), 1):
         keys = ("MAX_PARALLEL_BUILDS", "BUILD_SLOTS", "BUILD_TIMEOUT", "PROGRESS_INTERVAL")[: 5 - number]
         path.write_text("".join(f"{key}={number}\n" for key in keys))
         if name == "variable":
             monkeypatch.setenv("IPCLOCK_CONFIG", str(path))
-        found = config.load({"CONFIG": str(path) if name == "option" else None})
+        found = load_settings({"CONFIG": str(path) if name == "option" else None})
         seen.append(found.max_parallel_builds)
 
     # --config stands in for the variable
@@ -207,13 +218,13 @@ def test_a_key_of_a_farther_file_is_told_with_that_file_and_its_line(places: dic
     places["system"].write_text("# all\n\nLOCK_DIR=/run/ipclock\nMAX_PARALLEL_BUILDS=2\n")
     places["user"].write_text("BUILD_TIMEOUT=7\n")
 
-    found = {source.setting.key: source for source in config.survey().sources}
+    found = {source.setting.key: source for source in survey_settings().sources}
 
     assert [(found[key].file, found[key].line) for key in ("LOCK_DIR", "BUILD_TIMEOUT")] == [
         (str(places["system"]), 3),
         (str(places["user"]), 1),
     ]
-    assert config.load().capacity_file == str(places["system"])
+    assert load_settings().capacity_file == str(places["system"])
 
 
 @pytest.mark.parametrize("broken", ["system", "user"])
@@ -222,9 +233,9 @@ def test_a_broken_file_is_refused_although_a_nearer_one_is_in_order(broken: str,
     places[broken].write_text("no assignment\n")
 
     with pytest.raises(BadConfig) as caught:
-        config.load({"CONFIG": str(places["option"])})
+        load_settings({"CONFIG": str(places["option"])})
 
-    lenient = config.load({"CONFIG": str(places["option"])}, lenient=True)
+    lenient = load_settings({"CONFIG": str(places["option"])}, lenient=True)
     assert (caught.value.path, lenient.build_timeout) == (f"{places[broken]}:1", 7)
 
 
@@ -238,13 +249,13 @@ def test_without_xdg_config_home_the_file_lies_in_the_home_folder(
     monkeypatch.delenv("XDG_CONFIG_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
 
-    assert config.load().max_parallel_builds == 7
+    assert load_settings().max_parallel_builds == 7
 
 
 def test_only_a_capacity_that_the_file_gave_is_watched(file: Path) -> None:
     file.write_text("MAX_PARALLEL_BUILDS=2\n")
 
-    given_by_file, given_by_option = config.load(), config.load({"MAX_PARALLEL_BUILDS": "3"})
+    given_by_file, given_by_option = load_settings(), load_settings({"MAX_PARALLEL_BUILDS": "3"})
 
     assert (given_by_file.capacity_file, given_by_option.capacity_file) == (str(file), None)
 
@@ -252,7 +263,7 @@ def test_only_a_capacity_that_the_file_gave_is_watched(file: Path) -> None:
 def test_a_drained_pool_is_watched_for_the_file_that_drained_it(file: Path) -> None:
     file.write_text("MAX_PARALLEL_BUILDS=0\n")
 
-    assert config.load().capacity_file == str(file)
+    assert load_settings().capacity_file == str(file)
 
 
 def test_the_file_that_gave_a_hook_is_told_unless_the_environment_goes_before_it(
@@ -260,11 +271,11 @@ def test_the_file_that_gave_a_hook_is_told_unless_the_environment_goes_before_it
 ) -> None:
     file.write_text("ON_WAIT='notify --to \"the team\"'\nON_RELEASE=off\n")
 
-    by_file = config.load()
+    by_file = load_settings()
     monkeypatch.setenv("ON_WAIT", "notify")
 
     assert (by_file.on_wait, by_file.on_release) == ('notify --to "the team"', None)
-    assert (config.load().on_wait, by_file.hook_files, config.load().hook_files) == (
+    assert (load_settings().on_wait, by_file.hook_files, load_settings().hook_files) == (
         "notify",
         {"ON_WAIT": str(file)},
         {},
@@ -276,7 +287,7 @@ def test_the_file_that_gave_a_hook_is_told_unless_the_environment_goes_before_it
 
 @pytest.mark.parametrize(("text", "value"), [("0", 0), ("1", 1), ("2", 2), ("1000", 1000), ("07", 7)])
 def test_a_capacity_is_a_whole_number_up_to_1000(text: str, value: int) -> None:
-    assert config.capacity(text) == value
+    assert values.capacity(text) == value
 
 
 @pytest.mark.parametrize(
@@ -285,7 +296,7 @@ def test_a_capacity_is_a_whole_number_up_to_1000(text: str, value: int) -> None:
 )
 def test_any_other_capacity_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="whole number"):
-        config.capacity(text)
+        values.capacity(text)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +316,7 @@ def test_any_other_capacity_is_refused(text: str) -> None:
     ],
 )
 def test_a_span_of_time_is_seconds_or_has_a_unit(text: str, value: float) -> None:
-    assert config.seconds(text) == value
+    assert values.seconds(text) == value
 
 
 @pytest.mark.parametrize(
@@ -317,12 +328,12 @@ def test_a_span_of_time_is_seconds_or_has_a_unit(text: str, value: float) -> Non
 )
 def test_any_other_span_of_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="seconds"):
-        config.seconds(text)
+        values.seconds(text)
 
 
 def test_an_interval_is_above_zero() -> None:
     with pytest.raises(ValueError, match="above zero"):
-        config.interval("0")
+        values.interval("0")
 
 
 @pytest.mark.parametrize(
@@ -339,7 +350,7 @@ def test_an_interval_is_above_zero() -> None:
     ],
 )
 def test_a_name_is_returned_with_its_slash(text: str, value: str) -> None:
-    assert config.name(text) == value
+    assert values.name(text) == value
 
 
 @pytest.mark.parametrize(
@@ -351,25 +362,25 @@ def test_a_name_is_returned_with_its_slash(text: str, value: str) -> None:
 )
 def test_any_other_name_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="a name like"):
-        config.name(text)
+        values.name(text)
 
 
 @pytest.mark.parametrize(
     ("text", "value"), [("/", "/"), ("/run/ipclock", "/run/ipclock"), ("/a/../b/", "/b"), ("/빌드", "/빌드")]
 )
 def test_a_folder_is_an_absolute_path(text: str, value: str) -> None:
-    assert config.directory(text) == value
+    assert values.directory(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "run", "./run", "~/run", "/a\0b", "/a\nb", "/\ud800", "/" + "x" * 4000])
 def test_any_other_folder_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="absolute path"):
-        config.directory(text)
+        values.directory(text)
 
 
 @pytest.mark.parametrize("text", ["staging", "Staging Deployment", KOREAN, "🚀 app", "a=b", "-", "x" * 255, "배" * 85])
 def test_a_label_is_printable_text(text: str) -> None:
-    assert config.checked(config.label, text, "LABEL") == text
+    assert checked(values.label, text, "LABEL") == text
 
 
 @pytest.mark.parametrize(
@@ -377,7 +388,7 @@ def test_a_label_is_printable_text(text: str) -> None:
 )
 def test_any_other_label_is_a_usage_error(text: str) -> None:
     with pytest.raises(BadValue) as caught:
-        config.checked(config.label, text, "LABEL")
+        checked(values.label, text, "LABEL")
 
     # the message itself must be fit to be shown
     assert (caught.value.status, str(caught.value).isprintable()) == (2, True)
@@ -387,7 +398,7 @@ def test_any_other_label_is_a_usage_error(text: str) -> None:
 @given(some.text())
 def test_what_a_check_accepts_is_safe_to_use(text: str) -> None:
     accepted: list[object] = []
-    for check in (config.capacity, config.seconds, config.interval, config.name, config.directory, config.line):
+    for check in (values.capacity, values.seconds, values.interval, values.name, values.directory, values.line):
         try:
             accepted.append(check(text))
         except ValueError:
@@ -406,19 +417,19 @@ def test_what_a_check_accepts_is_safe_to_use(text: str) -> None:
 def test_a_history_is_a_path_or_off(text: str, value: str | None, file: Path) -> None:
     file.write_text(f"HISTORY={text}\n")
 
-    assert config.load().history == value
+    assert load_settings().history == value
 
 
 @pytest.mark.parametrize("text", ["on", "b.db", "./b.db", "~/b.db", "OFF", "/a\0b"])
 def test_any_other_history_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="absolute path"):
-        config.history(text)
+        values.history(text)
 
 
 def test_root_keeps_the_history_of_the_machine() -> None:
     needs_root(0)
 
-    assert config.load().history == "/var/lib/ipclock/history.db"
+    assert load_settings().history == "/var/lib/ipclock/history.db"
 
 
 @pytest.mark.parametrize(
@@ -438,7 +449,7 @@ def test_a_user_keeps_a_history_of_their_own(
     monkeypatch.delenv("IPCLOCK_CONFIG")
     monkeypatch.setattr("ipclock.config.settings.DEFAULT_FILES", ())
 
-    assert in_child(lambda: config.load().history, USER) == value
+    assert in_child(lambda: load_settings().history, USER) == value
 
 
 def test_a_user_who_may_write_to_the_history_of_the_machine_keeps_that(
@@ -452,7 +463,7 @@ def test_a_user_who_may_write_to_the_history_of_the_machine_keeps_that(
     monkeypatch.setattr("ipclock.config.values.SYSTEM_HISTORY", str(shared))
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
 
-    found = [in_child(lambda: config.history("auto"), USER, groups=groups) for groups in ([OTHER_USER], [])]
+    found = [in_child(lambda: values.history("auto"), USER, groups=groups) for groups in ([OTHER_USER], [])]
 
     assert found == [str(shared), "/state/ipclock/history.db"]
 
@@ -460,7 +471,7 @@ def test_a_user_who_may_write_to_the_history_of_the_machine_keeps_that(
 @pytest.mark.parametrize("text", ["", "0", "-1", "36501", "1.5", "90d", "x", "٣", "1" * 9])
 def test_days_are_a_whole_number(text: str) -> None:
     with pytest.raises(ValueError, match="whole number of days"):
-        config.days(text)
+        values.days(text)
 
 
 # The shell file
@@ -494,7 +505,7 @@ def test_days_are_a_whole_number(text: str) -> None:
 def test_the_file_is_read_as_a_shell_would(text: str, value: str, file: Path) -> None:
     file.write_text(text)
 
-    assert outcome(lambda: config.load().status_hint) == value
+    assert outcome(lambda: load_settings().status_hint) == value
 
 
 @pytest.mark.parametrize(
@@ -528,7 +539,7 @@ def test_what_is_no_plain_assignment_is_refused_with_its_line(text: str, line: i
     file.write_text(text)
 
     with pytest.raises(BadConfig) as caught:
-        config.load()
+        load_settings()
 
     assert (caught.value.status, caught.value.path) == (78, f"{file}:{line}")
 
@@ -545,7 +556,7 @@ def test_a_file_that_is_no_text_is_refused(content: bytes, problem: str, file: P
     file.write_bytes(content)
 
     with pytest.raises(BadConfig) as caught:
-        config.load()
+        load_settings()
 
     assert (caught.value.status, caught.value.problem) == (78, problem)
 
@@ -556,7 +567,7 @@ def test_a_file_that_cannot_be_read_is_refused_and_hangs_nobody(tmp_path: Path) 
     loop.symlink_to(loop)
     folder.mkdir()
 
-    found = [outcome(partial(config.load, {"CONFIG": str(path)})) for path in (fifo, loop, nothing, folder)]
+    found = [outcome(partial(load_settings, {"CONFIG": str(path)})) for path in (fifo, loop, nothing, folder)]
 
     assert found == [("BadConfig", 78)] * 4
 
@@ -569,7 +580,7 @@ PRINTABLE = some.text(min_size=1, max_size=60).filter(lambda text: text.isprinta
 def test_what_shlex_quote_writes_is_read_back(file: Path, text: str) -> None:
     file.write_text(f"export STATUS_HINT={shlex.quote(text)} # a note\n")
 
-    assert config.load().status_hint == text
+    assert load_settings().status_hint == text
 
 
 @settings(steady, max_examples=80)
@@ -578,7 +589,7 @@ def test_what_shlex_quote_writes_is_read_back(file: Path, text: str) -> None:
 @given(some.text(alphabet="ab \"'\\#=/.-;&~배", max_size=12))
 def test_whatever_is_accepted_the_shell_understands_in_the_same_way(file: Path, text: str) -> None:
     file.write_text(f"STATUS_HINT={text}\n")
-    read = outcome(lambda: config.settings_file(str(file)).get("STATUS_HINT"))
+    read = outcome(lambda: settings_file(str(file)).get("STATUS_HINT"))
     shell = subprocess.run(
         ["/bin/sh", "-c", '. "$1"; printf %s "$STATUS_HINT"', "sh", file],
         stdout=subprocess.PIPE,
@@ -595,9 +606,9 @@ def test_whatever_is_accepted_the_shell_understands_in_the_same_way(file: Path, 
 def test_no_content_of_the_file_is_more_than_a_bad_file(file: Path, content: bytes) -> None:
     file.write_bytes(content)
 
-    found = outcome(config.load)
+    found = outcome(load_settings)
 
-    assert found in (("BadConfig", 78), ("BadValue", 78)) or isinstance(found, config.Settings)
+    assert found in (("BadConfig", 78), ("BadValue", 78)) or isinstance(found, Settings)
 
 
 # A change of the file while somebody waits
@@ -616,7 +627,7 @@ def replaced_by_rename(path: Path, text: str) -> None:
 @pytest.mark.parametrize("replace", [replaced_in_place, replaced_by_rename])
 def test_a_change_of_the_capacity_is_told_once(replace: Callable[[Path, str], None], file: Path) -> None:
     file.write_text("MAX_PARALLEL_BUILDS=1\n")
-    watched = config.CapacityFile(config.load())
+    watched = CapacityFile(load_settings())
     seen = [watched.changed()]
 
     replace(file, "MAX_PARALLEL_BUILDS=2 # from now on\n")
@@ -627,7 +638,7 @@ def test_a_change_of_the_capacity_is_told_once(replace: Callable[[Path, str], No
 
 def test_a_change_is_told_that_leaves_the_file_as_long_and_as_old_as_it_was(file: Path) -> None:
     file.write_text("MAX_PARALLEL_BUILDS=1\n")
-    watched = config.CapacityFile(config.load())
+    watched = CapacityFile(load_settings())
     seen = [watched.changed()]
     written_at = file.stat().st_mtime_ns
 
@@ -645,7 +656,7 @@ def test_a_change_is_told_that_leaves_the_file_as_long_and_as_old_as_it_was(file
 )
 def test_a_half_written_file_changes_nothing_until_it_is_whole(content: str, file: Path) -> None:
     file.write_text("MAX_PARALLEL_BUILDS=1\n")
-    watched = config.CapacityFile(config.load())
+    watched = CapacityFile(load_settings())
 
     file.write_text(content)
     seen = [watched.changed()]
@@ -657,7 +668,7 @@ def test_a_half_written_file_changes_nothing_until_it_is_whole(content: str, fil
 
 def test_a_file_that_vanishes_changes_nothing_until_it_is_back(file: Path) -> None:
     file.write_text("MAX_PARALLEL_BUILDS=1\n")
-    watched = config.CapacityFile(config.load())
+    watched = CapacityFile(load_settings())
 
     file.unlink()
     seen = [watched.changed(), watched.changed()]
@@ -669,15 +680,15 @@ def test_a_file_that_vanishes_changes_nothing_until_it_is_back(file: Path) -> No
 
 def test_a_change_between_the_reading_and_the_watching_is_told(file: Path) -> None:
     file.write_text("MAX_PARALLEL_BUILDS=1\n")
-    read = config.load()
+    read = load_settings()
 
     file.write_text("MAX_PARALLEL_BUILDS=2 # just now\n")
 
-    assert config.CapacityFile(read).changed() == 2
+    assert CapacityFile(read).changed() == 2
 
 
 def test_a_capacity_from_elsewhere_is_not_watched(file: Path) -> None:
-    watched = config.CapacityFile(config.load({"MAX_PARALLEL_BUILDS": "3"}))
+    watched = CapacityFile(load_settings({"MAX_PARALLEL_BUILDS": "3"}))
 
     file.write_text("MAX_PARALLEL_BUILDS=2\n")
 
@@ -705,17 +716,17 @@ def test_the_language_follows_the_locale_unless_told_otherwise(
     for key, value in variables.items():
         monkeypatch.setenv(key, value)
 
-    assert config.language() == expected
+    assert language() == expected
 
 
 def test_a_build_is_told_its_slot_and_what_it_had_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STATUS_HINT", "kept")
     monkeypatch.setenv("IPCLOCK_TICKET", "1")
-    before = config.inherited_environment()
+    before = inherited_environment()
 
-    made = config.build_environment(config.inherited_environment(), "/pool", KOREAN, 17, 2)
+    made = build_environment(inherited_environment(), "/pool", KOREAN, 17, 2)
 
-    assert (config.held_slot(), dict(before.items() - made.items()), dict(made.items() - before.items())) == (
+    assert (held_slot(), dict(before.items() - made.items()), dict(made.items() - before.items())) == (
         ("", "1"),
         {"IPCLOCK_TICKET": "1"},
         {"IPCLOCK_NAME": "/pool", "IPCLOCK_LABEL": KOREAN, "IPCLOCK_TICKET": "17", "IPCLOCK_SLOT": "2"},

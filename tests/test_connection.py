@@ -8,7 +8,7 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.protocol.connection import ConnectionHandler
 
-from ipclock.connection import Connection, Handler
+from ipclock.zookeeper.connection import Connection, Handler
 
 TAKES = {
     "_connect": ["self", "host", "hostip", "port"],

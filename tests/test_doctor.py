@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import config, doctor, host, process
-from ipclock.patience import Patience
-from ipclock.pool import Claim, Pool
+from ipclock.cli import checks
+from ipclock.config.settings import load_settings, survey_settings
+from ipclock.linux import machine, process
+from ipclock.pool.protocol import Claim, Pool
+from ipclock.pool.wait_context import Patience
 from tests.helpers.crash_at import in_child
 from tests.helpers.world import HANG_S
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 def test_what_is_suspicious_only_for_a_moment_is_not_told(found: list[int], suspicious: bool) -> None:
     looks = iter(found)
 
-    last = doctor._settled(lambda: next(looks, 0), lambda seen: seen == 0)
+    last = checks._settled(lambda: next(looks, 0), lambda seen: seen == 0)
 
     assert (last == 0) is suspicious
 
@@ -37,9 +39,9 @@ def test_a_unit_taken_by_one_who_is_just_being_admitted_is_not_told(world: World
         patience = Patience(HANG_S)
         pool.arrive(claim, patience)
         pool.wait_at_gate(claim, patience)
-        between = doctor.value(pool.store, pool.gate)
+        between = checks.value(pool.store, pool.gate)
         pool.admit(claim, patience)
-        after = doctor.value(pool.store, pool.gate)
+        after = checks.value(pool.store, pool.gate)
         pool.release(claim)
         return [between.level, after.level, after.finding]
 
@@ -52,7 +54,7 @@ def test_a_dead_holder_whom_the_next_one_clears_away_counts_as_gone(world: World
         claim = pool.acquire(Claim("build"), Patience(HANG_S))
         assert claim.record
         claim.record.unlock()
-        found = doctor.value(pool.store, pool.gate)
+        found = checks.value(pool.store, pool.gate)
         return found.level, found.finding.partition(":")[0]
 
     assert in_child(look) == ("warn", "value 0, 0 of 1 slots held")
@@ -61,7 +63,7 @@ def test_a_dead_holder_whom_the_next_one_clears_away_counts_as_gone(world: World
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_the_umask_is_shown_and_left_as_it_is(umask: int, world: World) -> None:
     def look() -> tuple[list[str], int]:
-        made = doctor.examine(config.load(), config.survey())
+        made = checks.examine(load_settings(), survey_settings())
         left = os.umask(0)
         return [row.finding[:4] for row in made if row.name == "umask"], left
 
@@ -72,9 +74,9 @@ def test_no_descriptor_stays_open(world: World) -> None:
     def look() -> tuple[list[str], list[str]]:
         os.environ["SEMAPHORE_NAME"] = world.name
         Pool.open(world.name, "/dev/shm").close()
-        doctor.examine(config.load(), config.survey())  # what is loaded once
+        checks.examine(load_settings(), survey_settings())  # what is loaded once
         before = os.listdir("/proc/self/fd")
-        doctor.examine(config.load(), config.survey())
+        checks.examine(load_settings(), survey_settings())
         return before, os.listdir("/proc/self/fd")
 
     before, after = in_child(look)
@@ -83,18 +85,18 @@ def test_no_descriptor_stays_open(world: World) -> None:
 
 def test_the_room_is_bad_only_without_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rooms = {
-        host.Room(1 << 20, 64, 4096): "ok",
-        host.Room((1 << 20) - 4096, 64, 4096): "warn",
-        host.Room(4096, 64, 4096): "warn",
-        host.Room(0, 64, 4096): "bad",
-        host.Room(1 << 30, 63, 4096): "warn",
-        host.Room(1 << 30, 1, 4096): "warn",
-        host.Room(1 << 30, 0, 4096): "bad",
+        machine.Room(1 << 20, 64, 4096): "ok",
+        machine.Room((1 << 20) - 4096, 64, 4096): "warn",
+        machine.Room(4096, 64, 4096): "warn",
+        machine.Room(0, 64, 4096): "bad",
+        machine.Room(1 << 30, 63, 4096): "warn",
+        machine.Room(1 << 30, 1, 4096): "warn",
+        machine.Room(1 << 30, 0, 4096): "bad",
     }
 
-    def level(room: host.Room) -> str:
-        monkeypatch.setattr(host, "room", lambda path: room)
-        return doctor.room("shm-room", str(tmp_path)).level
+    def level(room: machine.Room) -> str:
+        monkeypatch.setattr(machine, "room", lambda path: room)
+        return checks.room("shm-room", str(tmp_path)).level
 
     assert {room: level(room) for room in rooms} == rooms
 
@@ -103,7 +105,7 @@ def test_the_versions_are_those_in_use() -> None:
     import posix_ipc
     import psutil
 
-    finding = doctor.versions().finding
+    finding = checks.versions().finding
 
     assert (f"posix_ipc {posix_ipc.VERSION}" in finding, f"psutil {psutil.__version__}" in finding) == (True, True)
 
@@ -111,6 +113,6 @@ def test_the_versions_are_those_in_use() -> None:
 def test_a_missing_psutil_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "psutil", None)
 
-    check = doctor.versions()
+    check = checks.versions()
 
     assert (check.level, bool(check.remedy), process.user_name(0)) == ("bad", True, "root")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from ipclock.entry import Entry, key_of, parse
+from ipclock.pool.record_name import Entry, key_of, parse
 
 numbers = some.integers(0, 10**9)
 entries = some.builds(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ipclock
-from ipclock import cli, errors, messages
-from ipclock.config import Settings
+from ipclock import errors, i18n
+from ipclock.cli import command_line
+from ipclock.config.settings import Settings
 from ipclock.errors import IpclockError
 
 if TYPE_CHECKING:
@@ -74,13 +75,13 @@ FAILURES = [
 ids = [f"{type(error).__name__}-{status}" for error, status, _ in FAILURES]
 
 
-@pytest.fixture(params=messages.LANGUAGES, autouse=True)
+@pytest.fixture(params=i18n.LANGUAGES, autouse=True)
 def language(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each language in turn."""
     chosen: str = request.param
-    messages.use(chosen)
+    i18n.use(chosen)
     yield chosen
-    messages.use("en")
+    i18n.use("en")
 
 
 def kinds(base: type[IpclockError]) -> set[type[IpclockError]]:
@@ -98,7 +99,7 @@ def test_every_kind_of_failure_is_covered_here() -> None:
 def test_a_failure_is_told_in_whole_lines_and_has_its_status(
     error: IpclockError, status: int, told: list[str], settings: Settings | None, language: str
 ) -> None:
-    first, *others = lines = cli.error_text(error, settings).split("\n")
+    first, *others = lines = command_line.error_text(error, settings).split("\n")
 
     untold = [piece for piece in told if not any(piece in line for line in lines)]
     assert (error.status, untold if settings and language == "en" else []) == (status, [])
@@ -108,9 +109,9 @@ def test_a_failure_is_told_in_whole_lines_and_has_its_status(
 
 @pytest.mark.parametrize(("error", "status", "told"), FAILURES, ids=ids)
 def test_a_program_reads_what_a_person_reads_in_english(error: IpclockError, status: int, told: list[str]) -> None:
-    messages.use("en")
+    i18n.use("en")
 
-    assert str(error) in cli.error_text(error, None)
+    assert str(error) in command_line.error_text(error, None)
 
 
 @pytest.mark.parametrize("kind", sorted(kinds(IpclockError), key=repr))
@@ -123,7 +124,7 @@ def test_texts_name_only_attributes(kind: type[IpclockError]) -> None:
 
 
 def test_a_waiter_that_leaves_is_told_how_to_look_and_how_to_unlock(language: str) -> None:
-    lines = cli.error_text(errors.SlotTimeout(600), SETTINGS).splitlines()
+    lines = command_line.error_text(errors.SlotTimeout(600), SETTINGS).splitlines()
 
     assert (len(lines), lines[0][0], "see who builds" in lines[1], "ask the admin" in lines[2]) == (3, "❌", True, True)
 
@@ -161,14 +162,14 @@ def test_all_failures_are_caught_by_one_class_and_handed_out_by_the_package() ->
 
 def test_no_text_stays_no_text() -> None:
     # gettext returns its header for it
-    assert messages._("") == ""
+    assert i18n._("") == ""
 
 
 def test_a_text_without_translation_is_shown_as_it_is() -> None:
-    assert messages._("no such text in any catalogue") == "no such text in any catalogue"
+    assert i18n._("no such text in any catalogue") == "no such text in any catalogue"
 
 
 def test_an_unknown_language_is_english() -> None:
-    messages.use("tlh")
+    i18n.use("tlh")
 
-    assert messages._("internal error") == "internal error"
+    assert i18n._("internal error") == "internal error"

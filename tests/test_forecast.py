@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipclock.forecast import FEWEST, SOON_S, Range, Told, Work, told, wait
+from ipclock.history.simulation import FEWEST, SOON_S, Range, Told, Work, told, wait
 
 MINUTE = (60.0,) * 10
 SPREAD = tuple(float(second) for second in range(10, 110))

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import headroom, memory
-from ipclock.headroom import Headroom
-from ipclock.records import Record
+from ipclock.linux import memory
+from ipclock.pool import headroom
+from ipclock.pool.headroom import Headroom
+from ipclock.pool.record import Record
 
 if TYPE_CHECKING:
-    from ipclock.entry import Entry
+    from ipclock.pool.record_name import Entry
 
 GB = 1 << 30
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import database, history
 from ipclock.errors import HistoryFailed
-from ipclock.history import Expected, Row, expected, expected_many, record
+from ipclock.history import database, finished
+from ipclock.history.finished import Expected, Row, expected, expected_many, record
 from tests.helpers.crash_at import OTHER_USER, USER, become, child, in_child, needs_root, unshared
 from tests.helpers.world import SHM, until
 
@@ -234,13 +234,13 @@ def test_the_question_is_answered_by_an_index_alone(path: str) -> None:
 
     with closing(sqlite3.connect(path)) as connection:
         connection.set_trace_callback(asked.append)
-        history._expected(connection, BUILD.label)
+        finished._expected(connection, BUILD.label)
         connection.set_trace_callback(None)
         plans = [row[3] for text in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
 
     # no scan and no sort: else a million rows would cost a second for each waiting line
     plan = "SEARCH finished USING COVERING INDEX by_label (label=? AND outcome=? AND ended>? AND ended<?)"
-    assert plans == [plan] * len(history.HELD)
+    assert plans == [plan] * len(finished.HELD)
 
 
 # Files that are not as they should be
@@ -262,7 +262,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "one byte": (lambda path: path.write_bytes(b"x"), "not a history of ipclock"),
     "another program's": (lambda path: foreign(path, application=0, version=0), "not a history of ipclock"),
     "another program's kind": (lambda path: foreign(path, application=7, version=1), "not a history of ipclock"),
-    "newer": (lambda path: foreign(path, application=history.SCHEMA.application, version=2), "made by a newer ipclock"),
+    "newer": (
+        lambda path: foreign(path, application=finished.SCHEMA.application, version=2),
+        "made by a newer ipclock",
+    ),
     "everybody's folder": (lambda path: path.parent.chmod(0o777), "everybody may write to its folder"),
     "everybody's sticky folder": (lambda path: path.parent.chmod(0o1777), "everybody may write to its folder"),
 }
@@ -326,7 +329,7 @@ def test_a_question_without_end_is_given_up(ask: Callable[..., object], path: st
     filled(path, BUILD)
 
     with pytest.raises(HistoryFailed) as caught:
-        ask(path, history.SCHEMA, lambda connection: connection.execute(ENDLESS).fetchone(), seconds=0.1)
+        ask(path, finished.SCHEMA, lambda connection: connection.execute(ENDLESS).fetchone(), seconds=0.1)
 
     assert caught.value.reason == "it takes too long"
 

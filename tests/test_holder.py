@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipclock import holder
+from ipclock.cli import holder
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from ipclock import host
+from ipclock.linux import machine
 from tests.helpers.crash_at import USER, in_child, unshared
 
 ROOT = str(Path(__file__).parent.parent)
 ASK = f"""
 import json, sys
 sys.path.insert(0, {ROOT!r})
-from ipclock import host
-found = [host.mount_of(path) for path in sys.argv[1:]]
+from ipclock.linux import machine
+found = [machine.mount_of(path) for path in sys.argv[1:]]
 print(json.dumps([[mount.path, mount.kind, sorted(mount.options & {{"size=8k", "size=16k"}})] for mount in found]))
 """
 
@@ -46,11 +46,11 @@ exec "$@"
 
 
 def test_of_a_process_that_is_not_there_no_mount_is_known() -> None:
-    assert host.mount_of("/", 1 << 22) is None
+    assert machine.mount_of("/", 1 << 22) is None
 
 
 def test_a_trial_leaves_nothing_behind(tmp_path: Path) -> None:
-    host.try_writing(str(tmp_path))
+    machine.try_writing(str(tmp_path))
 
     assert files(tmp_path) == []
 
@@ -60,7 +60,7 @@ def test_a_folder_that_takes_no_files_of_ours_is_told(tmp_path: Path) -> None:
 
     def refused(path: str) -> int:
         try:
-            host.try_writing(path)
+            machine.try_writing(path)
         except OSError as error:
             return error.errno or 0
         return 0
@@ -75,13 +75,15 @@ def test_a_folder_that_takes_no_files_of_ours_is_told(tmp_path: Path) -> None:
 
 
 def test_the_room_is_that_of_the_file_system(tmp_path: Path) -> None:
-    left, told = host.room(str(tmp_path)), os.statvfs(tmp_path)
+    left, told = machine.room(str(tmp_path)), os.statvfs(tmp_path)
 
     assert (left.block, 0 < left.bytes <= told.f_blocks * told.f_frsize) == (told.f_frsize, True)
 
 
 def test_without_limits_the_room_is_infinite() -> None:
-    code = f"import sys; sys.path.insert(0, {ROOT!r}); from ipclock import host; print(*host.room('/mnt')[:2])"
+    code = (
+        f"import sys; sys.path.insert(0, {ROOT!r}); from ipclock.linux import machine; print(*machine.room('/mnt')[:2])"
+    )
     script = 'mount -t tmpfs -o size=0,nr_inodes=0 tmpfs /mnt; exec "$@"'
 
     assert unshared(["-m"], script, sys.executable, "-c", code) == (0, f"{math.inf} {math.inf}\n")
@@ -90,15 +92,15 @@ def test_without_limits_the_room_is_infinite() -> None:
 def test_a_kernel_setting_is_a_number_or_unknown() -> None:
     limit = int(Path("/proc/sys/kernel/pid_max").read_text())
 
-    found = [host.sysctl(name) for name in ("kernel.pid_max", "no.such.setting", "kernel.ostype")]
+    found = [machine.sysctl(name) for name in ("kernel.pid_max", "no.such.setting", "kernel.ostype")]
 
     assert found == [limit, None, None]
 
 
 @pytest.mark.parametrize("options", [[], ["-p", "-f", "--mount-proc"]])
 def test_a_pid_namespace_of_ones_own_is_a_container(options: list[str]) -> None:
-    code = f"import sys; sys.path.insert(0, {ROOT!r}); from ipclock import host; print(host.is_contained())"
+    code = f"import sys; sys.path.insert(0, {ROOT!r}); from ipclock.linux import machine; print(machine.is_contained())"
 
     status, output = unshared(["-m", *options], 'exec "$@"', sys.executable, "-c", code)
 
-    assert (status, output.strip()) == (0, str(True if options else host.is_contained()))
+    assert (status, output.strip()) == (0, str(True if options else machine.is_contained()))

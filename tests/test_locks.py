@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import locks
-from ipclock.locks import Range
+from ipclock.linux import locks
+from ipclock.linux.locks import Range
 from tests.helpers.crash_at import in_child
 from tests.helpers.world import until
 

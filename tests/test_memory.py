@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import memory
-from ipclock.memory import OomWatch, Peak
+from ipclock.linux import memory
+from ipclock.linux.memory import OomWatch, Peak
 from tests.helpers.crash_at import USER, become, child, in_child, sysctl
 from tests.helpers.world import until
 

@@ -10,9 +10,10 @@ import pytest
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 
-from ipclock import config, messages
+from ipclock import i18n
+from ipclock.config.environment import language
 
-PACKAGE = Path(messages.__file__).parent
+PACKAGE = Path(i18n.__file__).parent
 KEYWORDS = {"_": None, "N_": None}
 PERCENT = re.compile(r"%(?:\(\w+\))?[rs]")  # argparse's
 
@@ -65,12 +66,12 @@ def test_the_language_is_that_of_the_locale_unless_we_are_told(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    assert config.language() == expected
+    assert language() == expected
 
 
 def test_a_message_without_a_translation_stays_english() -> None:
-    messages.use("ko")
+    i18n.use("ko")
     try:
-        assert (messages._("not a message"), messages._("")) == ("not a message", "")
+        assert (i18n._("not a message"), i18n._("")) == ("not a message", "")
     finally:
-        messages.use("en")
+        i18n.use("en")

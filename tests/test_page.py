@@ -10,7 +10,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ipclock import archive, chart, drawing, history, messages, page, stats, totals
+from ipclock import i18n
+from ipclock.display.html import page, svg, timeline
+from ipclock.history import counters, finished, queries, statistics
 from tests.helpers import pasts
 from tests.helpers.pasts import GB, build, wait
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from xml.etree.ElementTree import Element
 
-    from ipclock.history import Row
+    from ipclock.history.finished import Row
 
 HOUR = 3600.0
 NOON = 1_790_078_400.0  # 2026-09-22, UTC
@@ -33,7 +35,7 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     yield
-    messages.use("en")
+    i18n.use("en")
     monkeypatch.undo()
     time.tzset()
 
@@ -65,13 +67,13 @@ class Outline(HTMLParser):
 
 def page_of(path: Path, *rows: Row, label: str | None = None, language: str = "en", until: float = HOUR) -> str:
     """Return the page of a history with these rows."""
-    messages.use(language)
+    i18n.use(language)
     if rows:
         pasts.keep(str(path / "history.db"), rows)
-    past = archive.read(str(path / "history.db"), POOL, NOON - 24 * HOUR, NOON + until, label)
-    grid = chart.grid(past.begin, past.end)
-    recent = archive.recent(str(path / "history.db"), POOL, past.begin, label, page.MOST_ROWS, grid)
-    return page.render(page.View(POOL, label, language), past, stats.report(past, 16 * GB), recent)
+    past = queries.read(str(path / "history.db"), POOL, NOON - 24 * HOUR, NOON + until, label)
+    grid = timeline.grid(past.begin, past.end)
+    recent = queries.recent(str(path / "history.db"), POOL, past.begin, label, page.MOST_ROWS, grid)
+    return page.render(page.View(POOL, label, language), past, statistics.report(past, 16 * GB), recent)
 
 
 def body_of(text: str) -> Element:
@@ -86,9 +88,9 @@ def of_class(tree: Element, name: str) -> list[Element]:
 
 def strip_of(*rows: Row) -> Element:
     """Return the drawing of builds that fit in one strip."""
-    (strip,) = chart.strips(rows)
+    (strip,) = timeline.strips(rows)
     tree = ElementTree.Element("div")
-    drawing.strip(tree, strip, chart.before(rows))
+    svg.strip(tree, strip, timeline.before(rows))
     return tree
 
 
@@ -132,22 +134,22 @@ def test_each_lane_has_its_name_and_its_bars_beside_it() -> None:
 
 
 def test_an_outcome_is_told_by_a_shape_too() -> None:
-    rows = [build(outcome, NOON + 10 * at, 10, outcome=outcome) for at, outcome in enumerate(history.HELD)]
-    rows += [wait(outcome, NOON, 9, outcome) for outcome in totals.OUTCOMES if outcome not in history.HELD]
+    rows = [build(outcome, NOON + 10 * at, 10, outcome=outcome) for at, outcome in enumerate(finished.HELD)]
+    rows += [wait(outcome, NOON, 9, outcome) for outcome in counters.OUTCOMES if outcome not in finished.HELD]
 
     tree = strip_of(*rows)
 
     holds = {facts_of(group)["label"]: group for group in of_class(tree, "hold")}
     heights = {label: float(group.find("rect").get("height", "")) for label, group in holds.items()}  # type: ignore[union-attr]
     kinds = {facts_of(group)["label"]: group.get("class", "").split()[1] for group in of_class(tree, "wait")}
-    tall, usual = drawing.BAR + drawing.ABOVE, drawing.BAR
+    tall, usual = svg.BAR + svg.ABOVE, svg.BAR
     assert heights == {"done": usual, "evicted": usual, "orphaned": usual, "failed": tall, "signal": tall, "oom": tall}
     assert {label for label, group in holds.items() if "lost" in group.get("class", "")} == {"evicted", "orphaned"}
     assert kinds == {"timeout": "late", "busy": "left", "interrupted": "left", "superseded": "left"}
 
 
 def test_every_outcome_of_the_history_has_its_shape_and_its_word() -> None:
-    assert set(drawing.OUTCOMES) == set(totals.OUTCOMES)
+    assert set(svg.OUTCOMES) == set(counters.OUTCOMES)
 
 
 def test_the_pointer_finds_all_of_a_row() -> None:
@@ -192,7 +194,7 @@ def test_a_span_of_waits_has_its_mean_and_its_longest_as_high_as_they_are(tmp_pa
 
     (column,) = of_class(tree, "bin")
     heights = {rect.get("class"): float(rect.get("height", "")) for rect in column.findall("rect")}
-    assert heights == {"touch": drawing.WAITS, "longest": drawing.WAITS, "mean": drawing.WAITS / 2}
+    assert heights == {"touch": svg.WAITS, "longest": svg.WAITS, "mean": svg.WAITS / 2}
     told = facts_of(column)
     assert (told["builds"], told["mean"], told["longest"]) == ("3", "30 s", "1 min")
 
@@ -223,7 +225,7 @@ def test_the_figures_are_those_that_stats_prints(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("language", messages.LANGUAGES)
+@pytest.mark.parametrize("language", i18n.LANGUAGES)
 @pytest.mark.parametrize("count", [0, 1, 30])
 def test_a_page_is_well_formed_and_says_its_language(tmp_path: Path, count: int, language: str) -> None:
     rows = pasts.storm(1, count, NOON) if count else []
@@ -278,10 +280,10 @@ def test_whatever_a_label_or_a_user_is_called_stays_text(tmp_path: Path) -> None
 
 
 def test_the_pools_name_and_the_label_asked_for_stay_text(tmp_path: Path) -> None:
-    past = stats.Past(NOON, NOON + 1, [], [])
-    recent = archive.Recent([], chart.grid(NOON, NOON + 1), [])
+    past = statistics.Past(NOON, NOON + 1, [], [])
+    recent = queries.Recent([], timeline.grid(NOON, NOON + 1), [])
 
-    found = Outline(page.render(page.View(f"/{HOSTILE}", HOSTILE, "en"), past, stats.report(past, None), recent))
+    found = Outline(page.render(page.View(f"/{HOSTILE}", HOSTILE, "en"), past, statistics.report(past, None), recent))
 
     assert [text for text in found.texts if HOSTILE in text] == [f"Build slots /{HOSTILE}", f"/{HOSTILE}", HOSTILE]
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from ipclock import policy
-from ipclock.entry import Entry
-from ipclock.policy import ALIVE, DEAD, UNKNOWN
+from ipclock.pool import policy
+from ipclock.pool.policy import ALIVE, DEAD, UNKNOWN
+from ipclock.pool.record_name import Entry
 
 ANY = (True, False, None)
 counts = some.integers(0, 2000)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ipclock import locks, process
-from ipclock.process import Identity
+from ipclock.linux import descriptors, locks, process
+from ipclock.linux.process import Identity
 from tests.helpers.crash_at import OTHER_USER, USER, child, in_child, unshared
 from tests.helpers.world import until
 
@@ -20,7 +20,7 @@ ROOT = str(Path(__file__).parent.parent)
 ASK = f"""
 import os, sys
 sys.path.insert(0, {ROOT!r})
-from ipclock import locks, process
+from ipclock.linux import process
 if uid := int(sys.argv[2]):
     os.setgroups([]); os.setgid(uid); os.setuid(uid)
 print(process.exists(process.Identity.parse(sys.argv[1])))
@@ -211,8 +211,8 @@ def test_the_descriptors_on_a_file_are_found_and_no_others(tmp_path: Path) -> No
 
     with child() as pid:
         found = [
-            process.open_descriptors(status.st_dev, status.st_ino),
-            process.open_descriptors(status.st_dev, status.st_ino, pid),
+            descriptors.open_descriptors(status.st_dev, status.st_ino),
+            descriptors.open_descriptors(status.st_dev, status.st_ino, pid),
         ]
 
         assert found == [sorted([fds[0], twin])] * 2
@@ -225,17 +225,17 @@ def test_where_we_may_not_look_there_are_no_descriptors(tmp_path: Path) -> None:
     with open(tmp_path / "file", "w") as file:
         status = os.fstat(file.fileno())
 
-        seen = in_child(lambda: process.open_descriptors(status.st_dev, status.st_ino, pid), USER)
+        seen = in_child(lambda: descriptors.open_descriptors(status.st_dev, status.st_ino, pid), USER)
 
-        assert (seen, process.open_descriptors(status.st_dev, status.st_ino, 1 << 22)) == ([], [])
+        assert (seen, descriptors.open_descriptors(status.st_dev, status.st_ino, 1 << 22)) == ([], [])
 
 
 def test_a_process_that_may_not_be_looked_at_hides_its_descriptors_and_a_zombie_has_none() -> None:
-    pid, own = os.getpid(), process.hides_descriptors(os.getpid())
+    pid, own = os.getpid(), descriptors.hides_descriptors(os.getpid())
     with child(lambda: None) as zombie:
         until(lambda: not process.exists(process.identify(zombie)), "the child to end")
 
-        hidden = in_child(lambda: [process.hides_descriptors(other) for other in (pid, zombie, 1 << 22)], USER)
+        hidden = in_child(lambda: [descriptors.hides_descriptors(other) for other in (pid, zombie, 1 << 22)], USER)
 
     assert (own, hidden) == (False, [True, False, False])
 
@@ -264,11 +264,13 @@ def test_who_reads_a_pipe_is_not_who_writes_to_it() -> None:
 
     with child(reads_only) as reader, child(lambda: (os.close(reading), signal.pause())) as writer:
         os.close(reading)
-        until(lambda: not process.writes_to(reader, reader), "a reader that does not write")
-        until(lambda: not process.reads(writer, pipe), "a writer that does not read")
-        found = [(process.reads(pid, pipe), process.writes_to(pid, reader)) for pid in (reader, writer, os.getpid())]
+        until(lambda: not descriptors.writes_to(reader, reader), "a reader that does not write")
+        until(lambda: not descriptors.reads(writer, pipe), "a writer that does not read")
+        found = [
+            (descriptors.reads(pid, pipe), descriptors.writes_to(pid, reader)) for pid in (reader, writer, os.getpid())
+        ]
 
-    assert (found, process.pipe_of(os.getpid(), writing)) == ([(True, False), (False, True), (False, True)], pipe)
+    assert (found, descriptors.pipe_of(os.getpid(), writing)) == ([(True, False), (False, True), (False, True)], pipe)
     os.close(writing)
 
 
@@ -277,12 +279,12 @@ def test_who_shares_a_locked_open_file_keeps_it_and_a_reader_does_not(tmp_path: 
     reader = os.open(tmp_path / "file", os.O_RDONLY)
     status = os.fstat(fd)
     locks.try_lock(fd, locks.Range(10))
-    before = process.keepers_of(status.st_dev, status.st_ino, 7)
+    before = descriptors.keepers_of(status.st_dev, status.st_ino, 7)
     locks.try_lock(fd, locks.Range(7))
 
     with child() as pid, child(lambda: (os.close(fd), signal.pause())) as without:
-        until(lambda: fd not in process.open_descriptors(status.st_dev, status.st_ino, without), "the file closed")
-        keepers = process.keepers_of(status.st_dev, status.st_ino, 7)
+        until(lambda: fd not in descriptors.open_descriptors(status.st_dev, status.st_ino, without), "the file closed")
+        keepers = descriptors.keepers_of(status.st_dev, status.st_ino, 7)
 
         assert (before, keepers) == ([], sorted([os.getpid(), pid]))
     os.close(fd)

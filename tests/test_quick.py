@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from ipclock import cli
+from ipclock.cli import command_line
+from ipclock.cli.fast_parser import Reader
 from ipclock.errors import IpclockError
-from ipclock.quick import Reader
 
 OPTIONS = ["-w", "--wait", "--timeout", "-n", "--nb", "-E", "-q", "-v", "--quiet", "--slots", "--name", "--supersede"]
 OPTIONS += ["--export-jobs", "--leftovers", "--pid", "--fd", "--json", "--watch", "--reason", "--for", "--kill"]
@@ -31,14 +31,14 @@ VALUES = [
     "--",
     "a b",
 ]
-COMMANDS = some.sampled_from(cli.COMMANDS)
+COMMANDS = some.sampled_from(command_line.COMMANDS)
 WORDS = some.lists(some.sampled_from(OPTIONS + VALUES * 2), max_size=6)
 
 
 def by_argparse(command: str, words: list[str]) -> dict[str, Any] | None:
     """Return what argparse makes of a command line; None if it refuses or only helps."""
     try:
-        args, unknown = cli.get_parser(command).parse_known_args([command, *words])
+        args, unknown = command_line.get_parser(command).parse_known_args([command, *words])
     except (IpclockError, SystemExit):
         return None
     return None if unknown else vars(args)
@@ -48,7 +48,7 @@ def by_argparse(command: str, words: list[str]) -> dict[str, Any] | None:
 @given(COMMANDS, WORDS)
 def test_what_it_reads_is_what_argparse_reads(command: str, words: list[str]) -> None:
     reader = Reader()
-    cli._module(command).add_arguments(reader)
+    command_line._module(command).add_arguments(reader)
 
     found = reader.read(words)
 
@@ -69,7 +69,7 @@ def test_what_it_reads_is_what_argparse_reads(command: str, words: list[str]) ->
 def test_the_usual_needs_no_argparse(line: str) -> None:
     command, *words = line.split()
     reader = Reader()
-    cli._module(command).add_arguments(reader)
+    command_line._module(command).add_arguments(reader)
 
     found = reader.read(words)
 
@@ -84,6 +84,6 @@ def test_the_usual_needs_no_argparse(line: str) -> None:
 def test_the_rest_is_left_to_argparse(line: str) -> None:
     command, *words = line.split()
     reader = Reader()
-    cli._module(command).add_arguments(reader)
+    command_line._module(command).add_arguments(reader)
 
     assert reader.read(words) is None

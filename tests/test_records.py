@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock.entry import Entry
 from ipclock.errors import BadValue, Foreign, IpclockError, NoPool
-from ipclock.folder import GATE, HOLDING, NEW, NUMBERS, QUEUED, SETTLED_S, STATES
-from ipclock.notes import Drain
-from ipclock.records import OwnRecord, Store
+from ipclock.pool.directory import GATE, HOLDING, NEW, NUMBERS, QUEUED, SETTLED_S, STATES
+from ipclock.pool.notes import Drain
+from ipclock.pool.record import OwnRecord
+from ipclock.pool.record_name import Entry
+from ipclock.pool.records import Store
 from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root, sysctl
 from tests.helpers.world import until
 

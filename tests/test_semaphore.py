@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING
 import posix_ipc
 import pytest
 
-from ipclock import semaphore
 from ipclock.errors import CannotCreate, DamagedSemaphore, IpclockError, NotPermitted
-from ipclock.folder import Folder
+from ipclock.linux import semaphore
+from ipclock.pool import semaphores
+from ipclock.pool.directory import Folder
 from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ipclock.semaphore import Semaphore, Turns
+    from ipclock.linux.semaphore import Semaphore
+    from ipclock.pool.semaphores import Turns
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def opened(name: str) -> Semaphore:
 
 
 def turns_of(name: str) -> Turns:
-    return semaphore.Turns(name, Folder.open("/dev/shm", name[1:], create=True))
+    return semaphores.Turns(name, Folder.open("/dev/shm", name[1:], create=True))
 
 
 def outcome(function: Callable[[], object]) -> tuple[str, int]:

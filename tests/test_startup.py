@@ -47,11 +47,11 @@ def test_the_hooks_are_loaded_only_where_one_is_set(world: World) -> None:
         for more in ({}, {"ON_RELEASE": "true"})
     ]
 
-    assert ["ipclock.hooks" in text for text in told] == [False, True]
+    assert ["ipclock.run.hooks" in text for text in told] == [False, True]
 
 
 def test_the_history_loads_its_database_when_it_is_first_used() -> None:
-    code = "import sys, ipclock.history; print('sqlite3' in sys.modules)"
+    code = "import sys, ipclock.history.finished; print('sqlite3' in sys.modules)"
 
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

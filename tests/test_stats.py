@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import archive, history, stats, totals
-from ipclock.archive import read
-from ipclock.history import Row, record
-from ipclock.stats import Bin, Box, Grid, Part, Past, Spread, report
+from ipclock.history import counters, finished, queries, statistics
+from ipclock.history.finished import Row, record
+from ipclock.history.queries import read
+from ipclock.history.statistics import Bin, Box, Grid, Part, Past, Spread, report
 from tests.helpers.pasts import keep
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def path(tmp_path: Path) -> Path:
     [([5], 0.5, 5), ([1, 2], 0.5, 1.5), ([1, 2, 3], 0.5, 2), ([*range(101)], 0.9, 90), ([0, 10], 0.99, 9.9)],
 )
 def test_a_quantile_lies_between_its_neighbours_in_proportion(values: list[float], share: float, value: float) -> None:
-    assert stats.quantile(values, share) == pytest.approx(value)
+    assert statistics.quantile(values, share) == pytest.approx(value)
 
 
 def test_each_label_is_summed_up_and_all_together(path: Path) -> None:
@@ -81,7 +81,7 @@ def test_each_label_is_summed_up_and_all_together(path: Path) -> None:
     found = report(past_of(path, *rows), 16 * GB)
 
     web, app = found.labels
-    assert web == stats.Summary(
+    assert web == statistics.Summary(
         label="web",
         builds=6,
         outcomes={"done": 3, "failed": 1, "signal": 1, "timeout": 1},
@@ -165,7 +165,7 @@ def test_of_no_history_nothing_is_known(path: Path) -> None:
         None,
         None,
         [],
-        stats.Summary("", 0, {}, *[None] * 3),
+        statistics.Summary("", 0, {}, *[None] * 3),
     )
 
 
@@ -208,9 +208,9 @@ def test_an_index_answers_for_each_label_without_the_table(path: Path) -> None:
 
     with closing(sqlite3.connect(path)) as connection:
         connection.set_trace_callback(asked.append)
-        archive._known_since(connection, POOL, NOW)
-        archive._part(connection, POOL, NOW, "a", "done")
-        archive._capacities(connection, POOL, NOW, NOW + 20)
+        queries._known_since(connection, POOL, NOW)
+        queries._part(connection, POOL, NOW, "a", "done")
+        queries._capacities(connection, POOL, NOW, NOW + 20)
         connection.set_trace_callback(None)
         plans = [row[3] for text in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
 
@@ -224,13 +224,13 @@ def test_an_index_answers_for_each_label_without_the_table(path: Path) -> None:
 
 
 def test_the_last_rows_are_read_the_oldest_first_and_no_more_of_them(path: Path) -> None:
-    rows = [build("ab"[at % 2], 10.0 * at, 1, ticket=at, outcome=history.HELD[at % 5]) for at in range(1, 30)]
+    rows = [build("ab"[at % 2], 10.0 * at, 1, ticket=at, outcome=finished.HELD[at % 5]) for at in range(1, 30)]
     past_of(path, *rows, build("a", 500, 1, pool="/other"), build("a", -1, 1))
     grid = Grid(NOW, 100.0, 10)
 
-    everything = archive.recent(str(path), POOL, NOW, None, 5, grid)
-    one_label = archive.recent(str(path), POOL, NOW, "a", 5, grid)
-    enough = archive.recent(str(path), POOL, NOW, None, 100, grid)
+    everything = queries.recent(str(path), POOL, NOW, None, 5, grid)
+    one_label = queries.recent(str(path), POOL, NOW, "a", 5, grid)
+    enough = queries.recent(str(path), POOL, NOW, None, 100, grid)
 
     assert (everything.rows, one_label.rows, enough.rows) == (rows[-5:], rows[1::2][-5:], rows)
 
@@ -245,14 +245,14 @@ def test_waits_count_where_they_were_over(path: Path) -> None:
     ]
     past_of(path, *rows)
 
-    found = [archive.recent(str(path), POOL, NOW, label, 9, Grid(NOW, 100.0, 3)).bins for label in (None, "b")]
+    found = [queries.recent(str(path), POOL, NOW, label, 9, Grid(NOW, 100.0, 3)).bins for label in (None, "b")]
 
     nothing = Bin(0, 0.0, 0.0)
     assert found == [[Bin(2, 40.0, 30.0), Bin(1, 60.0, 60.0), nothing], [Bin(1, 10.0, 10.0), nothing, nothing]]
 
 
 def test_of_no_history_there_are_no_rows_and_empty_bins(path: Path) -> None:
-    found = archive.recent(str(path), POOL, NOW, None, 9, Grid(NOW, 1.0, 2))
+    found = queries.recent(str(path), POOL, NOW, None, 9, Grid(NOW, 1.0, 2))
 
     assert (found.rows, found.bins, path.exists()) == ([], [Bin(0, 0.0, 0.0)] * 2, False)
 
@@ -260,7 +260,7 @@ def test_of_no_history_there_are_no_rows_and_empty_bins(path: Path) -> None:
 def test_a_box_holds_what_ended_well(path: Path) -> None:
     rows = [build("a", 10.0 * at, float(at)) for at in range(101)]
 
-    found = stats.boxes(past_of(path, *rows, build("a", 999, 900, outcome="failed"), timeout("b", 999, 1)))
+    found = statistics.boxes(past_of(path, *rows, build("a", 999, 900, outcome="failed"), timeout("b", 999, 1)))
 
     assert found == {"a": Box(5, 25, 50, 75, 95)}
 
@@ -271,13 +271,13 @@ def test_an_index_finds_the_last_rows_and_answers_for_the_waits(path: Path) -> N
 
     with closing(sqlite3.connect(path)) as connection:
         connection.set_trace_callback(asked.append)
-        archive._last_rows(connection, POOL, NOW, None, 9)
-        archive._last_rows(connection, POOL, NOW, "a", 9)
-        archive._waits(connection, POOL, NOW, "a", Grid(NOW, 1.0, 9))
+        queries._last_rows(connection, POOL, NOW, None, 9)
+        queries._last_rows(connection, POOL, NOW, "a", 9)
+        queries._waits(connection, POOL, NOW, "a", Grid(NOW, 1.0, 9))
         connection.set_trace_callback(None)
         plans = [row[3] for text in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
 
-    kinds = len(totals.OUTCOMES)
+    kinds = len(counters.OUTCOMES)
     assert plans == [
         "SEARCH finished USING INDEX by_time (ended>? AND ended<?)",
         *["SEARCH finished USING INDEX by_label (label=? AND outcome=? AND ended>? AND ended<?)"] * kinds,

@@ -20,10 +20,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from ipclock import config
-from ipclock.claim import Claim
-from ipclock.patience import Patience
-from ipclock.zookeeper import SharedPool
+from ipclock.config.settings import load_settings
+from ipclock.pool.claim import Claim
+from ipclock.pool.wait_context import Patience
+from ipclock.zookeeper.pool import SharedPool
 from tests.engine import servers
 
 ROUNDS = 100
@@ -36,7 +36,7 @@ def pool(server: servers.Server, name: str, capacity: int) -> SharedPool:
     """Return a client of a pool."""
     engine = f"zookeeper://{server.address}/{name}"
     options = {"ENGINE": engine, "MAX_PARALLEL_BUILDS": str(capacity), "HISTORY": "off", "CONFIG": EMPTY.name}
-    return SharedPool(config.load(options))
+    return SharedPool(load_settings(options))
 
 
 def take(one: SharedPool) -> Claim:

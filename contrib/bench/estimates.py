@@ -22,8 +22,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from ipclock import forecast, place, semaphore
-from ipclock.history import HELD, RECENT
+from ipclock.history import simulation
+from ipclock.history.finished import HELD, RECENT
+from ipclock.linux import semaphore
+from ipclock.pool import place
 
 SLOTS = 2
 LABELS = {"staging": (1.2, 0.2), "production": (2.0, 0.15), "docs": (0.4, 0.5), "tests": (0.8, 0.4)}  # median, sigma
@@ -88,17 +90,17 @@ def spans(past: list[Build], now: float) -> dict[str, tuple[float, ...]]:
     return {label: tuple(sorted(lengths[-RECENT:])) for label, lengths in found.items()}
 
 
-def foretell(all_builds: list[Build], own: Build, now: float) -> forecast.Told | None:
+def foretell(all_builds: list[Build], own: Build, now: float) -> simulation.Told | None:
     """Return what a person in that build's place would have been told at that time."""
     known = spans(all_builds, now)
     running, ahead = [], []
     for build in all_builds:
         if build.admitted is not None and build.admitted <= now < build.ended:
-            running.append(forecast.Work(known.get(build.label, ()), build.slots, now - build.admitted))
+            running.append(simulation.Work(known.get(build.label, ()), build.slots, now - build.admitted))
         elif build.arrived < own.arrived and now < (build.ended if build.admitted is None else build.admitted):
-            ahead.append(forecast.Work(known.get(build.label, ()), build.slots))
-    left = forecast.wait(running, ahead, own.slots, own.capacity)
-    return left and forecast.told(left)
+            ahead.append(simulation.Work(known.get(build.label, ()), build.slots))
+    left = simulation.wait(running, ahead, own.slots, own.capacity)
+    return left and simulation.told(left)
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import manual
 import shtab
 
-from ipclock import cli, config
+from ipclock.cli import command_line
+from ipclock.config import values
 
 FOLDER = Path("contrib/completions")
 FILES = {"bash": "ipclock", "zsh": "_ipclock", "fish": "ipclock.fish"}
@@ -26,7 +27,7 @@ KINDS = {
     "DIR": shtab.DIRECTORY,
     "GROUP": {"bash": "_ipclock_groups", "zsh": "_groups", "fish": "(__fish_complete_groups)"},
 }
-CHOICES = {"HOW": config.LEFTOVERS, "MODE": ("0600", "0660")}
+CHOICES = {"HOW": values.LEFTOVERS, "MODE": ("0600", "0660")}
 
 
 def write(root: Path) -> None:
@@ -40,7 +41,7 @@ def write(root: Path) -> None:
 
 def parser() -> ArgumentParser:
     """Return the parser with what completes each argument, as shtab wants it."""
-    made = cli.get_parser()
+    made = command_line.get_parser()
     for command in manual.commands(made).values():
         for action in command._actions:
             if action.metavar in KINDS:

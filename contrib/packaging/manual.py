@@ -1,7 +1,7 @@
 """The manual pages, in English and Korean, from the parser, the table of settings and the texts in `man/`.
 
 argparse-manpage writes ipclock(1) as `setup.cfg` says, with the sections of `man/**/ipclock.1.in` in it; `finish` puts
-right what it leaves. `write_settings` writes ipclock-build-config(5) from `config.SETTINGS` and what
+right what it leaves. `write_settings` writes ipclock-build-config(5) from `config.settings.SETTINGS` and what
 `man/**/ipclock-build-config.5.in` says of each key.
 """
 
@@ -11,7 +11,9 @@ from pathlib import Path
 
 from argparse_manpage.compat import get_reproducible_date
 
-from ipclock import __version__, cli, config, messages
+from ipclock import __version__, i18n
+from ipclock.cli import command_line
+from ipclock.config.settings import SETTINGS, Setting
 
 FOLDERS = {"en": "man", "ko": "man/ko"}
 HEADINGS = {
@@ -41,11 +43,11 @@ def korean() -> ArgumentParser:
 
 
 def _parser(language: str) -> ArgumentParser:
-    messages.use(language)
+    i18n.use(language)
     try:
-        parser = cli.get_parser()
+        parser = command_line.get_parser()
     finally:
-        messages.use("en")
+        i18n.use("en")
     # the page has sections of its own for these, and a command's summary above them
     parser.description = parser.epilog = None
     for command in commands(parser).values():
@@ -78,7 +80,7 @@ def sections(path: Path) -> dict[str, str]:
 def write_settings(root: Path, language: str) -> None:
     """Write ipclock-build-config(5)."""
     texts = sections(root / FOLDERS[language] / "ipclock-build-config.5.in")
-    keys = [setting.key for setting in config.SETTINGS]
+    keys = [setting.key for setting in SETTINGS]
     lines = [
         f'.TH IPCLOCK\\-BUILD\\-CONFIG "5" "{get_reproducible_date()}" "ipclock {__version__}" "{FORMATS[language]}"'
     ]
@@ -86,11 +88,11 @@ def write_settings(root: Path, language: str) -> None:
         if heading not in keys:
             lines += [f".SH {HEADINGS[language].get(heading.upper(), heading.upper())}", text]
         if heading in ("settings", "설정"):
-            lines += [_entry(setting, texts.get(setting.key, ""), language) for setting in config.SETTINGS]
+            lines += [_entry(setting, texts.get(setting.key, ""), language) for setting in SETTINGS]
     (root / FOLDERS[language] / "ipclock-build-config.5").write_text("\n".join(lines) + "\n")
 
 
-def _entry(setting: config.Setting, text: str, language: str) -> str:
+def _entry(setting: Setting, text: str, language: str) -> str:
     values = zip(NOTES[language], (setting.option, setting.default), strict=True)
     notes = [f"{name} \\fB{value}\\fR".replace("-", r"\-") for name, value in values if value]
     shown = f" ({', '.join(notes)})" if notes else ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import config
+from ipclock.config.settings import SETTINGS
 from tests.contrib.deploy_sweep import DEPLOY, PROGRAMS, PROMOTE, ROLL_BACK, SCENES, SIGNALS, Point, Sweep, pass_second
 from tests.helpers.crash_at import unshared
 from tests.helpers.world import SHM, until
@@ -470,7 +470,7 @@ def test_a_setting_of_etc_counts_unless_the_scripts_file_has_it_too(world: World
 
 def test_what_the_scripts_file_exports_is_still_read_from_the_file(world: World, project: Path, tmp_path: Path) -> None:
     settings = tmp_path / "build-config.sh"
-    assigned = "".join(f"export {setting.key}=file\n" for setting in config.SETTINGS)
+    assigned = "".join(f"export {setting.key}=file\n" for setting in SETTINGS)
     settings.write_text(f"{assigned}export OF_THE_BUILD=file\n")
     script = 'source "$1/lib/deploy.sh"; load_config; env'
     env = {key: text for key, text in world.env.items() if key != "HISTORY"}
@@ -480,7 +480,7 @@ def test_what_the_scripts_file_exports_is_still_read_from_the_file(world: World,
         ["bash", "-euc", script, "bash", str(ORACLE)], env=env, capture_output=True, text=True, check=False
     )
 
-    keys = {setting.key for setting in config.SETTINGS} | {"OF_THE_BUILD"}
+    keys = {setting.key for setting in SETTINGS} | {"OF_THE_BUILD"}
     found = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
     assert (done.returncode, {key: text for key, text in found.items() if key in keys}) == (
         0,

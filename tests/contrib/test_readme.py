@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import cli, config, errors
+from ipclock import errors
+from ipclock.cli import command_line
+from ipclock.config.settings import SETTINGS
 
 if TYPE_CHECKING:
     from tests.helpers.world import World
@@ -73,7 +75,7 @@ def test_a_shell_shows_what_the_readme_shows(name: str, world: World, tmp_path: 
 def test_each_command_is_named(name: str) -> None:
     named = set(re.findall(r"(?:^|; )ipclock ([a-z]+)", TEXTS[name], re.MULTILINE))
 
-    assert named == set(cli.COMMANDS)
+    assert named == set(command_line.COMMANDS)
 
 
 def rows(text: str) -> list[list[str]]:
@@ -86,8 +88,8 @@ def test_each_setting_is_named_with_its_default(name: str) -> None:
     cells = [row for row in rows(TEXTS[name]) if re.match(r"`[A-Z_]+`", row[0])]
     named = {key: row[1] for row in cells for key in re.findall(r"`([A-Z_]+)`", row[0])}
 
-    assert set(named) == {setting.key for setting in config.SETTINGS}
-    given = {setting.key: setting.default for setting in config.SETTINGS if setting.default}
+    assert set(named) == {setting.key for setting in SETTINGS}
+    given = {setting.key: setting.default for setting in SETTINGS if setting.default}
     assert {key: value for key, value in given.items() if value not in named[key].replace("`", "").split(", ")} == {}
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
-from ipclock import place
+from ipclock.pool import place
 from tests.helpers.world import HANG_S, SHM, Build, World, until
 
 if TYPE_CHECKING:

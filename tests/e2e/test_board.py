@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock.history import Row, record
+from ipclock.history.finished import Row, record
 from tests.helpers.terminal import Terminal
 from tests.helpers.world import until
 

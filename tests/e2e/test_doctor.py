@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import posix_ipc
 import pytest
 
-from ipclock import host
-from ipclock.locks import try_lock
-from ipclock.semaphore import path_of
+from ipclock.linux import machine
+from ipclock.linux.locks import try_lock
+from ipclock.linux.semaphore import path_of
 from tests.helpers.crash_at import OTHER_USER, USER, Client, in_child, needs_root, stopped_owner, sysctl, unshared
 from tests.helpers.machine import FULL, NO_SHM, READ_ONLY, ROOT, in_a_world_where
 from tests.helpers.world import SHM, until
@@ -134,7 +134,7 @@ def test_nothing_is_made_and_nothing_in_the_pool_is_touched(made: bool, world: W
 
 # /dev/shm and LOCK_DIR
 
-DISK = mounted.kind if (mounted := host.mount_of(str(ROOT))) else "?"
+DISK = mounted.kind if (mounted := machine.mount_of(str(ROOT))) else "?"
 WORLDS = {
     "missing": (NO_SHM, {"shm": "bad"}, "/dev/shm: not available: no such folder"),
     "a file": (f"{NO_SHM}\ntouch /dev/shm", {"shm": "bad"}, "/dev/shm: not available: no such folder"),
@@ -259,7 +259,7 @@ def test_a_lock_folder_of_root_in_which_a_shared_pool_takes_files_will_do(world:
 
 
 def test_a_private_dev_shm_is_told_from_the_machines(world: World) -> None:
-    if host.is_contained():
+    if machine.is_contained():
         pytest.skip("this is a container: what the machine's first process sees cannot be seen")
 
     here, there = doctor(world)[1], elsewhere("mount -t tmpfs tmpfs /dev/shm", world)[1]
@@ -573,7 +573,10 @@ def test_without_psutil_the_other_checks_go_on_although_there_is_an_orphan(world
     orphan = world.wrap("lonely").started()
     orphan.signal(signal.SIGKILL)
     orphan.wait()
-    code = "import sys; sys.modules['psutil'] = None; from ipclock import cli; sys.exit(cli.main(['doctor', '--json']))"
+    code = (
+        "import sys; sys.modules['psutil'] = None;"
+        "from ipclock.cli.command_line import main; sys.exit(main(['doctor', '--json']))"
+    )
 
     run = world.spawn(sys.executable, "-c", code)
     output, errors = run.process.communicate()
@@ -590,8 +593,8 @@ import errno, os, sys
 def confstr(name):
     raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 os.confstr = confstr
-from ipclock import cli
-sys.exit(cli.main(sys.argv[1:]))
+from ipclock.cli.command_line import main
+sys.exit(main(sys.argv[1:]))
 """
     words = {"doctor": ["doctor"], "wrap": ["wrap", "-q", "staging", "--", "true"]}[command]
 

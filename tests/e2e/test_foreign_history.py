@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import history
+from ipclock.history import finished
 from tests.helpers.crash_at import child
 from tests.helpers.pasts import build, keep
 from tests.helpers.world import until
@@ -116,7 +116,7 @@ def test_a_label_without_measure_is_told_and_not_read(world: World, path: Path) 
 
 def endless(name: str) -> str:
     """Return a view that never ends, in the shape of the table of builds."""
-    columns = ", ".join(f"n AS {column}" for column in ("id", *history.Row._fields))
+    columns = ", ".join(f"n AS {column}" for column in ("id", *finished.Row._fields))
     numbers = "WITH RECURSIVE f(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM f)"
     return f"CREATE VIEW {name} AS {numbers} SELECT {columns} FROM f"
 

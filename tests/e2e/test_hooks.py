@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from ipclock import config
+from ipclock.config.settings import load_settings
 from ipclock.errors import UnsafeHook
-from ipclock.hooks import Hooks
+from ipclock.run.hooks import Hooks
 from tests.helpers.crash_at import USER, in_child, needs_root, unshared
 from tests.helpers.machine import ROOT, in_a_world_where
 from tests.helpers.world import HANG_S, let_everybody_in, remove_pool, script_of_nothing, until
@@ -551,13 +551,13 @@ def test_a_user_runs_the_hooks_of_a_file_of_their_own(settings_file: Path) -> No
     let_everybody_in(settings_file.parent)
 
     def accepted() -> str | None:
-        settings = config.load({"CONFIG": str(settings_file)})
+        settings = load_settings({"CONFIG": str(settings_file)})
         Hooks(settings, None, print)
         return settings.on_acquire
 
     with pytest.raises(UnsafeHook):
         accepted()
-    assert in_child(accepted, USER) == config.load({"CONFIG": str(settings_file)}).on_acquire
+    assert in_child(accepted, USER) == load_settings({"CONFIG": str(settings_file)}).on_acquire
 
 
 # The example

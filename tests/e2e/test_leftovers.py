@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import cli
-from ipclock.local import LocalPool
+from ipclock.cli import command_line
+from ipclock.pool.local import LocalPool
 from tests.helpers.crash_at import USER, Client, needs_root
 from tests.helpers.world import until
 
 if TYPE_CHECKING:
-    from ipclock.snapshot import Snapshot
+    from ipclock.pool.snapshot import Snapshot
     from tests.helpers.world import Build, World
 
 HOW = ["", "closed", "deaf closed"]
@@ -259,7 +259,7 @@ def test_a_forced_reset_takes_no_slot_from_a_build_that_was_admitted_after_it_lo
     for key, value in world.env.items():
         monkeypatch.setenv(key, value)
 
-    status = cli.main(["reset", *ticket, "--kill"])
+    status = command_line.main(["reset", *ticket, "--kill"])
     held = [row["label"] for row in world.status()["holders"]]
 
     assert (status, held, world.builds[0].end()) == (expected, ["late"], 0)

@@ -19,8 +19,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as text_format
 
-from ipclock.history import Row, record
-from ipclock.totals import BOUNDS, MAX_LABELS, OUTCOMES
+from ipclock.history.counters import BOUNDS, MAX_LABELS, OUTCOMES
+from ipclock.history.finished import Row, record
 from tests.helpers.machine import ROOT
 from tests.helpers.world import HANG_S, until
 

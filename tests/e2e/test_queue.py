@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import process
-from ipclock.entry import key_of
-from ipclock.locks import try_lock
+from ipclock.linux import descriptors
+from ipclock.linux.locks import try_lock
+from ipclock.pool.record_name import key_of
 from tests.helpers.crash_at import USER, Client, needs_root
 from tests.helpers.freezer import Freezer, is_there
 from tests.helpers.world import until
@@ -430,7 +430,7 @@ def test_a_newcomer_goes_by_what_the_file_says_when_its_turn_to_decide_has_come(
     mutex = os.open(world.folder / "mutex", os.O_RDWR)
     assert try_lock(mutex)
     late = world.wrap("late", *options)
-    until(lambda: process.open_descriptors(*inode(mutex), late.pid), "the newcomer before the mutex")
+    until(lambda: descriptors.open_descriptors(*inode(mutex), late.pid), "the newcomer before the mutex")
 
     settings.write_text("MAX_PARALLEL_BUILDS=1 # from now on\n")
     os.close(mutex)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import advice, errors
-from ipclock.semaphore import path_of
+from ipclock import errors
+from ipclock.cli import advice
+from ipclock.linux.semaphore import path_of
 from tests.helpers.crash_at import OTHER_USER, USER, Client, in_child, needs_root, unshared
 from tests.helpers.machine import ROOT, in_a_world_where
 
@@ -153,7 +154,7 @@ def test_a_hint_that_is_set_holds_to_the_letter(caller: int, command: str, world
 
 START = f"""#!{sys.executable}
 import sys
-from ipclock.cli import main
+from ipclock.cli.command_line import main
 sys.exit(main())
 """
 

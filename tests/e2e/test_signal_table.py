@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock.sentinel import Sentinel
+from ipclock.run.sentinel import Sentinel
 from tests.e2e.test_signals import state_of
 from tests.helpers.crash_at import USER, Client, needs_root
 from tests.helpers.world import let_everybody_in, until
@@ -186,7 +186,7 @@ def test_a_signal_of_before_the_command_started_is_not_kept_from_it(world: World
 def test_a_signal_to_the_group_right_before_the_command_is_there_is_not_kept_from_it(world: World) -> None:
     code = """
 import os, signal, sys
-from ipclock.cli import main
+from ipclock.cli.command_line import main
 spawn = os.posix_spawnp
 def spawn_late(*arguments, **options):
     os.kill(0, signal.SIGUSR1)

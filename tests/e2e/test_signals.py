@@ -219,13 +219,13 @@ import os, signal, sys
 class Finder:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name == "{room}":
+        if name == "ipclock.{room}":
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder)
 """
 
 
-@pytest.mark.parametrize("room", ["ipclock.cli", "ipclock.quick", "ipclock.commands.wrap", "ipclock.pool", "posix_ipc"])
+@pytest.mark.parametrize("room", ["cli.command_line", "cli.fast_parser", "cli.wrap", "pool.protocol"])
 def test_ctrl_c_in_the_middle_of_the_start_up_ends_it_without_a_word(world: World, tmp_path: Path, room: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(INTERRUPTING.format(room=room))
 
@@ -236,7 +236,7 @@ def test_ctrl_c_in_the_middle_of_the_start_up_ends_it_without_a_word(world: Worl
 
 EARLY = """
 import os, signal, sys
-module = sys.argv.pop(1)
+module = "ipclock." + sys.argv.pop(1)
 def strike(event, arguments):
     if event == "import" and arguments[0] == module:
         os.kill(os.getpid(), signal.SIGINT)
@@ -246,7 +246,7 @@ run()
 """
 
 
-@pytest.mark.parametrize("module", ["ipclock.values", "ipclock.cli", "ipclock.supervise", "posix_ipc"])
+@pytest.mark.parametrize("module", ["_typing", "cli.command_line", "run.supervisor", "pool.protocol"])
 def test_a_ctrl_c_in_the_first_moment_ends_it_by_sigint_and_nothing_is_said(world: World, module: str) -> None:
     started = world.spawn(sys.executable, "-c", EARLY, module, "wrap", "-q", "early", "--", "echo", "built")
 
@@ -254,7 +254,7 @@ def test_a_ctrl_c_in_the_first_moment_ends_it_by_sigint_and_nothing_is_said(worl
 
 
 def test_a_ctrl_c_that_is_ignored_from_the_start_stays_ignored(world: World) -> None:
-    command = [sys.executable, "-c", EARLY, "ipclock.cli", "wrap", "-q", "early", "--", "echo", "built"]
+    command = [sys.executable, "-c", EARLY, "cli.command_line", "wrap", "-q", "early", "--", "echo", "built"]
     ignoring = world.spawn("sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command)
 
     assert (ignoring.line(), ignoring.wait(), ignoring.errors()) == ("built", 0, "")

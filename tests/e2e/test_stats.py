@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipclock.history import Row, record
-from ipclock.phrases import columns
+from ipclock.display.formatting import columns
+from ipclock.history.finished import Row, record
 from tests.helpers.crash_at import unshared
 
 if TYPE_CHECKING:

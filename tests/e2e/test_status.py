@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock.locks import try_lock
+from ipclock.linux.locks import try_lock
 from tests.helpers.world import until
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ipclock import process
+from ipclock.linux import process
 from tests.engine import servers
 
 POLL_S = 0.005

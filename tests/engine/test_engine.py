@@ -370,7 +370,7 @@ def test_nothing_of_it_is_loaded_by_a_pool_of_this_machine(shared: SharedWorld) 
     local = subprocess.run(command, env=shared.env | {"ENGINE": ""}, **run).stderr
     on_server = subprocess.run(command, env=shared.env, **run).stderr
 
-    assert [("kazoo" in said, "ipclock.session" in said) for said in (local, on_server)] == [
+    assert [("kazoo" in said, "ipclock.zookeeper.session" in said) for said in (local, on_server)] == [
         (False, False),
         (True, True),
     ]

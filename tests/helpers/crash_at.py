@@ -27,9 +27,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import pytest
 
-from ipclock import advice, api, cli, clockwait, supervise, takeover, users
-from ipclock.commands import acquire, doctor, drain, init, release, reset, resume, status, wrap
-from ipclock.pool import Pool
+from ipclock import api, users
+from ipclock.cli import acquire, advice, command_line, doctor, drain, init, release, reset, resume, status, wrap
+from ipclock.linux import clockwait
+from ipclock.pool import takeover
+from ipclock.pool.protocol import Pool
+from ipclock.run import supervisor
 from tests.helpers.world import HANG_S
 
 if TYPE_CHECKING:
@@ -56,7 +59,7 @@ LOADED = (
     resume,
     status,
     wrap,
-    supervise,
+    supervisor,
     takeover,
 )  # before the fork: a child must not read the source tree
 
@@ -313,7 +316,7 @@ def _child(
         enter(view)
         if crash:
             _install(crash, 3)
-        code = cli.main(arguments)
+        code = command_line.main(arguments)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -25,12 +25,13 @@ FULL = "mount -t tmpfs -o nr_inodes=1 tmpfs /dev/shm"
 # what is loaded first need not be readable for the user
 BECOME = """
 import difflib, grp, json, os, psutil, pwd, shlex, sys
-from ipclock import advice, cli, shellfile
-cli.get_parser().format_help()
+from ipclock.cli import advice, command_line
+from ipclock.config import shell_file
+command_line.get_parser().format_help()
 uid = int(sys.argv[1])
 if uid:
     os.setgroups([]); os.setgid(uid); os.setuid(uid)
-sys.exit(cli.main(sys.argv[2:]))
+sys.exit(command_line.main(sys.argv[2:]))
 """
 
 

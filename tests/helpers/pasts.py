@@ -6,8 +6,8 @@ import heapq
 import random
 from typing import TYPE_CHECKING
 
-from ipclock import database, history
-from ipclock.history import Row
+from ipclock.history import database, finished
+from ipclock.history.finished import Row
 from tests.helpers.world import HANG_S
 
 if TYPE_CHECKING:
@@ -82,5 +82,5 @@ def moved(row: Row, seconds: float) -> Row:
 
 def keep(path: str, rows: Iterable[Row]) -> None:
     """Write all rows at once into the history at *path*."""
-    with database.opened(path, history.SCHEMA, write=True, seconds=HANG_S) as connection:
-        connection.executemany(history._INSERT, rows)
+    with database.opened(path, finished.SCHEMA, write=True, seconds=HANG_S) as connection:
+        connection.executemany(finished._INSERT, rows)

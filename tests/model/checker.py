@@ -11,10 +11,10 @@ from itertools import permutations
 from typing import TYPE_CHECKING, NamedTuple
 from unittest.mock import patch
 
-from ipclock import claim, liveness, policy, pool
-from ipclock.entry import Entry, key_of
-from ipclock.folder import GATE, HOLDING
-from ipclock.pool import Pool
+from ipclock.pool import claim, liveness, policy, protocol
+from ipclock.pool.directory import GATE, HOLDING
+from ipclock.pool.protocol import Pool
+from ipclock.pool.record_name import Entry, key_of
 from tests.model.fakes import ADMIT, AT_GATE, BUILD, GONE, OUT, PROCESSES
 from tests.model.world import OVER_AND_OUT, WAITING, Client, Move, State, World, shown
 
@@ -106,7 +106,7 @@ class Checker:
     def explore(self, start: State, most: int = 100_000_000) -> Verdict:
         """Visit every state that can be reached from *start*, at most so many; stop at the first violation."""
         with ExitStack() as patches:
-            for room in (claim, liveness, pool):
+            for room in (claim, liveness, protocol):
                 patches.enter_context(patch.object(room, "process", PROCESSES))
             self._came = {start: None}
             transitions = 0

@@ -11,13 +11,13 @@ import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from ipclock.claim import Claim
-from ipclock.entry import Entry
-from ipclock.folder import GATE, HOLDING, QUEUED
-from ipclock.patience import Patience
-from ipclock.pool import Pool
-from ipclock.process import Identity
-from ipclock.records import Record
+from ipclock.linux.process import Identity
+from ipclock.pool.claim import Claim
+from ipclock.pool.directory import GATE, HOLDING, QUEUED
+from ipclock.pool.protocol import Pool
+from ipclock.pool.record import Record
+from ipclock.pool.record_name import Entry
+from ipclock.pool.wait_context import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -428,7 +428,7 @@ class FakeTurns:
 
 
 class FakeProcesses:
-    """Stands in for the module `ipclock.process`; the process of a record has its ticket for a PID."""
+    """Stands in for the module `ipclock.linux.process`; the process of a record has its ticket for a PID."""
 
     Identity = Identity
     world: World

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import liveness, policy
-from ipclock.claim import Claim
-from ipclock.entry import Entry
-from ipclock.folder import GATE, HOLDING, QUEUED
-from ipclock.patience import Patience
-from ipclock.pool import Pool
+from ipclock.pool import liveness, policy
+from ipclock.pool.claim import Claim
+from ipclock.pool.directory import GATE, HOLDING, QUEUED
+from ipclock.pool.protocol import Pool
+from ipclock.pool.record_name import Entry
+from ipclock.pool.wait_context import Patience
 from tests.model.checker import (
     LEFT_OVER,
     OVER,

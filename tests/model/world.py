@@ -1,18 +1,18 @@
 """The model's world: a pool and its clients as one plain value, and what can happen in it next.
 
 A `State` is frozen; a `World` is a state thawed for one move. What a client does in a move is the code of
-`ipclock.pool.Pool` itself, run on the fakes of `tests.model.fakes`: a section is one move, with every kill and every
-interleaving inside it, and so is each operation outside a section.
+`ipclock.pool.protocol.Pool` itself, run on the fakes of `tests.model.fakes`: a section is one move, with every kill and
+every interleaving inside it, and so is each operation outside a section.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ipclock import policy
-from ipclock.entry import Entry, key_of
 from ipclock.errors import SlotBusy, TooManySlots
-from ipclock.folder import GATE, HOLDING, QUEUED
+from ipclock.pool import policy
+from ipclock.pool.directory import GATE, HOLDING, QUEUED
+from ipclock.pool.record_name import Entry, key_of
 from tests.model.fakes import (
     ADMIT,
     AT_GATE,
@@ -40,7 +40,7 @@ from tests.model.fakes import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ipclock.pool import Pool
+    from ipclock.pool.protocol import Pool
 
 WAITING = (TURN, AT_GATE, ADMIT)
 BUILDING = (BUILD, WATCH, ORPHAN)

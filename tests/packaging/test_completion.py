@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import cli
+from ipclock.cli import command_line
 from tests.helpers.terminal import Terminal
 from tests.helpers.world import HANG_S, STUB
 from tests.packaging.test_manual import options_of, parsers
@@ -139,7 +139,7 @@ def test_a_shell_offers_the_options_of_a_command_and_what_they_take(shells: Shel
 
 @pytest.mark.parametrize("shell", ["bash", "fish"])
 def test_no_option_of_the_parser_is_left_out(shells: Shells, shell: str) -> None:
-    known = {command: options_of(parser) for command, parser in parsers(cli.get_parser()) if command}
+    known = {command: options_of(parser) for command, parser in parsers(command_line.get_parser()) if command}
 
     offered = shells.offered(shell, *(f"ipclock {command} -" for command in known))
 
@@ -152,7 +152,7 @@ def test_zsh_knows_every_option_of_the_parser(shells: Shells) -> None:
 
     shown = {command: set(re.findall(r'[{,"](--?[\w-]+)(?=[},[])', body)) for command, body in lists.items()}
 
-    assert shown == {command: options_of(parser) for command, parser in parsers(cli.get_parser()) if command}
+    assert shown == {command: options_of(parser) for command, parser in parsers(command_line.get_parser()) if command}
 
 
 @pytest.mark.parametrize("shell", SHELLS)

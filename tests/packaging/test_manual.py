@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ipclock
-from ipclock import cli, config, errors, messages
+from ipclock import errors, i18n
+from ipclock.cli import command_line
+from ipclock.config.settings import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,11 +36,11 @@ def page(installed: Path, language: str, section: str) -> str:
 
 
 def parser_in(language: str) -> ArgumentParser:
-    messages.use(language)
+    i18n.use(language)
     try:
-        return cli.get_parser()
+        return command_line.get_parser()
     finally:
-        messages.use("en")
+        i18n.use("en")
 
 
 def parsers(parser: ArgumentParser) -> Iterator[tuple[str, ArgumentParser]]:
@@ -68,7 +70,11 @@ def test_each_command_of_the_page_has_the_parsers_options_and_no_others(installe
         for command, body in commands
     }
 
-    known = {command: options_of(parser) - {"-h", "--help"} for command, parser in parsers(cli.get_parser()) if command}
+    known = {
+        command: options_of(parser) - {"-h", "--help"}
+        for command, parser in parsers(command_line.get_parser())
+        if command
+    }
 
     assert shown == known
 
@@ -77,7 +83,7 @@ def test_each_command_of_the_page_has_the_parsers_options_and_no_others(installe
 def test_every_option_that_the_page_speaks_of_exists(installed: Path, language: str) -> None:
     spoken = set(OPTION.findall(re.sub(r"\\f.", "", page(installed, language, "1"))))
 
-    known = set[str]().union(*(options_of(parser) for _, parser in parsers(cli.get_parser())))
+    known = set[str]().union(*(options_of(parser) for _, parser in parsers(command_line.get_parser())))
 
     assert (spoken - known, known - spoken) == (FOREIGN, set())
 
@@ -124,9 +130,7 @@ def test_the_settings_page_has_every_key_with_its_option_default_and_meaning(ins
 
     shown = {key: re.findall(r"\\fB(.*?)\\fR", notes) for key, notes, _ in entries}
 
-    known = {
-        setting.key: [value for value in (setting.option, setting.default) if value] for setting in config.SETTINGS
-    }
+    known = {setting.key: [value for value in (setting.option, setting.default) if value] for setting in SETTINGS}
     without_meaning = [key for key, _, meaning in entries if meaning[:2] in ("", ".T", ".S")]
     headings = re.findall(r"^\.SH (.*)$", text, re.M)
     assert (shown, without_meaning, known.keys() & set(headings)) == (known, [], set())

@@ -17,8 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
-from ipclock import locks
-from ipclock.semaphore import path_of
+from ipclock.linux import locks
+from ipclock.linux.semaphore import path_of
 from tests.helpers.crash_at import USER, Client, Crash, child
 from tests.helpers.world import World, remove_pool, until
 

@@ -22,12 +22,15 @@ from pathlib import Path
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from ipclock import archive, chart, forecast, metrics, page, snapshot, stats
-from ipclock.commands import stats as stats_command
+from ipclock.cli import stats as stats_command
+from ipclock.display import prometheus
+from ipclock.display.html import page, timeline
 from ipclock.errors import HistoryFailed
-from ipclock.forecast import Work
-from ipclock.history import Row, expected_many, record
-from ipclock.totals import Total
+from ipclock.history import queries, simulation, statistics
+from ipclock.history.counters import Total
+from ipclock.history.finished import Row, expected_many, record
+from ipclock.history.simulation import Work
+from ipclock.pool import snapshot
 from tests.helpers.pasts import build, keep, storm
 
 POOL = "/oracle-build"
@@ -128,24 +131,24 @@ def use(path: str) -> list[str]:
 
 
 def _report(path: str) -> None:
-    past = archive.read(path, POOL, 0.0, END)
-    report = stats.report(past, 1 << 34)
+    past = queries.read(path, POOL, 0.0, END)
+    report = statistics.report(past, 1 << 34)
     "\n".join(stats_command.text_lines(past, report)).encode()
     json.dumps(stats_command.as_json(past, report, POOL), allow_nan=False)
-    recent = archive.recent(path, POOL, past.begin, None, page.MOST_ROWS, chart.grid(past.begin, past.end))
+    recent = queries.recent(path, POOL, past.begin, None, page.MOST_ROWS, timeline.grid(past.begin, past.end))
     page.render(page.View(POOL, None, "en"), past, report, recent).encode()
 
 
 def _metrics(path: str) -> None:
-    text = metrics.text(snapshot.empty(POOL, 2), archive.totals(path, POOL), "openmetrics").decode()
+    text = prometheus.text(snapshot.empty(POOL, 2), queries.totals(path, POOL), "openmetrics").decode()
     assert all(letter.isprintable() or letter == "\n" for letter in text)
     list(text_string_to_metric_families(text))
 
 
 def _wait(path: str) -> None:
-    known = expected_many(path, [*archive.known_labels(path), "staging"])
+    known = expected_many(path, [*queries.known_labels(path), "staging"])
     works = [Work(one.spans) for one in known.values()]
-    forecast.wait(works[:2], works[2:], 1, 2)
+    simulation.wait(works[:2], works[2:], 1, 2)
     assert all(0 <= (one.memory or 0) <= 1 << 60 for one in known.values())
 
 

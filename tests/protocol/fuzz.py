@@ -27,13 +27,19 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import prometheus_client
 
-from ipclock import cli, clocks, deaths, headroom, hooks, ledger, memory, pool, process, progress, shellfile, totals
 from ipclock import users as system_users
-from ipclock.commands import metrics, resume
-from ipclock.folder import NUMBERS, STATES
-from ipclock.locks import table, try_lock
-from ipclock.records import LAST_DRAWN, Beacons
-from ipclock.semaphore import SHARED_MARK, SIZE
+from ipclock.cli import command_line, metrics, resume
+from ipclock.config import shell_file
+from ipclock.display import waiting_line
+from ipclock.history import counters, recorder
+from ipclock.linux import clocks, exit_watcher, memory, process
+from ipclock.linux.locks import table, try_lock
+from ipclock.linux.semaphore import SHARED_MARK, SIZE
+from ipclock.pool import headroom, protocol
+from ipclock.pool.directory import NUMBERS, STATES
+from ipclock.pool.record import Beacons
+from ipclock.pool.records import LAST_DRAWN
+from ipclock.run import hooks
 from tests.helpers.crash_at import LOADED, OTHER_USER, USER, become
 from tests.helpers.world import SHM, World, clients_of, until
 
@@ -41,15 +47,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 # a child must not read the source tree: it may be another user's
-PREPARED = (*LOADED, deaths, headroom, hooks, ledger, memory, metrics, progress, prometheus_client)
-PREPARED += (resume, shellfile, totals)
+PREPARED = (*LOADED, exit_watcher, headroom, hooks, recorder, memory, metrics, waiting_line, prometheus_client)
+PREPARED += (resume, shell_file, counters)
 DOCUMENTED = {0, 2, 69, 73, 75, 76, 77, 78}
 # with the pool's own parts in place: usage, a slot that cannot be had, a pool or a slot that is not ours
 GOOD_PARTS = {0, 2, 75, 76, 77}
 HARMLESS = {"damage_record", "plant_record", "damage_note", "damage_turn"}
 SLOW_S = 20.0  # most commands need less than a tenth of a second; one waits 10 s for a mutex
 TOLD = 400  # letters of what a command has said, in a fault
-CALLED_S = pool.CALLED_S
+CALLED_S = protocol.CALLED_S
 VICTIM = b"kind=fd\nlabel=victim\n"
 SOUND = "MAX_PARALLEL_BUILDS=2\n"
 
@@ -117,7 +123,7 @@ def _be(arguments: tuple[str, ...], env: Mapping[str, str], uid: int, streams: l
         os.environ.clear()
         os.environ.update(env)
         become(uid, [USER] if uid == OTHER_USER else [])
-        code = cli.main(arguments)
+        code = command_line.main(arguments)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0
     except BaseException:
@@ -401,7 +407,7 @@ class Round:
 
     def play(self) -> None:
         """Damage the pool and use it; then mend it by a reset."""
-        pool.CALLED_S = self.chance.choice((CALLED_S, CALLED_S, 0.0))  # or a round would have to wait for that
+        protocol.CALLED_S = self.chance.choice((CALLED_S, CALLED_S, 0.0))  # or a round would have to wait for that
         group = ("--mode", "0660", "--group", str(USER)) if self.shared else ()
         self.run(("init", *group), {0}, self.owner)
         if self.chance.random() < 0.5:
@@ -636,7 +642,7 @@ def round_of(seed: int) -> Round:
         except Exception as error:
             played.faults.append(f"{error!r}; so far: {played.done}")
         finally:
-            pool.CALLED_S = CALLED_S
+            protocol.CALLED_S = CALLED_S
             played.close()
     return played
 

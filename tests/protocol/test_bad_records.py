@@ -11,10 +11,10 @@ from unittest.mock import ANY
 
 import pytest
 
-from ipclock.folder import STATES
-from ipclock.locks import try_lock
-from ipclock.place import name_of
-from ipclock.records import Beacons
+from ipclock.linux.locks import try_lock
+from ipclock.pool.directory import STATES
+from ipclock.pool.place import name_of
+from ipclock.pool.record import Beacons
 from tests.helpers.crash_at import USER, needs_root
 from tests.helpers.world import until
 

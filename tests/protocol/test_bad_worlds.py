@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import posix_ipc
 import pytest
 
-from ipclock import cli
-from ipclock.claim import Claim
-from ipclock.deaths import Deaths
+from ipclock.cli import command_line
 from ipclock.errors import MutexStuck, SlotTimeout
-from ipclock.patience import Patience
-from ipclock.pool import Pool
-from ipclock.records import Store
-from ipclock.semaphore import path_of
+from ipclock.linux.exit_watcher import Deaths
+from ipclock.linux.semaphore import path_of
+from ipclock.pool.claim import Claim
+from ipclock.pool.protocol import Pool
+from ipclock.pool.records import Store
+from ipclock.pool.wait_context import Patience
 from tests.helpers.crash_at import OTHER_USER, USER, Client, in_child, needs_root, stopped_owner
 from tests.helpers.machine import FULL, NO_SHM, READ_ONLY, in_a_world_where
 from tests.helpers.world import remove_pool, until
@@ -940,7 +940,7 @@ def test_one_who_may_start_no_process_is_told_so_and_gives_its_slot_back(world: 
         fd = os.memfd_create("stderr")
         os.dup2(fd, 2)
         sys.stderr = os.fdopen(2, "w")
-        status = cli.main(["wrap", "-q", "late", "--", "true"])
+        status = command_line.main(["wrap", "-q", "late", "--", "true"])
         return status, os.pread(fd, 4096, 0).decode().splitlines()
 
     told = in_child(build, OTHER_USER, groups=[USER])
@@ -966,7 +966,10 @@ def test_twenty_first_users_at_once_make_one_pool(world: World, tmp_path: Path) 
 
 
 def test_a_supervisor_in_which_something_fails_says_so_once_and_stays_with_its_build(world: World) -> None:
-    broken = "import sys; from ipclock import cli, pool; pool.Pool.watch = lambda *_: 1 / 0; sys.exit(cli.main())"
+    broken = (
+        "import sys; from ipclock.cli.command_line import main; from ipclock.pool.protocol import Pool;"
+        "Pool.watch = lambda *_: 1 / 0; sys.exit(main())"
+    )
     build = ("sh", "-c", "echo ready; cat")
     failing = world.spawn(sys.executable, "-c", broken, "wrap", "-q", "failing", "--", *build)
     assert failing.line() == "ready"

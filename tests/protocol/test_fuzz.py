@@ -13,15 +13,18 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as examples
 from hypothesis import strategies as some
 
-from ipclock import config, liveness, place, policy, semaphore, snapshot
-from ipclock.commands.status import as_json
+from ipclock.cli.status import as_json
+from ipclock.config import values
+from ipclock.config.settings import SETTINGS, Settings, load_settings
+from ipclock.display.estimates import Outlook
 from ipclock.errors import DamagedSemaphore, IpclockError
-from ipclock.folder import GATE, HOLDING, NUMBERS, QUEUED, STATES
-from ipclock.notes import Drain
-from ipclock.outlook import Outlook
-from ipclock.patience import Patience
-from ipclock.pool import Pool
-from ipclock.records import Store
+from ipclock.linux import semaphore
+from ipclock.pool import liveness, place, policy, snapshot
+from ipclock.pool.directory import GATE, HOLDING, NUMBERS, QUEUED, STATES
+from ipclock.pool.notes import Drain
+from ipclock.pool.protocol import Pool
+from ipclock.pool.records import Store
+from ipclock.pool.wait_context import Patience
 from tests.helpers.crash_at import in_child, needs_root
 from tests.helpers.world import SHM, remove_pool
 from tests.protocol import fuzz
@@ -127,7 +130,7 @@ def test_no_number_and_no_note_keeps_a_pool_from_its_next_one(
     again = (store.drained, store.capacity, change and change.capacity)
     store.close()
 
-    assert (read[0] <= config.MAX_CAPACITY, -20 <= read[2] <= 19, read[3] < 10**18) == (True, True, True)
+    assert (read[0] <= values.MAX_CAPACITY, -20 <= read[2] <= 19, read[3] < 10**18) == (True, True, True)
     assert (reason, again, mended(folder)) == (Drain("night", 0), (False, 2, 2), ([], 2, 2))
 
 
@@ -157,7 +160,7 @@ def test_a_semaphore_is_refused_or_works_and_a_reset_mends_it(folder: Path, chan
 def test_no_settings_file_is_more_than_a_wrong_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chance: random.Random
 ) -> None:
-    for setting in config.SETTINGS:
+    for setting in SETTINGS:
         monkeypatch.delenv(setting.key, raising=False)
     file = tmp_path / "build-config.sh"
     monkeypatch.setenv("IPCLOCK_CONFIG", str(file))
@@ -165,11 +168,11 @@ def test_no_settings_file_is_more_than_a_wrong_setting(
     file.write_bytes(fuzz.settings(chance))
 
     try:
-        status = 0 if config.load() else 1
+        status = 0 if load_settings() else 1
     except IpclockError as error:
         status = error.status
 
-    assert (status in (0, 78), isinstance(config.load(lenient=True), config.Settings)) == (True, True)
+    assert (status in (0, 78), isinstance(load_settings(lenient=True), Settings)) == (True, True)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock.local import LocalPool
-from ipclock.locks import try_lock
-from ipclock.records import Beacons
+from ipclock.linux.locks import try_lock
+from ipclock.pool.local import LocalPool
+from ipclock.pool.record import Beacons
 from tests.helpers.crash_at import USER, Client, child, needs_root
 from tests.helpers.world import SHM, until
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import place
-from ipclock.claim import Claim
 from ipclock.errors import IpclockError
-from ipclock.patience import Patience
-from ipclock.pool import Pool
-from ipclock.records import OwnRecord, Store
+from ipclock.pool import place
+from ipclock.pool.claim import Claim
+from ipclock.pool.protocol import Pool
+from ipclock.pool.record import OwnRecord
+from ipclock.pool.records import Store
+from ipclock.pool.wait_context import Patience
 from tests.helpers.crash_at import OTHER_USER, USER, Client, Crash, in_child, needs_root, unshared
 from tests.helpers.world import let_everybody_in, remove_pool, until
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import posix_ipc
 import pytest
 
-from ipclock import process
+from ipclock.linux import process
 from tests.helpers.crash_at import Client, in_child, needs_root
 from tests.helpers.world import until
 

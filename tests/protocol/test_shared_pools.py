@@ -13,10 +13,10 @@ import posix_ipc
 import pytest
 
 import ipclock
-from ipclock import process
-from ipclock.folder import Folder
-from ipclock.records import Store
-from ipclock.semaphore import path_of
+from ipclock.linux import process
+from ipclock.linux.semaphore import path_of
+from ipclock.pool.directory import Folder
+from ipclock.pool.records import Store
 from tests.helpers.crash_at import OTHER_USER, USER, Client, Crash, in_child, needs_root, sysctl
 from tests.helpers.world import let_everybody_in, until
 

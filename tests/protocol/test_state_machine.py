@@ -13,7 +13,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from ipclock import locks
+from ipclock.linux import locks
 from tests.helpers.world import World, until
 
 if TYPE_CHECKING:

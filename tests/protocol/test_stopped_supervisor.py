@@ -20,8 +20,9 @@ TICK_S = 0.05
 # whether a signal that is none goes on to the build is a matter of what lay on the stack, so it is told in any case
 SUPERVISOR = f"""
 import os, signal, sys
-from ipclock import cli, supervise
-supervise.TICK_S = {TICK_S}
+from ipclock.cli.command_line import main
+from ipclock.run import supervisor
+supervisor.TICK_S = {TICK_S}
 if sys.argv.pop(1) == "no":
     sys.modules["ctypes"] = None
 take = signal.sigtimedwait
@@ -31,7 +32,7 @@ def checked(*arguments):
         os._exit(99)
     return info
 signal.sigtimedwait = checked
-sys.exit(cli.main())
+sys.exit(main())
 """
 
 

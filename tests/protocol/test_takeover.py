@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock import place
-from ipclock.locks import try_lock
+from ipclock.linux.locks import try_lock
+from ipclock.pool import place
 from tests.helpers.crash_at import OTHER_USER, USER, Client, Crash, child, in_child, needs_root
 from tests.helpers.world import until
 from tests.protocol.test_users import PLANTS, elsewhere, plant_folder, sem, untouched
@@ -224,7 +224,7 @@ def test_a_mutex_that_its_owner_never_gives_back_keeps_root_out_of_nothing(comma
 
 
 def locked_by(world: World) -> bool:
-    from ipclock.locks import is_locked
+    from ipclock.linux.locks import is_locked
 
     fd = os.open(world.folder / "mutex", os.O_RDWR)
     try:

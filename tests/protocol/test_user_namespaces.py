@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipclock.semaphore import path_of
+from ipclock.linux.semaphore import path_of
 from tests.helpers.crash_at import OTHER_USER, USER, Client, needs_user_namespaces
 from tests.helpers.world import remove_pool, until
 

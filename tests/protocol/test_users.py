@@ -14,8 +14,8 @@ import posix_ipc
 import pytest
 
 from ipclock.errors import BadValue, IpclockError
-from ipclock.records import Store
-from ipclock.semaphore import create, path_of
+from ipclock.linux.semaphore import create, path_of
+from ipclock.pool.records import Store
 from tests.helpers.crash_at import OTHER_USER, USER, Client, child, in_child, needs_root, sysctl
 from tests.helpers.world import let_everybody_in, until
 

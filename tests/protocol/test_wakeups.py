@@ -11,28 +11,28 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from ipclock import policy
-from ipclock.claim import Claim
-from ipclock.deaths import Deaths
-from ipclock.patience import Patience
-from ipclock.pool import Pool
+from ipclock.linux.exit_watcher import Deaths
+from ipclock.pool import policy
+from ipclock.pool.claim import Claim
+from ipclock.pool.protocol import Pool
+from ipclock.pool.wait_context import Patience
 from tests.helpers.world import HANG_S, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ipclock.semaphore import Semaphore
+    from ipclock.linux.semaphore import Semaphore
     from tests.helpers.world import World
 
 SLEEPER = """
 import sys
-from ipclock import policy, pool
-from ipclock.deaths import Deaths
-from ipclock.patience import Patience
-pool.FIRST_CHUNK_S = pool.GATE_CHUNK_S = pool.BLIND_CHUNK_S = 3600.0
+from ipclock.linux.exit_watcher import Deaths
+from ipclock.pool import policy, protocol
+from ipclock.pool.wait_context import Patience
+protocol.FIRST_CHUNK_S = protocol.GATE_CHUNK_S = protocol.BLIND_CHUNK_S = 3600.0
 policy.NEAR_NAP_S = policy.LONGEST_NAP_S = 3600.0
-here = pool.Pool.open(sys.argv[1], "/dev/shm")
-claim = here.acquire(pool.Claim("sleeper"), Patience(3600.0, watching=lambda find: Deaths(find())))
+here = protocol.Pool.open(sys.argv[1], "/dev/shm")
+claim = here.acquire(protocol.Claim("sleeper"), Patience(3600.0, watching=lambda find: Deaths(find())))
 here.release(claim)
 """
 

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ipclock import place
+from ipclock.pool import place
 from tests.helpers.freezer import Freezer, is_there
 from tests.helpers.world import HANG_S
 from tests.storm.clients import SOURCED, TRAPPED, command

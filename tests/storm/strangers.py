@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import psutil
 
-from ipclock import cli
+from ipclock.cli import command_line
 from tests.helpers import crash_at
 from tests.helpers.crash_at import USER, become
 from tests.helpers.world import HANG_S
@@ -212,13 +212,13 @@ def run_loaded(arguments: list[str], env: Mapping[str, str]) -> NoReturn:
             for value in vars(module).values():
                 if hasattr(value, "cache_clear"):
                     value.cache_clear()  # the storm's own PIDs, clocks and users
-    os._exit(cli.main(arguments))
+    os._exit(command_line.main(arguments))
 
 
 @cache
 def users_ways() -> frozenset[str]:
     """Return the ways in which another user can ask: of those with an interpreter of its own, if it may have one."""
-    line = [sys.executable, "-c", "import sys, ipclock.cli; open(sys.argv[1])", str(BUILD_LOCK)]
+    line = [sys.executable, "-c", "import sys, ipclock.cli.command_line; open(sys.argv[1])", str(BUILD_LOCK)]
     env = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
     try:
         subprocess.run(line, user=USER, group=USER, extra_groups=[], cwd="/", env=env, capture_output=True, check=True)

@@ -1,0 +1,112 @@
+"""`ipclock acquire LABEL`: take a slot for the calling script, which holds it after this process has ended."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ipclock import users
+from ipclock.cli import acquiring, options
+from ipclock.config import values
+from ipclock.config.settings import checked
+from ipclock.errors import N_, BadValue
+from ipclock.history import recorder
+from ipclock.i18n import _
+from ipclock.linux import process
+from ipclock.run import supervisor
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from ipclock.config.settings import Settings
+
+MAX_ID = 2**31 - 1  # of an int, as a descriptor and a PID are
+SUMMARY = N_("take a slot for the calling script; print its ticket")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    options.add_wait_options(parser)
+    options.add_queue_options(parser)
+    parser.add_argument(
+        "--fd",
+        metavar="N",
+        type=options.number("--fd", MAX_ID),
+        help=_("hold the slot while descriptor N is open: a new file in the pool's folder new/"),
+    )
+    parser.add_argument(
+        "--pid",
+        metavar="PID",
+        type=options.number("--pid", MAX_ID),
+        help=_("hold the slot while process PID lives (the caller)"),
+    )
+    options.add_on_lost(parser)
+    options.add_pool_options(parser, create=True)
+    parser.add_argument("label", metavar="LABEL", help=_("what is built; shown to those who wait"))
+
+
+def run(args: Namespace, settings: Settings) -> int:
+    """Wait for the slot, bind it to the script and print the ticket on stdout."""
+    label = checked(values.label, args.label, "LABEL")
+    pid = _holder(args)
+    try:
+        holder = process.identify(pid)
+    except OSError:
+        raise _gone(pid) from None
+    if not (os.getuid() == 0 and users.shows_all()) and process.real_uid(pid) not in (None, os.getuid()):
+        raise BadValue("--pid", str(pid), N_("the PID of a process of your own"), usage=True)
+    notices = supervisor.Notices()
+
+    def check() -> None:
+        notices.check()
+        if process.exists(holder) is False:
+            raise _gone(pid)
+
+    hooks = options.hooks_for(settings, verbose=args.verbose)
+    pool = options.open_for_build(args, settings)
+    keeper = None
+    if not pool.keeps_without_us:
+        from ipclock.zookeeper.holder_process import Keeper
+
+        keeper = Keeper(notices)
+        if keeper.status is not None:
+            return keeper.status
+    claim = acquiring.claim_for(label, settings, holder, args.fd, supersede=args.supersede)
+    nested = acquiring.join(pool, claim, args, check, holder)
+    if nested and not claim.slot:
+        from ipclock.pool.snapshot import NESTED
+
+        print(NESTED)
+        return 0
+    if nested:
+        hooks = None
+    else:
+        acquiring.take_slot(pool, claim, args, settings, check, hooks, acquiring.canvas())
+    try:
+        check()
+        print(claim.ticket, flush=True)
+    except BaseException:
+        # nobody has read the ticket, so nobody would give it back before the script ends
+        pool.release(claim)
+        if hooks:
+            hooks.tell_of("release", claim)
+        raise
+    if keeper:
+        return keeper.keep(pool, claim, settings, holder)
+    recorder.holds_ended(pool, settings)
+    return 0
+
+
+def _holder(args: Namespace) -> int:
+    if args.pid is not None:
+        pid: int = args.pid
+        return pid
+    if args.fd is not None:
+        return os.getppid()  # the descriptor is what holds the slot
+    from ipclock.cli import holder
+
+    return holder.of_caller()
+
+
+def _gone(pid: int) -> BadValue:
+    return BadValue("--pid", str(pid), N_("the PID of a living process"), usage=True)

@@ -1,0 +1,210 @@
+"""The command line: options to settings, a command's run, and an error to its text and exit status."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from contextlib import suppress
+from importlib import import_module
+
+from ipclock import __version__, i18n, utf8
+from ipclock._typing import TYPE_CHECKING
+from ipclock.cli.fast_parser import Reader
+from ipclock.config.environment import debugging, language
+from ipclock.config.settings import load_settings
+from ipclock.console import say
+from ipclock.errors import (
+    N_,
+    CannotCreate,
+    FewDescriptors,
+    Interrupted,
+    IpclockError,
+    SlotBusy,
+    SlotTimeout,
+    SlotUnavailable,
+    Superseded,
+    UsageError,
+    from_os,
+)
+from ipclock.i18n import _
+from ipclock.linux import procfs
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Sequence
+    from types import ModuleType
+
+    from ipclock.config.settings import Settings
+
+NO_COMMAND = N_("no command: put it behind ' -- '")
+COMMANDS = ("wrap", "acquire", "release", "status", "stats", "metrics", "drain", "resume", "reset", "init", "doctor")
+WITHOUT_PROC = ("doctor", "stats", "complete")
+UNLISTED = ("complete",)  # for the shells' completions alone
+
+
+def _module(command: str) -> ModuleType:
+    return import_module(f"ipclock.cli.{command}")
+
+
+def get_parser(only: str | None = None) -> ArgumentParser:
+    """Return the parser of all commands; with *only* that one command's, whose start then pays for no other."""
+    from ipclock.cli.parser import Parser
+
+    parser = Parser(
+        prog="ipclock",
+        description=_("Let N builds run at once on this machine; the others wait their turn."),
+        epilog=_("More about a command: ipclock COMMAND --help"),
+    )
+    parser.add_argument(
+        "-V",
+        "--version",
+        action="version",
+        version=f"ipclock {__version__}",
+        help=_("show program's version number and exit"),  # argparse translates it from Python 3.12 on
+    )
+    commands = parser.add_subparsers(
+        title=_("commands"), dest="command", metavar="COMMAND", required=True, prog="ipclock"
+    )
+    for name in [only] if only else COMMANDS:
+        module = _module(name)
+        summary = _(module.SUMMARY)
+        module.add_arguments(commands.add_parser(name, help=summary, description=summary))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line *argv* (default: the process's) and return the exit status."""
+    arguments = list(_own_words() if argv is None else argv)
+    i18n.use(language())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a Korean text must not end an ASCII pipe
+    settings = None
+    quiet, conflict_status = False, None
+    try:
+        try:
+            args = _parse(arguments)
+        except SystemExit:  # --help, --version
+            _flush()
+            raise
+        quiet, conflict_status = getattr(args, "quiet", False), getattr(args, "conflict_status", None)
+        args.options = {key.upper(): value for key, value in vars(args).items() if isinstance(value, str)}
+        # the doctor tells what is wrong with them
+        settings = load_settings(args.options, lenient=args.command == "doctor")
+        if args.command not in WITHOUT_PROC:
+            procfs.require()
+        status: int = _module(args.command).run(args, settings)
+        _flush()
+        return status
+    except Interrupted as error:
+        from ipclock.run.supervisor import die_of
+
+        die_of(error.signum)
+        return error.status
+    except OSError as error:  # of stdout: the rooms below turn theirs into failures of ours
+        if error.errno == errno.EMFILE:
+            return _end(from_os(error, str(error.filename)), settings)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would try again at its end
+        if isinstance(error, BrokenPipeError):
+            return 0  # its reader has left (`ipclock status | head -1`): nothing to tell, and nobody to tell it
+        failure = CannotCreate(
+            error.filename if isinstance(error.filename, str) else "stdout", error.strerror or str(error)
+        )
+        return _end(failure, settings)
+    except IpclockError as error:
+        # that there was no slot is no failure: the status says it, as for flock -n
+        mute = quiet and isinstance(error, SlotTimeout | SlotBusy | Superseded)
+        status = error.status if mute else _end(error, settings)
+        return status if conflict_status is None or not isinstance(error, SlotUnavailable) else conflict_status
+    except Exception as error:  # a bug: still one line, unless somebody wants to see where
+        if debugging():
+            raise
+        say(
+            _("ipclock: internal error: {error}. IPCLOCK_DEBUG=1 shows where; please report it.").format(
+                error=repr(error)
+            )
+        )
+        return IpclockError.status
+
+
+def _end(error: IpclockError, settings: Settings | None) -> int:
+    """Tell of a failure that ends the process, and return its status."""
+    if isinstance(error, FewDescriptors):
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what tells of it has to be loaded
+    say(error_text(error, settings))
+    return error.status
+
+
+def _own_words() -> list[str]:
+    """Return the words of our command line, native.
+
+    Those in sys.argv were decoded by the C library. Python's own codec cannot encode all of them again, as in EUC-KR,
+    and then no command could be started with them.
+    """
+    words = sys.argv[1:]
+    if not utf8.ALIKE and words:
+        from ipclock.linux import process
+
+        with suppress(OSError):
+            words = list(map(os.fsdecode, process.own_command_line()[-len(words) :]))
+    return words
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _parse(arguments: list[str]) -> Namespace:
+    # the command to wrap is what follows the first `--`, to the letter: argparse never sees it
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    ours = list(map(utf8.text_of, arguments[:end]))
+    args = _read(ours) or _parse_all([*ours, *arguments[end:]], end)
+    args.command_line = arguments[end + 1 :]
+    if args.command == "wrap" and not args.command_line:
+        raise UsageError(_(NO_COMMAND), "ipclock wrap")
+    if args.command_line and args.command != "wrap":
+        raise UsageError(_("unrecognized arguments: {arguments}").format(arguments=" ".join(arguments[end:])))
+    return args
+
+
+def _read(words: list[str]) -> Namespace | None:
+    if not words or words[0] not in COMMANDS:
+        return None
+    reader = Reader()
+    _module(words[0]).add_arguments(reader)
+    args = reader.read(words[1:])
+    if args:
+        args.command = words[0]
+    return args  # type: ignore[return-value]  # it has what a Namespace has
+
+
+def _parse_all(arguments: list[str], end: int) -> Namespace:
+    named = next((word for word in arguments[:end] if not word.startswith("-")), None)
+    parser = get_parser(named if named in COMMANDS + UNLISTED else None)
+    args, unknown = parser.parse_known_args(arguments[:end])
+    if unknown and named == "wrap" and end == len(arguments):
+        raise UsageError(_(NO_COMMAND), "ipclock wrap")
+    if unknown:
+        raise UsageError(
+            _("unrecognized arguments: {arguments}").format(arguments=" ".join(unknown)), f"ipclock {named}"
+        )
+    return args
+
+
+def error_text(error: IpclockError, settings: Settings | None) -> str:
+    """Return what a person reads of a failure: what and where, then what to do about it, in the language in use."""
+    from ipclock.cli import advice  # few runs fail
+
+    what, remedy = advice.told(error, settings)
+    if isinstance(error, SlotUnavailable) and settings:
+        lines = [f"❌ {what}"]
+        if isinstance(error, SlotTimeout):
+            lines.append(_("   current builds: {hint}").format(hint=settings.status_hint))
+            lines.append(_("   force unlock: {hint}").format(hint=advice.reset_hint(settings)))
+    else:
+        lines = [f"ipclock: {what}"]
+    if remedy:
+        lines.append("   " + remedy)
+    return "\n".join(lines)

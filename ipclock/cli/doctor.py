@@ -1,0 +1,60 @@
+"""`ipclock doctor`: what is in order, what is not, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from ipclock import utf8
+from ipclock.cli import checks, options
+from ipclock.config.settings import survey_settings
+from ipclock.console import encodable
+from ipclock.errors import N_, Unavailable, UnsafeHook, Unsupported
+from ipclock.i18n import _
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator
+
+    from ipclock.cli.checks import Check
+    from ipclock.config.settings import Settings
+
+SUMMARY = N_("check the machine, the pool and the settings")
+SCHEMA = 1
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--json", action="store_true", help=_("print JSON"))
+    options.add_pool_options(parser, place=True)
+
+
+def run(args: Namespace, settings: Settings) -> int:
+    """Print the checks on stdout; 69 if one is bad."""
+    survey = survey_settings(args.options)
+    if settings.engine:
+        error = Unsupported(settings.engine.partition("?")[0], "ipclock doctor")
+        found = [checks.failed("pool", error), *checks.of_settings(survey)]
+    else:
+        found = checks.examine(settings, survey)
+    try:
+        options.hooks_for(settings)
+    except UnsafeHook as error:
+        found.append(checks.failed("hooks", error))
+    if args.json:
+        import json
+
+        rows = [check._asdict() for check in found]
+        print(json.dumps({"schema": SCHEMA, "name": settings.pool_name, "checks": rows}, indent=2))
+    else:
+        for line in text_lines(found):
+            print(encodable(line, sys.stdout) if sys.stdout else line)
+    return Unavailable.status if any(check.level == checks.BAD for check in found) else 0
+
+
+def text_lines(found: list[Check]) -> Iterator[str]:
+    """Yield the checks as lines for people: one each, and one below for what to do."""
+    for check in found:
+        yield f"{check.level:<4} {check.name}: {utf8.printable(check.finding)}"
+        if check.remedy:
+            yield f"   {utf8.printable(check.remedy)}"

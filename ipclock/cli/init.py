@@ -1,0 +1,60 @@
+"""`ipclock init`: make the pool, or see that it is whole, and say where it is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from ipclock.cli import options
+from ipclock.errors import N_
+from ipclock.i18n import _
+from ipclock.pool import local
+from ipclock.pool.wait_context import Patience
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from ipclock.config.settings import Settings
+
+SUMMARY = N_("make the pool and print its folder")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    group = parser.add_argument_group(_("access"))
+    group.add_argument(
+        "--mode", dest="LOCK_MODE", metavar="MODE", help=_("0600: the pool is its owner's alone; 0660: a group's too")
+    )
+    group.add_argument(
+        "--priority-min",
+        dest="PRIORITY_MIN",
+        metavar="P",
+        help=_("the lowest priority that others than root may ask for (0)"),
+    )
+    parser.add_argument(
+        "--move", action="store_true", help=_("let the folder of an idle pool lie where --lock-dir says")
+    )
+    group.add_argument("--group", dest="LOCK_GROUP", metavar="GROUP", help=_("the group that may use the pool"))
+    options.add_pool_options(parser, create=True)
+
+
+def run(args: Namespace, settings: Settings) -> int:
+    """Make the pool, with the semaphore's value at the free slots, and print its folder on stdout.
+
+    Mode and group are an existing pool's from now on, where they are given.
+    """
+    if args.move and not settings.engine:
+        local.move(settings)
+    pool = options.open_for_administrator(settings, ours=True, resize=args.MAX_PARALLEL_BUILDS is not None)
+    patience = Patience(options.MUTEX_PATIENCE_S)
+    if settings.lock_mode is not None or settings.lock_group is not None:
+        pool.share(settings.shared_with, patience)
+    if settings.priority_min is not None:
+        pool.allow_priority(settings.priority_min, patience)
+    pool.tidy(patience)
+    if sys.stdout:
+        # its bytes: a script uses the path, and the locale may lack letters of it
+        sys.stdout.buffer.write(os.fsencode(pool.where) + b"\n")
+    pool.close()
+    return 0

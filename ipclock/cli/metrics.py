@@ -1,0 +1,66 @@
+"""`ipclock metrics`: the pool and its past as metrics for Prometheus."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ipclock import utf8
+from ipclock.cli import options
+from ipclock.display import prometheus
+from ipclock.errors import N_, CannotCreate
+from ipclock.history import queries
+from ipclock.i18n import _
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from ipclock.config.settings import Settings
+
+SUMMARY = N_("print metrics for Prometheus")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    help_text = _("write to FILE, which is replaced as a whole, rather than to stdout")
+    parser.add_argument("-o", "--output", metavar="FILE", help=help_text)
+    parser.add_argument(
+        "--format",
+        dest="form",
+        choices=prometheus.FORMATS,
+        help=_("OpenMetrics, or the older text format of Prometheus (the default for *.prom)"),
+    )
+    options.add_pool_options(parser)
+
+
+def run(args: Namespace, settings: Settings) -> int:
+    """Print the metrics on stdout or write them to the file. Without a history there are no counters."""
+    options.require_pool_or_past(settings, default=False)
+    totals = queries.totals(settings.history, settings.pool_name) if settings.history else []
+    # the textfile collector of node_exporter reads *.prom, and no OpenMetrics
+    form = args.form or ("prometheus" if args.output and args.output.endswith(".prom") else "openmetrics")
+    text = prometheus.text(options.looker(settings)(), totals, form)
+    if args.output:
+        _replace(utf8.native(args.output), text)
+    elif sys.stdout:
+        sys.stdout.buffer.write(text)
+    return 0
+
+
+def _replace(path: str, text: bytes) -> None:
+    """Write the file so that whoever reads it meanwhile gets the whole old one or the whole new one."""
+    folder, name = os.path.split(path)
+    draft = ""
+    try:
+        fd, draft = tempfile.mkstemp(prefix=f".{name}.", dir=folder or ".")  # not *.prom: that would be collected too
+        with open(fd, "wb") as file:
+            file.write(text)
+            os.fchmod(fd, 0o644)  # what reads it is somebody else
+        os.rename(draft, path)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(draft)
+        raise CannotCreate(path, error.strerror or str(error)) from None

@@ -1,0 +1,40 @@
+"""argparse as we use it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+from ipclock.errors import N_, UsageError
+from ipclock.i18n import _
+
+# what argparse says to a user by itself, in Python 3.11 to 3.14
+N_("usage: ")
+N_("positional arguments")
+N_("options")
+N_("show this help message and exit")
+N_("show program's version number and exit")
+N_("argument %(argument_name)s: %(message)s")
+N_("expected one argument")
+N_("ignored explicit argument %r")
+N_("invalid choice: %(value)r (choose from %(choices)s)")
+N_("not allowed with argument %s")
+N_("the following arguments are required: %s")
+N_("unrecognized arguments: %s")
+
+# its own _ is gettext's, which knows neither our catalogue nor IPCLOCK_LANG
+argparse._ = _  # type: ignore[attr-defined]  # typeshed does not list it
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, in our languages, with errors as ours: one line, exit status 2.
+
+    Options are never abbreviated: scripts outlive them.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError (2)."""
+        raise UsageError(message, self.prog)

@@ -1,0 +1,85 @@
+"""`ipclock reset [TICKET]`: take slots away by force."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ipclock.cli import options
+from ipclock.console import say
+from ipclock.display.formatting import pid_of, unlisted
+from ipclock.display.waiting_line import Progress
+from ipclock.errors import N_, LocksLeft, NoTicket, UsageError
+from ipclock.history import recorder
+from ipclock.i18n import _
+from ipclock.pool.wait_context import Patience
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from ipclock.config.settings import Settings
+    from ipclock.pool.claim import Ended
+    from ipclock.pool.engine import Engine
+
+SUMMARY = N_("force-unlock: take all slots back, or one")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    help_text = _("only the slot with this ticket (see status --json)")
+    options.add_ticket(parser, help_text)
+    parser.add_argument(
+        "--kill", action="store_true", help=_("also end their processes: SIGTERM, then SIGKILL after 5 s")
+    )
+    options.add_pool_options(parser)
+
+
+def run(args: Namespace, settings: Settings) -> int:
+    """Take the slots back and say on stderr whose builds go on without one."""
+    pool = options.open_for_administrator(settings)
+    stuck = Progress(0, quiet=False, interval=1).stuck
+    patience = Patience(options.MUTEX_PATIENCE_S, on_stuck=stuck)
+    now = pool.snapshot()
+    slots = {holder.within or holder.ticket for holder in now.holders if args.ticket in (None, holder.ticket)}
+    # nested ones first: they need not be children of the build around them any more
+    holders = [holder for holder in reversed(now.holders) if (holder.within or holder.ticket) in slots]
+    # builds of a folder that was removed lose their slots with all others, not with one ticket's
+    others = args.ticket is None and now.unlisted > 0
+    evicted: list[Ended] = []
+    if args.kill:
+        # what was admitted since we looked is not ended, so it keeps its slot
+        if args.ticket is not None and not holders:
+            raise NoTicket(args.ticket)
+        _refuse_suicide(pool, args.ticket)
+        for holder in holders:
+            pool.end(holder.ticket)
+            # one by one: whoever is admitted meanwhile keeps the slot
+            with suppress(NoTicket):
+                recorder.holds_ended(pool, settings, pool.evict(patience, holder.ticket, nested=False), "evicted")
+            say(_("ipclock: {label} (PID: {pid}) was ended").format(label=holder.label, pid=pid_of(holder)))
+        left = pool.snapshot()
+        if others and left.unlisted:
+            raise LocksLeft(left.unlisted, left.unlisted_pids)
+    else:
+        # as the reset itself found them: somebody may have been admitted since we looked
+        evicted = pool.evict(patience, args.ticket)
+        for one in evicted:
+            text = _("ipclock: {label} (PID: {pid}) lost its slot; it goes on running")
+            say(text.format(label=one.shown, pid=one.pid))
+        if others:
+            say(_("ipclock: {found}: forgotten; the builds go on running").format(found=unlisted(now)))
+        recorder.holds_ended(pool, settings, evicted, "evicted")
+    pool.close()
+    if args.ticket is None and not (holders or evicted or others):
+        say(_("✓ no slot is held: there was nothing to release"))
+    elif args.ticket is None:
+        say(_("✓ all locks have been released."))
+    else:
+        say(_("✓ the slot of ticket {ticket} has been released.").format(ticket=args.ticket))
+    return 0
+
+
+def _refuse_suicide(pool: Engine, ticket: int | None) -> None:
+    around = pool.around_us()
+    if ticket in around or (ticket is None and around):
+        raise UsageError(_("this command runs inside the build that it would end"), "ipclock reset")

@@ -1,0 +1,38 @@
+"""`ipclock resume`: start builds again after `drain`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ipclock.cli import options
+from ipclock.console import say
+from ipclock.errors import N_
+from ipclock.i18n import _
+from ipclock.pool.wait_context import Patience
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from ipclock.config.settings import Settings
+
+SUMMARY = N_("start builds again after drain")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    options.add_pool_options(parser)
+
+
+def run(args: Namespace, settings: Settings) -> int:
+    """End the drain. A pool that is not drained stays as it is."""
+    pool = options.open_pool(settings)
+    drained = pool.snapshot(waiters=False).drain is not None
+    pool.drain(None, Patience(options.MUTEX_PATIENCE_S))
+    if not pool.capacity:
+        say(_("ipclock: warning: no build is started while MAX_PARALLEL_BUILDS is 0"))
+    elif drained:
+        say(_("✓ builds are started again"))
+    else:
+        say(_("ipclock: the pool was not drained: builds are started"))
+    pool.close()
+    return 0

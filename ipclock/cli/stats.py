@@ -1,0 +1,183 @@
+"""`ipclock stats`: what the builds of the last days amount to."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import time
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ipclock import utf8
+from ipclock.cli import options
+from ipclock.config import values
+from ipclock.config.environment import language
+from ipclock.config.settings import checked
+from ipclock.console import encodable
+from ipclock.display.formatting import columns, cut, size, span
+from ipclock.errors import N_, CannotCreate, UsageError
+from ipclock.history import queries, statistics
+from ipclock.i18n import _
+from ipclock.linux import memory
+from ipclock.utf8 import printable
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from ipclock.config.settings import Settings
+    from ipclock.history.statistics import Past, Report, Spread, Summary
+
+SUMMARY = N_("show how busy the slots were and how long builds waited and took")
+SCHEMA = 1
+LABEL_WIDTH = 30
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    help_text = _("what ended so long ago at most: seconds, or 90s, 10m, 2h, 7d (7d)")
+    parser.add_argument("--since", metavar="SPAN", type=_span, default="7d", help=help_text)
+    parser.add_argument("--label", metavar="LABEL", help=_("only the builds with this label"))
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help=_("print JSON"))
+    form.add_argument("--html", metavar="FILE", help=_("write a page with drawings to FILE, - for stdout"))
+    options.add_pool_options(parser)
+
+
+def _span(text: str) -> float:
+    return checked(values.seconds, text, "--since")
+
+
+def run(args: Namespace, settings: Settings) -> int:
+    """Print the pool's past in numbers on stdout."""
+    if settings.history is None:
+        raise UsageError(_("no history is kept here (HISTORY=off)"), "ipclock stats")
+    now = time.time()
+    label = None if args.label is None else checked(values.label, args.label, "--label")
+    begin = max(0.0, now - args.since)
+    options.require_pool_or_past(settings)
+    past = queries.read(settings.history, settings.pool_name, begin, now, label)
+    report = statistics.report(past, _total_memory())
+    if args.html is not None:
+        _write(utf8.native(args.html), _page(settings.history, settings.pool_name, label, past, report))
+    elif args.json:
+        import json
+
+        print(json.dumps(as_json(past, report, settings.pool_name), indent=2))
+    else:
+        for line in text_lines(past, report):
+            print(encodable(line, sys.stdout) if sys.stdout else line)
+    return 0
+
+
+def _page(path: str, pool: str, label: str | None, past: Past, report: Report) -> str:
+    from ipclock.display.html import page, timeline
+
+    recent = queries.recent(path, pool, past.begin, label, page.MOST_ROWS, timeline.grid(past.begin, past.end))
+    return page.render(page.View(pool, label, language()), past, report, recent)
+
+
+def _write(path: str, text: str) -> None:
+    """Write a file whole or not at all, "-" is stdout. Raises CannotCreate (73)."""
+    if path == "-":
+        if sys.stdout:
+            sys.stdout.buffer.write(text.encode())
+        return
+    draft = os.path.join(os.path.dirname(path), f".ipclock-{os.urandom(8).hex()}")
+    try:
+        # rename(2) would put a file in the place of a device, or of a link to one: as root, of /dev/stdout
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            raise CannotCreate(path, _("not a regular file"))
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            with open(fd, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.rename(draft, path)
+        except BaseException:  # Ctrl-C too: nothing half done stays
+            with suppress(FileNotFoundError):
+                os.unlink(draft)
+            raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise CannotCreate(path, getattr(error, "strerror", None) or str(error)) from None
+
+
+def _total_memory() -> int | None:
+    try:
+        return memory.total()
+    except OSError:  # no /proc
+        return None
+
+
+def as_json(past: Past, report: Report, pool: str) -> dict[str, Any]:
+    """Return the report as plain values; times as ISO 8601 with the local offset, spans in seconds, memory in bytes."""
+
+    def plain(summary: Summary) -> dict[str, Any]:
+        fields = summary._asdict() | {"failed": summary.failed, "timed_out": summary.timed_out}
+        return {
+            key: value._asdict() if isinstance(value, statistics.Spread) else value for key, value in fields.items()
+        }
+
+    return {
+        "schema": SCHEMA,
+        "name": pool,
+        "since": _iso(past.begin),
+        "until": _iso(past.end),
+        **report._asdict(),
+        "in_use": report.in_use,
+        "all": plain(report.all),
+        "labels": [plain(summary) for summary in report.labels],
+    }
+
+
+def _iso(when: float) -> str:
+    return datetime.fromtimestamp(when).astimezone().isoformat(timespec="seconds")
+
+
+def text_lines(past: Past, report: Report) -> list[str]:
+    """Return the report as lines for people."""
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(past.begin))
+    if not report.all.builds:
+        return [_("no build has ended since {since}").format(since=since)]
+    text = _("since {since}: {builds} builds, slots in use {share} of the time")
+    lines = [text.format(since=since, builds=report.all.builds, share=_percent(report.in_use or 0))]
+    rows = [_heads()] + [_cells(summary) for summary in report.labels]
+    if len(report.labels) > 1:
+        rows.append(_cells(report.all))
+    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        padded = [" " * (width - columns(cell)) + cell for width, cell in zip(widths[1:], others, strict=True)]
+        lines.append("  ".join([first + " " * (widths[0] - columns(first)), *padded]))
+    if report.fits is not None and report.total_memory and report.all.memory:
+        text = _("the memory bears {builds} builds at once: {total} / {each} (9 of 10 builds take less)")
+        sizes = {"total": size(report.total_memory), "each": size(report.all.memory.p90)}
+        lines.append(text.format(builds=report.fits, **sizes))
+    return lines
+
+
+def _heads() -> list[str]:
+    each = ["p50", "p90", "p99"]
+    wait, build, memory = _("wait: mean"), _("build: mean"), _("memory: p50")
+    return [_("label"), _("builds"), _("failed"), _("timed out"), wait, *each, build, *each, memory, "p90"]
+
+
+def _cells(summary: Summary) -> list[str]:
+    def counted(count: int) -> str:
+        return f"{count} ({_percent(count / summary.builds)})" if count else "0"
+
+    def spans(spread: Spread | None) -> list[str]:
+        return [span(value) for value in spread] if spread else ["-"] * 4
+
+    return [
+        cut(printable(summary.label), LABEL_WIDTH) or _("all"),
+        str(summary.builds),
+        counted(summary.failed),
+        counted(summary.timed_out),
+        *spans(summary.waited_s),
+        *spans(summary.held_s),
+        *([size(summary.memory.p50), size(summary.memory.p90)] if summary.memory else ["-"] * 2),
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

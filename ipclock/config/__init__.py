@@ -1,0 +1,1 @@
+"""Settings: where they stand, and what they mean."""

@@ -1,0 +1,157 @@
+"""What is known of a pool, in words for people: spans, sizes, states, estimates; and how wide a word is."""
+
+from __future__ import annotations
+
+import time
+
+from ipclock._typing import TYPE_CHECKING
+from ipclock.history import simulation
+from ipclock.i18n import _
+from ipclock.linux.process import command_of, user_name
+from ipclock.utf8 import printable
+
+if TYPE_CHECKING:
+    from ipclock.display.estimates import Activity
+    from ipclock.history.simulation import Range
+    from ipclock.pool.snapshot import Holder, Snapshot
+
+COMMAND_WIDTH = 40
+
+
+def cut(text: str, width: int) -> str:
+    """Return the head of *text* that fills at most *width* columns of a terminal; a Korean letter takes two."""
+    used = 0
+    for index, letter in enumerate(text):
+        used += columns(letter)
+        if used > width:
+            return text[:index]
+    return text
+
+
+def shown(pid: int) -> str:
+    """Return a process by its command line, or the head of it, and its PID."""
+    command = cut(printable(command_of(pid)), COMMAND_WIDTH)
+    # gone meanwhile, or another user's under hidepid: the PID alone
+    return f"{command} (PID: {pid})" if command else f"PID: {pid}"
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal *text* fills."""
+    import unicodedata
+
+    return sum(
+        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        for letter in text
+    )
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in words: "40 s", "12 min", "3 h 5 min"."""
+    whole = int(seconds)
+    if whole < 60:
+        return _("{seconds} s").format(seconds=whole)
+    if whole < 3600:
+        return _("{minutes} min").format(minutes=whole // 60)
+    return _("{hours} h {minutes} min").format(hours=whole // 3600, minutes=whole % 3600 // 60)
+
+
+def clock(when: float | None) -> str:
+    """Return a moment as local date and time, "?" where it is not known."""
+    return "?" if when is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
+
+
+def of_usual(held_s: float, usual_s: float | None) -> list[str]:
+    """Return how far along a build is, by what its label usually takes."""
+    if not usual_s:
+        return []
+    percent = f"{min(999.0, 100 * held_s / usual_s):.0f}"
+    return [_("{percent} % of the usual {span}").format(percent=percent, span=span(usual_s))]
+
+
+def pid_of(holder: Holder) -> str:
+    """Return the PID to show for a holder: the build's own where it is known."""
+    return str(holder.command_pid or holder.pid or "?")
+
+
+def not_heeded(pool: str, capacity: int, wanted: int, owner: int) -> str:
+    """Return why a pool keeps its number of slots, which its *owner* (uid) says, though we want another one."""
+    text = _("slots of {pool}: {now}, as its owner {owner} says, not {wanted}")
+    return text.format(pool=pool, now=capacity, owner=user_name(owner), wanted=wanted)
+
+
+def unlisted(pool: Snapshot) -> str:
+    """Return what is known of the builds that only their locks tell of."""
+    text = _("slots held by locks that no record here lists: {units} (PIDs: {pids})")
+    return text.format(units=pool.unlisted, pids=", ".join(map(str, pool.unlisted_pids)) or "?")
+
+
+def size(count: float) -> str:
+    """Return an amount of memory in words: "2.1 GB", "340 MB"."""
+    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
+
+
+def estimate(left: Range | None) -> str:
+    """Return how much longer a wait lasts, in words that claim no more than is known; "" where nothing is."""
+    if left is None:
+        return ""
+    how, low, high = simulation.told(left)
+    ends = {"low": _length(low), "high": _length(high), "middle": _length((low + high) / 2)}
+    texts = {
+        "soon": _("any moment"),
+        "about": _("about {middle} more"),
+        "at most": _("at most {high} more"),
+        "between": _("{low} to {high} more"),
+    }
+    return texts[how].format(**ends)
+
+
+def _length(seconds: float) -> str:
+    return _("{seconds} s").format(seconds=f"{seconds:.0f}") if seconds < 120 else span(seconds)
+
+
+def activity_of(activity: Activity | None) -> list[str]:
+    """Return what a build uses now, in words."""
+    if activity is None:
+        return []
+    cpu = [] if activity.percent is None else [_("CPU {percent} %").format(percent=f"{activity.percent:.0f}")]
+    return [*cpu, size(activity.memory)]
+
+
+def state_of(holder: Holder) -> list[str]:
+    """Return what is unusual about a holder, in a word."""
+    words = {
+        "stopped": _("stopped"),
+        "orphaned": _("orphaned"),
+        "unknown": _("not to be seen from here"),
+        "doubtful": _("doubtful"),
+    }
+    return [words[holder.state]] if holder.state in words else []
+
+
+def drained(snapshot: Snapshot) -> str:
+    """Return on whose word no build is started, why, and until when."""
+    if snapshot.drain is None:
+        return _("drained: MAX_PARALLEL_BUILDS=0")
+    parts = [_("drained")]
+    if snapshot.drain.uid is not None:
+        parts[0] = _("drained by {user}").format(user=user_name(snapshot.drain.uid))
+    if snapshot.drain.until is not None:
+        end = time.localtime(time.time() + snapshot.drain.until - time.monotonic())
+        today = time.strftime("%Y-%m-%d", end) == time.strftime("%Y-%m-%d")
+        parts[0] += _(" until {time}").format(time=time.strftime("%H:%M" if today else "%Y-%m-%d %H:%M", end))
+    return ": ".join(parts + [printable(snapshot.drain.reason)] * bool(snapshot.drain.reason))
+
+
+def resized(snapshot: Snapshot) -> str:
+    """Return who has changed N under those who are there, and when; "" if nobody has."""
+    found = snapshot.resized
+    since = [holder.since for holder in snapshot.holders] + [waiter.since for waiter in snapshot.waiters]
+    if found is None or not any(when and when < found.at for when in since):
+        return ""
+    text = _("slots: {now} since {time}, by {user} (before: {before})")
+    return text.format(now=found.capacity, time=clock(found.at), user=user_name(found.uid), before=found.before)
+
+
+def gigabytes(size: int) -> str:
+    """Return an amount of memory in GB, without the unit."""
+    return f"{max(0, size) / 2**30:.1f}"

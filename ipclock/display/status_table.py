@@ -1,0 +1,230 @@
+"""The pool for people, on stdout: as lines, as a table on a terminal that `rich` draws, or live like top(1).
+
+The only importer of rich, which need not be there: then a terminal shows the lines too.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from ipclock.config.environment import colours, plain_terminal
+from ipclock.console import encodable
+from ipclock.display import alternate_screen
+from ipclock.display.formatting import (
+    activity_of,
+    clock,
+    cut,
+    drained,
+    estimate,
+    of_usual,
+    pid_of,
+    resized,
+    size,
+    span,
+    state_of,
+    unlisted,
+)
+from ipclock.i18n import _
+from ipclock.linux import process
+from ipclock.utf8 import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rich.console import Console
+
+    from ipclock.display.estimates import Standing
+    from ipclock.pool.snapshot import Holder, Snapshot, Waiter
+
+REDRAW_S = 1.0
+
+
+def is_terminal() -> bool:
+    """Return whether stdout is a terminal that can be drawn on."""
+    return sys.stdout is not None and sys.stdout.isatty() and not plain_terminal()
+
+
+def show(now: Standing) -> None:
+    """Print the pool once."""
+    rows = is_terminal() and table(now, os.get_terminal_size(sys.stdout.fileno()).columns)
+    for row in rows or lines(now):
+        print(encodable(row, sys.stdout) if sys.stdout else row)
+
+
+def lines(now: Standing) -> list[str]:
+    """Return the pool as lines that need no width."""
+    pool = now.pool
+    found = _headings(pool)
+    for holder in pool.holders:
+        mark = "  -" if holder in pool.outermost else "    -"
+        text = f"{mark} [{clock(holder.since)}] {holder.label} (PID: {pid_of(holder)})"
+        found.append(text + _holder_notes(holder, now))
+        found += [f"      {row.pid}  {span(row.age_s)}  {printable(row.command)}" for row in holder.processes]
+    if pool.waiters:
+        found.append(_("⏳ builds waiting: {count}").format(count=len(pool.waiters)))
+    for waiter in pool.waiters:
+        text = f"  {waiter.position}. [{clock(waiter.since)}] {waiter.label} (PID: {waiter.pid or '?'})"
+        text += _(" waiting for {span}").format(span=span(waiter.waited_s or 0))
+        found.append(" · ".join(filter(None, [text, *_asks(waiter), estimate(now.waits.get(waiter.ticket))])))
+    return found
+
+
+def _headings(pool: Snapshot) -> list[str]:
+    counts = {"held": pool.taken, "capacity": pool.capacity}
+    head = _("⏳ builds running: {held}/{capacity}") if pool.holders else _("✓ no build is running ({held}/{capacity})")
+    found = [head.format(**counts)] + [f"  {drained(pool)}"] * pool.drained
+    if pool.resized and (text := resized(pool)):
+        found.append(f"  {text}")
+    if pool.unlisted:
+        found.append(f"  {unlisted(pool)}")
+    return found
+
+
+def _holder_notes(holder: Holder, now: Standing) -> str:
+    notes = {
+        "orphaned": _(" orphaned: its ipclock was killed, these processes go on"),
+        "unknown": _(" unknown: its process cannot be seen from here"),
+        "stopped": _(" stopped"),
+        "doubtful": _(" doubtful: not heard of for a while"),
+    }
+    facts = _where(holder)
+    facts += of_usual(holder.held_s or 0, now.usual.get(holder.label)) + activity_of(now.uses.get(holder.ticket))
+    return "".join([notes.get(holder.state, ""), *(f" · {fact}" for fact in facts)])
+
+
+def _where(client: Holder | Waiter) -> list[str]:
+    """Return the host of one in a pool of several, and the age of its session."""
+    if not client.host:
+        return []
+    return [_("on {host}, session {span}").format(host=client.host, span=span(client.session_s or 0))]
+
+
+def _asks(waiter: Waiter) -> list[str]:
+    parts = _where(waiter)
+    parts += [_("{slots} slots").format(slots=waiter.slots)] if waiter.slots > 1 else []
+    parts += [_("priority {priority}").format(priority=waiter.priority)] if waiter.priority else []
+    if waiter.held_back:
+        texts = {"label": _("its label runs"), "size": _("the pool is too small"), "silent": _("does not act")}
+        parts.append(texts[waiter.held_back])
+    return parts
+
+
+def table(now: Standing, width: int) -> list[str]:
+    """Return the pool as rows of a terminal so wide, none longer, with colours; nothing where rich is missing."""
+    try:
+        from rich.console import Console
+    except ImportError:
+        return []
+    console = Console(width=width, force_terminal=True, color_system="standard" if colours() else None, highlight=False)
+    pool = now.pool
+    with console.capture() as captured:
+        for heading in _headings(pool):
+            console.print(heading, markup=False, style="bold", no_wrap=True, overflow="ellipsis")
+        if pool.holders:
+            _draw(console, _holder_heads(), [row for holder in pool.holders for row in _holder_rows(holder, now)])
+        if pool.waiters:
+            _draw(console, _waiter_heads(), [_waiter_row(waiter, now) for waiter in pool.waiters])
+    return captured.get().splitlines()
+
+
+def _draw(console: Console, heads: Sequence[tuple[str, str, int]], rows: Sequence[Sequence[str]]) -> None:
+    """Draw a table: of each column its head, how it is aligned, and from which width of the terminal on it is shown."""
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    shown = [number for number, (_head, _align, width) in enumerate(heads) if console.width >= width]
+
+    def cell(text: str, style: str = "") -> Text:
+        # a label in square brackets is no markup, and what has no room is cut, not wrapped
+        return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+
+    for number in shown:
+        head, align, _width = heads[number]
+        # rich narrows the columns that could wrap, the widest first: texts give way, numbers stay whole
+        drawn.add_column(cell(head), justify="right" if align == "right" else "left", no_wrap=align == "right")
+    for row in rows:
+        drawn.add_row(*(cell(row[number], row[-1]) for number in shown))
+    console.print(drawn)
+
+
+def _named(client: Holder | Waiter) -> str:
+    return f"{client.label} @ {client.host}" if client.host else client.label
+
+
+def _holder_heads() -> list[tuple[str, str, int]]:
+    return [
+        (_("slot"), "right", 0),
+        (_("label"), "left", 0),
+        ("PID", "right", 0),
+        (_("user"), "left", 90),
+        (_("age"), "right", 0),
+        (_("of usual"), "right", 70),
+        ("CPU", "right", 50),
+        (_("memory"), "right", 50),
+        (_("command"), "left", 110),
+    ]
+
+
+def _holder_rows(holder: Holder, now: Standing) -> Iterator[list[str]]:
+    nested = holder not in now.pool.outermost
+    use, usual, held_s = now.uses.get(holder.ticket), now.usual.get(holder.label), holder.held_s or 0
+    shown_pid = holder.command_pid or holder.pid
+    yield [
+        str(holder.slot) if holder.slots == 1 else f"{holder.slot}+{holder.slots - 1}",
+        " ".join(["└ " * nested + _named(holder), *(f"({word})" for word in state_of(holder))]),
+        pid_of(holder),
+        holder.user,
+        span(held_s),
+        f"{min(999.0, 100 * held_s / usual):.0f} % / {span(usual)}" if usual else "-",
+        "-" if use is None or use.percent is None else f"{use.percent:.0f} %",
+        size(use.memory) if use else "-",
+        printable(process.command_of(shown_pid)) if shown_pid and holder.here else "",
+        "" if holder.state == "running" else "red",
+    ]
+    for row in holder.processes:
+        yield ["", f"  {printable(row.command)}", str(row.pid), "", span(row.age_s), "", "", "", "", "dim"]
+
+
+def _waiter_heads() -> list[tuple[str, str, int]]:
+    return [
+        (_("place"), "right", 0),
+        (_("waits"), "left", 0),
+        ("PID", "right", 0),
+        (_("user"), "left", 90),
+        (_("since"), "right", 0),
+        (_("limit"), "right", 70),
+        (_("left"), "left", 50),
+        (_("asks for"), "left", 70),
+    ]
+
+
+def _waiter_row(waiter: Waiter, now: Standing) -> list[str]:
+    return [
+        str(waiter.position),
+        _named(waiter),
+        str(waiter.pid or "?"),
+        waiter.user,
+        span(waiter.waited_s or 0),
+        "-" if waiter.timeout_s is None else span(waiter.timeout_s),
+        estimate(now.waits.get(waiter.ticket)) or "-",
+        ", ".join(_asks(waiter)),
+        "",
+    ]
+
+
+def watch(look: Callable[[], Standing]) -> None:
+    """Draw what *look* returns, every second and when the window changes, until q is typed."""
+    with alternate_screen.opened() as typed:
+        while True:
+            width, height = os.get_terminal_size(sys.stdout.fileno())
+            now = look()
+            rows = table(now, width) or [cut(encodable(line, sys.stdout), width) for line in lines(now)]
+            foot = cut(encodable(_("{time} · q quits").format(time=time.strftime("%H:%M:%S")), sys.stdout), width)
+            shown = [*rows[: height - 2], "", foot]
+            alternate_screen.write(shown)
+            if "q" in typed(REDRAW_S):
+                return

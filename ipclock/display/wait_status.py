@@ -1,0 +1,118 @@
+"""What one who waits is told: his place, for whom and why he waits, and for how long.
+
+All who wait pay for what each of them is told: so it is learnt no more often than a reader needs, and far back in the
+line only the place is told.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ipclock._typing import TYPE_CHECKING, NamedTuple
+from ipclock.display.estimates import FARTHEST
+from ipclock.display.formatting import activity_of, drained, estimate, gigabytes, pid_of, span, state_of
+from ipclock.history.simulation import Range
+from ipclock.i18n import _
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ipclock.display.estimates import Activity, Outlook
+    from ipclock.pool.claim import Claim
+    from ipclock.pool.engine import Engine
+    from ipclock.pool.headroom import Headroom
+    from ipclock.pool.snapshot import Holder, Snapshot
+
+FORESEEN_S = 10.0  # how long what was foretold is believed, as long as nobody moves
+WATCHED_S = 5.0  # from one look at what the builds use to the next
+
+
+class View(NamedTuple):
+    """What one who waits is told: the pool, the place in line, why else it waits, what the builds use, and how long."""
+
+    pool: Snapshot
+    position: int
+    reasons: list[str]
+    uses: Mapping[int, Activity]
+    left: Range | None
+
+    def lines(self, waited: float, limit: float) -> tuple[str, str, str]:
+        """Return how long the build has waited and why, for how much longer, and for whom."""
+        seconds = int(waited)
+        head = _("⏳ waiting ({waited}/{limit} s, left: {left} s, builds: {held}/{capacity})").format(
+            waited=seconds,
+            limit=f"{limit:g}",
+            left=f"{max(0, limit - seconds):g}",
+            held=self.pool.taken,
+            capacity=self.pool.capacity,
+        )
+        why = [_("place {position} in line").format(position=self.position), *self.reasons]
+        if self.pool.drained:
+            why.append(drained(self.pool))
+        return " · ".join([head, *why]), estimate(self.left), " · ".join(map(self._holder, self.pool.outermost))
+
+    def _holder(self, holder: Holder) -> str:
+        uses = activity_of(self.uses.get(holder.ticket))
+        facts = [
+            f"PID: {pid_of(holder)}",
+            *filter(None, [holder.host]),
+            span(holder.held_s or 0),
+            *state_of(holder),
+            *uses,
+        ]
+        return f"{holder.label} ({', '.join(facts)})"
+
+
+class Prospect:
+    """What one who waits is told, and learns no more often than it has to: all who wait together take little time."""
+
+    def __init__(self, pool: Engine, claim: Claim, headroom: Headroom | None, outlook: Outlook) -> None:
+        self._pool = pool
+        self._claim = claim
+        self._headroom = headroom
+        self._outlook = outlook
+        self._uses: dict[int, Activity] = {}
+        self._watched_at = self._foreseen_at = float("-inf")
+        self._line: object = None
+        self._left: Range | None = None
+
+    def view(self, ticket: int) -> View:
+        """Return what there is to tell now."""
+        now = self._pool.snapshot(waiters=False)
+        position = self._pool.place(ticket)
+        reasons = _reasons(self._pool, self._claim, self._headroom)
+        if now.unlisted:
+            text = _("slots held by locks that no record here lists: {units}")
+            reasons.append(text.format(units=now.unlisted))
+        if position > FARTHEST:
+            return View(now, position, reasons, {}, None)
+        moment = time.monotonic()
+        if moment - self._watched_at >= WATCHED_S:
+            self._uses = self._outlook.look(now.holders)
+            self._watched_at = moment
+        line = position, now.capacity, [holder.ticket for holder in now.holders]
+        if line != self._line or moment - self._foreseen_at >= FORESEEN_S:
+            ahead = self._pool.ahead(ticket)
+            self._left = self._outlook.wait(now, ahead, self._claim.entry.units)
+            self._line, self._foreseen_at = line, moment
+        gone = moment - self._foreseen_at
+        left = self._left and Range(max(0.0, self._left.low - gone), max(0.0, self._left.high - gone))
+        # what else keeps it waiting has no usual length
+        return View(now, position, reasons, self._uses, None if reasons else left)
+
+
+def _reasons(pool: Engine, claim: Claim, headroom: Headroom | None) -> list[str]:
+    """Return what keeps the claim waiting besides the builds that run."""
+    found = []
+    held_back = pool.held_back(claim)
+    if held_back == "size" and pool.capacity:
+        found.append(_("wants {slots} slots of {capacity}").format(slots=claim.entry.units, capacity=pool.capacity))
+    if held_back == "label":
+        found.append(_("another build of this label runs"))
+    if headroom and claim.entry.reserved == claim.entry.units:
+        if headroom.left < headroom.need:
+            text = _("waiting for memory: {left} of {need} GB")
+            found.append(text.format(left=gigabytes(headroom.left), need=gigabytes(headroom.need)))
+        elif headroom.pressed:
+            found.append(_("waiting for memory: the machine is short of it"))
+    return found

@@ -1,0 +1,1 @@
+"""Finished waits and builds, and what they amount to."""

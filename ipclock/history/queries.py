@@ -1,0 +1,205 @@
+"""The history as a whole: what ended in a pool in some span of time, summed up or row by row.
+
+Reads in bounded time, however long the past: sums by an index, values of evenly spaced rows, the last rows of many.
+Passes over what is not sound.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from ipclock.errors import HistoryFailed
+from ipclock.history import counters as counted
+from ipclock.history import database
+from ipclock.history.counters import OUTCOMES
+from ipclock.history.finished import SCHEMA, Row, read_as, sound
+from ipclock.history.statistics import Bin, Grid, Part, Past
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from ipclock.history.counters import Total
+    from ipclock.history.database import Connection
+
+    T = TypeVar("T")
+
+PATIENCE_S = 10.0  # of a person who asks for all of a past; a million builds take less than two seconds
+SAMPLE = 2000  # of more than twice as many builds of a kind only so many, spaced evenly, are read one by one
+
+
+class Recent(NamedTuple):
+    """The last rows that ended in a pool, the oldest first, and how long builds waited in each span of a grid."""
+
+    rows: list[Row]
+    grid: Grid
+    bins: list[Bin]
+
+
+def known_labels(path: str) -> list[str]:
+    """Return the labels of all builds; none where the past is not known, for whatever reason."""
+    try:
+        return _ask(path, _labels, [])
+    except HistoryFailed:
+        return []
+
+
+def knows(path: str, pool: str) -> bool:
+    """Return whether anything has ever ended in the pool, its rows kept or not. Raises HistoryFailed (73). Slow."""
+    return _ask(path, partial(_knows, pool), False)
+
+
+def read(path: str, pool: str, begin: float, end: float, label: str | None = None) -> Past:
+    """Return what ended in the pool from *begin* to *end*, of all labels or one.
+
+    The past begins later where nothing is known of its beginning. Raises HistoryFailed (73).
+    """
+    return _ask(path, partial(_read, pool, begin, end, label), Past(begin, end, [], []))
+
+
+def recent(path: str, pool: str, begin: float, label: str | None, limit: int, grid: Grid) -> Recent:
+    """Return at most *limit* rows of what ended from *begin* on, and all waits that were over within the *grid*.
+
+    Raises HistoryFailed (73).
+    """
+    bins = [Bin(0, 0.0, 0.0)] * grid.spans
+    return _ask(path, partial(_recent, pool, begin, label, limit, grid), Recent([], grid, bins))
+
+
+def totals(path: str, pool: str) -> list[Total]:
+    """Return how many builds have ended in the pool, whether their rows are kept or not. Raises HistoryFailed (73)."""
+    return _ask(path, partial(_totals, pool), [])
+
+
+def _ask(path: str, question: Callable[[Connection], T], nothing: T) -> T:
+    """Return the answer, *nothing* where there is no history yet."""
+    try:
+        return database.ask(path, SCHEMA, question, seconds=PATIENCE_S)
+    except FileNotFoundError:
+        return nothing
+
+
+def _knows(pool: str, connection: Connection) -> bool:
+    kept = connection.execute("SELECT 1 FROM finished WHERE pool = ? LIMIT 1", (pool,)).fetchone()
+    return kept is not None or bool(counted.read(connection, pool))
+
+
+def _totals(pool: str, connection: Connection) -> list[Total]:
+    return counted.read(connection, pool)
+
+
+def _read(pool: str, begin: float, end: float, label: str | None, connection: Connection) -> Past:
+    connection.execute("PRAGMA cache_size = -16000")  # KiB: what is summed up is read again at once
+    begin = min(end, _known_since(connection, pool, begin))
+    labels = _labels(connection) if label is None else [label]
+    parts = [_part(connection, pool, begin, label, outcome) for label in labels for outcome in OUTCOMES]
+    return Past(begin, end, _capacities(connection, pool, begin, end), [part for part in parts if part.builds])
+
+
+def _recent(pool: str, begin: float, label: str | None, limit: int, grid: Grid, connection: Connection) -> Recent:
+    bins = [Bin(0, 0.0, 0.0)] * grid.spans
+    rows = _last_rows(connection, pool, begin, label, limit)
+    for one in _labels(connection) if label is None else [label]:
+        for number, found in _waits(connection, pool, begin, one, grid):
+            if number < grid.spans:
+                bins[number] = bins[number].and_also(found)
+    return Recent(rows, grid, bins)
+
+
+def _last_rows(connection: Connection, pool: str, begin: float, label: str | None, limit: int) -> list[Row]:
+    columns, all_sound = read_as(*Row._fields), sound(*Row._fields)
+    question = f"SELECT {columns} FROM finished WHERE ended >= ? AND pool = ? AND {all_sound}"  # noqa: S608 - our names
+    last = " ORDER BY ended DESC LIMIT ?"
+    if label is None:
+        found = connection.execute(question + last, (begin, pool, limit)).fetchall()
+    else:  # of a label that is seldom built, the index by time would be read from end to end
+        which = " AND label = ? AND outcome = ?" + last
+        asked = [(begin, pool, label, outcome, limit) for outcome in OUTCOMES]
+        found = [row for values in asked for row in connection.execute(question + which, values)]
+    return sorted((Row(*row) for row in found), key=lambda row: (row.ended, row.ticket))[-limit:]
+
+
+def _waits(connection: Connection, pool: str, begin: float, label: str, grid: Grid) -> list[tuple[int, Bin]]:
+    """Return the bins of one label's waits, each with its number in the grid."""
+    # ended and held_s, not admitted: these lie in the index
+    question = f"""
+        SELECT CAST((ended - coalesce(held_s, 0) - ?) / ? AS INTEGER) AS bin,
+        count(*), total(waited_s), max({read_as("waited_s")})
+        FROM finished WHERE label = ? AND outcome = ? AND ended >= ? AND pool = ?
+        AND ended - coalesce(held_s, 0) >= ? AND {sound("ended", "held_s", "waited_s")} GROUP BY bin
+    """  # noqa: S608 - our names
+    asked = [(grid.begin, grid.step_s, label, outcome, begin, pool, grid.begin) for outcome in OUTCOMES]
+    return [(number, Bin(*sums)) for values in asked for number, *sums in connection.execute(question, values)]
+
+
+def _known_since(connection: Connection, pool: str, begin: float) -> float:
+    before = "SELECT 1 FROM finished WHERE ended < ? AND pool = ? LIMIT 1"
+    first = (
+        "SELECT CAST(arrived AS REAL) FROM finished WHERE ended >= ? AND pool = ?"  # noqa: S608 - our names
+        f" AND {sound('arrived', 'ended')} ORDER BY ended LIMIT 1"
+    )
+    if connection.execute(before, (begin, pool)).fetchone():
+        return begin
+    found = connection.execute(first, (begin, pool)).fetchone()
+    return max(begin, found[0]) if found else begin
+
+
+def _labels(connection: Connection) -> list[str]:
+    # numbers come before all texts, and blobs behind them
+    # from each label straight to the next one in the index; DISTINCT would read all of it
+    question = """
+        WITH RECURSIVE found (label) AS (
+            SELECT min(label) FROM finished WHERE label > '' AND label < x''
+            UNION ALL
+            SELECT (SELECT min(label) FROM finished WHERE label > found.label AND label < x'')
+            FROM found WHERE label NOT NULL
+        )
+        SELECT label FROM found WHERE length(label) <= 255
+    """
+    return [label for (label,) in connection.execute(question)]
+
+
+def _part(connection: Connection, pool: str, begin: float, label: str, outcome: str) -> Part:
+    all_sound = sound("ended", "waited_s", "held_s", "memory", "slots")
+    sums = f"""
+        SELECT count(*), total(waited_s), total(held_s), total(slots * min(held_s, ended - ?))
+        FROM finished WHERE label = ? AND outcome = ? AND ended >= ? AND pool = ? AND {all_sound}
+    """  # noqa: S608 - our names
+    # the factor scatters the numbers evenly over 32 bits (2^32 divided by the golden ratio): every n-th row itself
+    # would miss a label that is built every n-th time
+    some = f"""
+        SELECT {read_as("waited_s", "held_s", "memory")}
+        FROM finished WHERE label = ? AND outcome = ? AND ended >= ? AND pool = ?
+        AND (id * 2654435769) & 4294967295 < ? AND {all_sound}
+    """  # noqa: S608 - our names
+    which = (label, outcome, begin, pool)
+    builds, waited_s, held_s, slot_s = connection.execute(sums, (begin, *which)).fetchone()
+    stride = 1 << max(0, (builds // SAMPLE).bit_length() - 1)
+    rows = connection.execute(some, (*which, (1 << 32) // stride)).fetchall() if builds else []
+    return Part(
+        label=label,
+        outcome=outcome,
+        builds=builds,
+        waited_s=waited_s,
+        held_s=held_s,
+        slot_s=slot_s,
+        stride=stride,
+        waits=[row[0] for row in rows],
+        holds=[row[1] for row in rows if row[1] is not None],
+        memories=[row[2] for row in rows if row[2] is not None],
+    )
+
+
+def _capacities(connection: Connection, pool: str, begin: float, end: float) -> list[tuple[float, int]]:
+    """Return (from when, N): a change counts from the first end that tells of it."""
+    within = f"FROM finished WHERE ended {{}} ? AND ended <= ? AND pool = ? AND {sound('ended', 'capacity')}"
+    first = f"SELECT {read_as('ended', 'capacity')} {within.format('>=')} ORDER BY ended LIMIT 1"
+    # later than the last one: two that end at once could take turns for ever
+    other = f"SELECT {read_as('ended', 'capacity')} {within.format('>')} AND capacity <> ? ORDER BY ended LIMIT 1"
+    found: list[tuple[float, int]] = []
+    step = connection.execute(first, (begin, end, pool)).fetchone()
+    while step:
+        found.append((step[0] if found else begin, step[1]))
+        step = connection.execute(other, (step[0], end, pool, step[1])).fetchone()
+    return found

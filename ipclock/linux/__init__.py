@@ -1,0 +1,1 @@
+"""What the kernel offers: semaphores, locks, processes, clocks, memory."""

@@ -1,0 +1,345 @@
+"""Processes: who they are for certain, whether they still exist, what they hold open.
+
+A PID alone names nobody: it is used again, and means another process in another
+PID namespace. An `Identity` adds the start time in clock ticks (field 22 of proc_pid_stat(5), as the first time
+namespace has it; unlike psutil's create_time it does not move with the wall clock), the boot and the namespace. Errs
+towards "unknown", never towards "gone".
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from functools import cache
+
+from ipclock import users, utf8
+from ipclock._typing import TYPE_CHECKING, NamedTuple
+from ipclock.bounded import LAST_PID, LAST_WORD, whole
+from ipclock.linux import clocks
+from ipclock.linux.procfs import at, here, read, shows_us, there
+
+if TYPE_CHECKING:
+    pass
+
+FIRST_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h
+MAX_LIST = 1 << 20  # bytes that are read of a list of children, or of arguments
+UNKNOWN_START = (1 << 64) - 1  # where a time namespace keeps it from being compared
+_TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
+_LAST_TICK = (1 << 63) // _TICK_NS
+
+
+class Identity(NamedTuple):
+    """One process for certain: PID, start in clock ticks since boot, boot id, inode of the PID namespace.
+
+    What one process has read is equal or not; what may have been written in another time namespace, `names` compares.
+    """
+
+    pid: int
+    start: int
+    boot: str
+    namespace: int
+
+    def __str__(self) -> str:
+        return ":".join(map(str, self))
+
+    @classmethod
+    def parse(cls, text: str) -> Identity:
+        """Make an identity from its text. Raises ValueError, also for numbers that none can have: C calls get them."""
+        left, begun, boot, right = text.split(":")
+        pid, start, namespace = whole(left, LAST_PID), whole(begun, LAST_WORD), whole(right, LAST_WORD)
+        if not pid or start is None or namespace is None:
+            raise ValueError(text)
+        return cls(pid, start, boot, namespace)
+
+    def names(self, other: Identity) -> bool:
+        """Return whether both are surely the same process.
+
+        Their starts may be a tick apart: if time namespaces differ by a part of a tick, a tick of one lies in two of
+        the other. No PID is given to another process so soon.
+        """
+        known = UNKNOWN_START not in (self.start, other.start) and abs(self.start - other.start) <= 1
+        return known and self._replace(start=other.start) == other
+
+
+class Stat(NamedTuple):
+    """What proc_pid_stat(5) says of a process: one-letter state, parent's PID, start in clock ticks."""
+
+    state: str
+    parent: int
+    start: int
+
+
+class Use(NamedTuple):
+    """What a build uses: CPU time so far, of what has ended too, in seconds; memory of its own now, in bytes."""
+
+    cpu_s: float
+    memory: int
+
+
+class Usage(NamedTuple):
+    """A process as shown to people: PID, command line, age in seconds."""
+
+    pid: int
+    command: str
+    age_s: float
+
+
+def stat_of(pid: int | str) -> Stat:
+    """Return what /proc says of a process. Raises OSError."""
+    # the command's name may hold blanks and brackets: fields are counted from the last bracket
+    fields = read(f"{at(pid)}/stat").rpartition(")")[2].split()
+    return Stat(fields[0], here(int(fields[1])), _start(int(fields[19])))
+
+
+def _start(ticks: int) -> int:
+    ahead = clocks.starts_ahead()
+    if ahead is None:
+        return UNKNOWN_START
+    # what started before the zero of a namespace has nanoseconds without their sign
+    since = ticks * _TICK_NS - ((1 << 64) if ticks > _LAST_TICK else 0)
+    return max(0, (since - ahead) // _TICK_NS)
+
+
+@cache
+def namespace() -> int:
+    """Return the inode of our PID namespace (pid_namespaces(7)); a process never changes its own."""
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+def start_of(pid: int) -> int:
+    """Return when process *pid* started, in clock ticks since boot. Raises OSError."""
+    return stat_of(pid).start
+
+
+def identify(pid: int) -> Identity:
+    """Return the identity of process *pid*. Raises OSError if there is none or it may not be seen."""
+    return Identity(pid, stat_of(pid).start, clocks.boot_id(), namespace())
+
+
+def _same(identity: Identity) -> Stat | bool | None:
+    """Return the state of the process, False if it is surely gone, None if that cannot be told."""
+    if identity.boot != clocks.boot_id():
+        return False
+    if identity.namespace != namespace():
+        return None
+    try:
+        found = stat_of(identity.pid)
+    except FileNotFoundError:
+        # under hidepid another user's process has no entry; signal 0 still tells it from none
+        try:
+            os.kill(identity.pid, 0)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            pass
+        return None
+    except OSError:
+        return None
+    if found.state in "ZX":
+        return False
+    if UNKNOWN_START in (found.start, identity.start):
+        return None
+    return found if identity.names(identity._replace(start=found.start)) else False
+
+
+def exists(identity: Identity) -> bool | None:
+    """Return whether the process still exists (a zombie does not); None if that cannot be told."""
+    found = _same(identity)
+    return None if found is None else found is not False
+
+
+def is_stopped(identity: Identity) -> bool:
+    """Return whether the process is surely there and stopped (SIGSTOP, or a tracer)."""
+    found = _same(identity)
+    return isinstance(found, Stat) and found.state in "Tt"
+
+
+def stopped(pid: int) -> bool:
+    """Return whether some process *pid* is stopped now; for display, since a PID proves nothing."""
+    try:
+        return stat_of(pid).state in "Tt"
+    except OSError:
+        return False
+
+
+def ancestors() -> list[Identity]:
+    """Return this process, its parent, and so on, as far as they can be seen.
+
+    Itself too: a shell lets the last command of `sh -c` take its place, and then we are the script. Not the machine's
+    init: whoever runs runs inside of that.
+    """
+    found = []
+    pid = os.getpid()
+    while pid > (1 if namespace() == FIRST_NAMESPACE else 0):
+        try:
+            stat = stat_of(pid)
+        except OSError:
+            break
+        found.append(Identity(pid, stat.start, clocks.boot_id(), namespace()))
+        pid = stat.parent
+    return found
+
+
+def own_command_line() -> list[bytes]:
+    """Return the words of our command line, the interpreter's own first. Raises OSError."""
+    with open("/proc/self/cmdline", "rb") as file:
+        return file.read().split(b"\0")[:-1]
+
+
+def real_uid(pid: int) -> int | None:
+    """Return the real uid of process *pid* (proc_pid_status(5)), which a set-uid program leaves; None if it is gone."""
+    with suppress(OSError):
+        for row in read(f"{at(pid)}/status").splitlines():
+            if row.startswith("Uid:"):
+                return int(row.split()[1])
+    return None
+
+
+def descendants_of(pid: int) -> list[int]:
+    """Return the PIDs of the children of a process, their children, and so on.
+
+    Costs a few system calls for each of them, not for each process of the machine (`children` of proc_pid_task(5),
+    which may miss one while its siblings are ending).
+    """
+    if not _lists_children():
+        return _descendants_by_psutil(pid)
+    found: list[int] = []
+    left = [pid]
+    while left:
+        parent = left.pop()
+        with suppress(OSError):  # gone meanwhile
+            for task in os.listdir(f"{at(parent)}/task"):
+                children = map(int, read(f"{at(parent)}/task/{task}/children", MAX_LIST).split())
+                left += filter(None, map(here, children))
+        found.append(parent)
+    return found[1:]
+
+
+@cache
+def _lists_children() -> bool:
+    # a kernel without CONFIG_PROC_CHILDREN
+    return os.path.exists("/proc/thread-self/children")
+
+
+def _descendants_by_psutil(pid: int) -> list[int]:
+    import psutil
+
+    try:
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def use_of(pids: list[int]) -> Use | None:
+    """Return what the processes and all their descendants use; None where nothing is left of them.
+
+    Memory is what statm calls resident, without what is shared: cheap, and told of other users' processes too.
+    """
+    ticks = pages = 0
+    found = False
+    for pid in {*pids, *(child for root in pids for child in descendants_of(root))}:
+        with suppress(OSError):  # gone meanwhile
+            fields = read(f"{at(pid)}/stat").rpartition(")")[2].split()
+            resident, shared = read(f"{at(pid)}/statm").split()[1:3]
+            ticks += sum(map(int, fields[11:15]))  # those of its ended children too
+            pages += int(resident) - int(shared)
+            found = True
+    return Use(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE")) if found else None
+
+
+def parent_of(pid: int) -> int:
+    """Return the PID of the parent; 0 where there is none, or none to be seen."""
+    try:
+        return stat_of(pid).parent
+    except OSError:
+        return 0
+
+
+def arguments_of(pid: int) -> list[str]:
+    """Return the words of a command line; none where they cannot be seen."""
+    try:
+        return read(f"{at(pid)}/cmdline", MAX_LIST).split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def is_fork(pid: int) -> bool:
+    """Return whether the process surely still runs its parent's program, as a subshell does: fork(2) without execve(2).
+
+    Its stack and arguments then lie at the same addresses, which execve(2) chooses at random.
+    """
+
+    def layout(pid: int) -> list[str]:
+        fields = read(f"{at(pid)}/stat").rpartition(")")[2].split()
+        return [os.readlink(f"{at(pid)}/exe"), *fields[23:26], *fields[45:49]]
+
+    try:
+        return layout(pid) == layout(stat_of(pid).parent)
+    except OSError:
+        return False
+
+
+def command_of(pid: int) -> str:
+    """Return the command line of process *pid*, as it shows it now; "" where there is none to see."""
+    try:
+        return read(f"{at(pid)}/cmdline").rstrip("\0").replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def usage(pids: list[int]) -> list[Usage]:
+    """Return what people want to know of those of the processes that are still there."""
+    import psutil
+
+    found = []
+    for pid in pids:
+        with suppress(psutil.Error):
+            process = psutil.Process(pid if shows_us() else there(pid))
+            command = utf8.text_of(" ".join(process.cmdline()) or process.name())
+            found.append(Usage(pid, command, max(0.0, time.time() - process.create_time())))
+    return found
+
+
+def send(identity: Identity, number: int) -> None:
+    """Send a signal to that very process, never to a later one with its PID. Raises PermissionError."""
+    import signal
+
+    try:
+        fd = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return
+    try:
+        # the descriptor was there first: if the process is still the same now, it is the one that we have
+        if exists(identity):
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fd, number)
+    finally:
+        os.close(fd)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of those descendants whose own parent ends: PR_SET_CHILD_SUBREAPER of prctl(2)."""
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def psutil_version() -> str:
+    """Return the version of psutil. Raises ImportError."""
+    import psutil
+
+    return str(psutil.__version__)
+
+
+def user_name(uid: int) -> str:
+    """Return the login name of *uid*, or the number where it has none; "?" for one that any user may have here."""
+    import pwd
+
+    if users.is_hidden(uid):
+        return "?"
+    try:
+        return utf8.text_of(pwd.getpwuid(uid).pw_name)
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,120 @@
+"""Who may use the folder of a pool, and how what belongs to it gets its owner, its group and its modes.
+
+The folder is its owner's alone, or shared with one group: then it is group-writable with setgid, and what is made in it
+is the group's. Nothing is given away that may not be the pool's.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import contextmanager
+
+from ipclock import users
+from ipclock._typing import TYPE_CHECKING
+from ipclock.errors import N_, Foreign, NotPermitted
+from ipclock.pool import place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# of files; of the folders beside them, whose setgid bit gives new files the pool's group
+PRIVATE, SHARED = 0o600, 0o660
+FOLDER_MODES = {PRIVATE: 0o700, SHARED: 0o2770}
+
+
+def is_ours(group: int) -> bool:
+    """Return whether we are a member of the group."""
+    return group in (os.getegid(), *os.getgroups())
+
+
+def _lets_us_in(folder: int, group: int) -> bool:
+    """Return whether we are a member of the group, to which alone the folder is open."""
+    if users.is_hidden_group(group):
+        return os.access(".", os.W_OK, dir_fd=folder, effective_ids=True)
+    return is_ours(group)
+
+
+def require_group(path: str, group: int | None) -> None:
+    """Raise NotPermitted (77) for a group that nothing can be given to from here."""
+    if group is not None and not users.has_group(group):
+        raise NotPermitted(path, N_("the group has no gid in this user namespace"))
+
+
+def give(fd: int, mode: int, group: int | None) -> None:
+    """Give what belongs to a pool the pool's mode and group; leave alone what is not ours to give."""
+    status = os.fstat(fd)
+    folder = stat.S_ISDIR(status.st_mode)
+    # a second link would let the pool's owner make root give away a file elsewhere
+    if users.owns(fd) and (folder or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)):
+        if group is not None and status.st_gid != group:
+            os.fchown(fd, -1, group)
+        wanted = FOLDER_MODES[mode] if folder else mode
+        if stat.S_IMODE(os.fstat(fd).st_mode) != wanted:  # chown(2) takes setgid away; a needless change wakes lookers
+            os.fchmod(fd, wanted)
+
+
+def group_of(status: os.stat_result) -> int | None:
+    """Return the group that a folder is shared with; None where it is its owner's alone."""
+    # without setgid the files in it would get the groups of whoever makes them
+    return status.st_gid if status.st_mode & stat.S_IWGRP and status.st_mode & stat.S_ISGID else None
+
+
+def accept(path: str, folder: int) -> None:
+    """Raise NotPermitted (77) for a folder that is neither ours, nor root's, nor shared with a group of ours."""
+    status = os.fstat(folder)
+    group = group_of(status)
+    if status.st_mode & stat.S_IWOTH:
+        raise NotPermitted(path, N_("everybody may write to it"))
+    if not (users.owns(folder) or status.st_uid == 0 or (group is not None and _lets_us_in(folder, group))):
+        raise Foreign(path, status.st_uid)
+
+
+def require_safe(lock_dir: str, fd: int) -> None:
+    """Raise NotPermitted (77) for a folder in which others than root can replace what somebody has."""
+    if not place.is_safe(lock_dir, os.fstat(fd)):
+        raise NotPermitted(lock_dir, N_("world-writable, but not root's with the sticky bit"))
+
+
+@contextmanager
+def as_user(uid: int, gid: int) -> Iterator[None]:
+    """Make files as this user, if we are root and it is not: given away later, they would lock it out until then."""
+    switch = uid != 0 and users.rules(uid)
+    own_gid = os.getegid()
+    try:
+        if switch:
+            os.setegid(gid)
+            os.seteuid(uid)
+        yield
+    finally:
+        if switch:
+            os.seteuid(0)
+            os.setegid(own_gid)
+
+
+def make_lock_dir(path: str) -> str:
+    """Make a folder for pools and its parents, if need be; return its path without links.
+
+    Everybody may look into what is made, and only we may write. Raises NotPermitted (77), OSError.
+    """
+    _make_parents(path)
+    path = os.path.realpath(path)
+    parent = os.open(path, place.PATH_FLAGS)
+    try:
+        require_safe(path, parent)
+    finally:
+        os.close(parent)
+    return path
+
+
+def _make_parents(path: str) -> None:
+    if os.path.isdir(path):
+        return
+    _make_parents(os.path.dirname(path))
+    umask = os.umask(0o022)
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        pass
+    finally:
+        os.umask(umask)

@@ -1,0 +1,108 @@
+"""One client's stake in a pool, as its own process knows it."""
+
+from __future__ import annotations
+
+import time
+
+from ipclock._typing import TYPE_CHECKING, NamedTuple
+from ipclock.linux import clocks, process
+from ipclock.pool.record_name import Entry, key_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ipclock.linux.semaphore import Semaphore
+    from ipclock.pool.record import OwnRecord
+
+
+class Claim:
+    """One client's stake in a pool: first a waiter with a ticket, then a holder with a slot.
+
+    This process holds it, unless *holder* names another one, which it only waits for. That one is proven alive by
+    *holder_fd*, a descriptor of ours on a file in `new/` that it has open, or else by its identity.
+    It takes *units* of the slots, and stands in line by *priority* (nice(1): lower first). At most *limit* builds of
+    its label run at once (0: any number). With *supersede* it takes the place of those of its label that wait.
+    *memory* is how many bytes it is expected to need, 0 unknown. It waits until `ready` too, at the gate.
+    `entry` is the name of its record. `held` is how many slots were taken when it was admitted, its own included.
+    `times` are the stamps of its arrival and admission.
+    `evicted` turns true when a reset took the slot away; the build itself goes on. `until` is the moment
+    (time.monotonic) from which on nobody can vouch for the slot; `grace` seconds before, its build is to be ended.
+    `doubtful`: nobody does so just now. `token` is the fencing token of its admission. They keep their defaults on an
+    engine whose slots cannot be lost to time.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        holder: process.Identity | None = None,
+        holder_fd: int | None = None,
+        *,
+        units: int = 1,
+        priority: int = 0,
+        limit: int = 0,
+        supersede: bool = False,
+        memory: int = 0,
+    ) -> None:
+        self.label = label
+        self.memory = memory
+        # whether anything but a free slot is lacking; asked at the gate, outside of any section
+        self.ready: Callable[[], bool] = lambda: True
+        self.times: dict[str, str] = {}
+        self.holder = holder
+        self.holder_fd = holder_fd
+        self.supersede = supersede
+        self.entry = Entry(0, units=units, priority=priority, limit=limit, key=key_of(label) if limit else "")
+        self.held = 0
+        self.era = ((0, 0), 0)  # of the pool, when the claim was last seen in it
+        self.kept_at = 0.0
+        self.place = float("inf")  # in line, when the line had last changed at `placed_at`
+        self.placed_at = 0
+        self.evicted = False
+        self.until = float("inf")
+        self.grace = 0.0
+        self.doubtful = False
+        self.token = ""
+        self.record: OwnRecord | None = None
+        self.turn: Semaphore | None = None
+
+    @property
+    def ticket(self) -> int:
+        """The number drawn on arrival; 0 before that."""
+        return self.entry.ticket
+
+    @property
+    def slot(self) -> int:
+        """The number of the slot, from 1; 0 while it has none."""
+        return self.entry.slot
+
+    def write(self, **fields: object) -> None:
+        """Add fields to the claim's record."""
+        if self.record:
+            self.record.append(**fields)
+
+    def fileno(self) -> int:
+        """Return the descriptor whose lock is the beacon. Raises ValueError for a claim that has left."""
+        if self.record is None:
+            raise ValueError("the slot has been released")
+        return self.record.holder_fd
+
+
+class Ended(NamedTuple):
+    """A holder that has lost its slot, by death or by a reset: what there is to tell of it, and to whom.
+
+    `shown` is its label as it may be printed, `pid` that of the build where it is known, "?" where none is. `times` has
+    the stamps of its record. Whose `supervised` build goes on tells of it at its end.
+    """
+
+    entry: Entry
+    label: str
+    shown: str
+    pid: str
+    uid: int
+    times: Mapping[str, str]
+    supervised: bool
+
+
+def stamp(event: str) -> dict[str, str]:
+    """Return the time of *event* on the wall clock, for people, and on the monotonic one, for spans."""
+    return {event: f"{time.time():.3f}", f"{event}_mono": f"{clocks.monotonic():.3f}"}

@@ -1,0 +1,140 @@
+"""What the commands need of a pool, wherever it is kept: a machine's /dev/shm, or servers that several hosts share.
+
+A command is given an `Engine` and never asks which one it is. What one cannot do it refuses by Unsupported (69),
+before anybody stands in line for it; nothing is ignored.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ipclock.linux.process import Identity
+    from ipclock.pool.claim import Claim, Ended
+    from ipclock.pool.headroom import Headroom
+    from ipclock.pool.notes import Drain
+    from ipclock.pool.snapshot import Snapshot
+    from ipclock.pool.wait_context import Patience
+
+
+class Engine(Protocol):
+    """One named set of slots. Use it from one thread."""
+
+    @property
+    def name(self) -> str:
+        """The pool's name, as IPCLOCK_NAME tells it to a build: native."""
+
+    @property
+    def where(self) -> str:
+        """Where the pool is: what `ipclock init` prints."""
+
+    @property
+    def capacity(self) -> int:
+        """The number of slots, N."""
+
+    @property
+    def heeds_us(self) -> bool:
+        """Whether it counts how many slots this client says that the pool is to have."""
+
+    @property
+    def keeps_without_us(self) -> bool:
+        """Whether a script keeps the slot that `acquire` has taken for it after our process has ended."""
+
+    @property
+    def tick_s(self) -> float:
+        """How often `watch` is to be called, in seconds."""
+
+    def close(self) -> None:
+        """Close what was opened; takes nobody's slot away."""
+
+    # A client's own way.
+
+    def acquire(self, claim: Claim, patience: Patience, *, block: bool = True) -> Claim:
+        """Wait until the claim holds a slot and return it.
+
+        Raises SlotTimeout or SlotBusy (75) and whatever *patience* raises; then nothing is left behind.
+        """
+
+    def join(self, claim: Claim, patience: Patience, ticket: int) -> bool:
+        """Let the claim hold its own part of the slot of *ticket*, at once; False if that has been given back.
+
+        On an engine whose nested builds are those around them the claim stays as it is.
+        """
+
+    def note(self, claim: Claim, pid: int) -> None:
+        """Tell those who look which process the build is. Raises OSError where that fails."""
+
+    def beacon(self, claim: Claim) -> int | None:
+        """Return the descriptor that keeps the slot held, for the build to inherit; None where there is none."""
+
+    def watch(self, claim: Claim) -> None:
+        """Look after the slot, every `tick_s` seconds; never blocks for long.
+
+        Notices a lost slot: sets `claim.evicted` when a reset took it; `claim.until` when nobody can vouch for it.
+        """
+
+    def release(self, claim: Claim) -> None:
+        """Give the slot back, trying again for a while where nobody answers. One that was taken away gives nothing."""
+
+    # What there is to see.
+
+    def snapshot(self, *, waiters: bool = True) -> Snapshot:
+        """Return the pool as it stands. Without *waiters* the line is left out, which spares reading it."""
+
+    def place(self, ticket: int) -> int:
+        """Return the place in line of a waiter, from 1."""
+
+    def ahead(self, ticket: int) -> Iterable[tuple[str, int]]:
+        """Return label and slots of each that stands in line before a waiter, the first one first."""
+
+    def held_back(self, claim: Claim) -> str:
+        """Return what lets later ones pass a waiter, as `snapshot.Waiter.held_back`."""
+
+    def holds(self, ticket: int) -> bool:
+        """Return whether the ticket has a slot."""
+
+    def around_us(self, besides: Identity | None = None) -> list[int]:
+        """Return the tickets of the builds that this process runs inside of, but for those that *besides* holds."""
+
+    def encloses_us(self, ticket: str) -> bool:
+        """Return whether this process runs inside the build that holds *ticket*: a proof, not a belief."""
+
+    def kept_by(self, ticket: int) -> list[int]:
+        """Return the PIDs of the processes that keep the slot, besides this one and those that it runs in."""
+
+    def ended_with(self, ticket: int) -> int | None:
+        """Return the PID of the process whose end was that of the slot, where that can still be told."""
+
+    # What an administrator does.
+
+    def resize(self, capacity: int, patience: Patience) -> None:
+        """Make *capacity* the pool's, for those who wait already too."""
+
+    def drain(self, drain: Drain | None, patience: Patience) -> None:
+        """Admit nobody from now on, or (None) go on admitting."""
+
+    def evict(self, patience: Patience, ticket: int | None = None, *, nested: bool = True) -> list[Ended]:
+        """Take the slots of all holders, or the slot of *ticket*; return the living, whose processes go on.
+
+        Without *nested* the builds that run in that slot beside *ticket* keep it. Raises NoTicket (2).
+        """
+
+    def take_dead(self) -> list[Ended]:
+        """Return the holders that this client has found dead and cleared away, each of them once."""
+
+    def end(self, ticket: int) -> None:
+        """End the processes that keep a slot, and all that they have started. Raises StillRunning (77)."""
+
+    def share(self, group: int | None, patience: Patience) -> None:
+        """Let *group* (gid) use the pool too, or only its owner. Raises Foreign (77)."""
+
+    def allow_priority(self, lowest: int, patience: Patience) -> None:
+        """Let everybody in the pool ask for a priority from *lowest* on. Raises Foreign (77)."""
+
+    def tidy(self, patience: Patience) -> None:
+        """Make the pool whole, and clear away who died in it."""
+
+    def headroom(self, need: int) -> Headroom:
+        """Return what tells whether there is memory for a build that needs so many bytes (0: not known)."""

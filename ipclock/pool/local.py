@@ -1,0 +1,259 @@
+"""A pool of this machine as the commands see it: `Pool`, and what its records tell.
+
+What only some commands need is loaded where it is used: a build that need not wait starts without it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from ipclock import users, utf8
+from ipclock._typing import TYPE_CHECKING
+from ipclock.errors import CannotCreate, DamagedSemaphore, Elsewhere, FewDescriptors, NoPool, NotPermitted, StillRunning
+from ipclock.linux import descriptors, process
+from ipclock.linux.semaphore import path_of
+from ipclock.pool import place, pools, queue
+from ipclock.pool.directory import GATE, HOLDING, QUEUED
+from ipclock.pool.protocol import Pool
+from ipclock.pool.wait_context import Patience
+
+if TYPE_CHECKING:
+    from ipclock.config.settings import Settings
+    from ipclock.linux.process import Identity
+    from ipclock.pool.claim import Claim, Ended
+    from ipclock.pool.headroom import Headroom
+    from ipclock.pool.record import Record
+    from ipclock.pool.record_name import Entry
+    from ipclock.pool.records import Store
+    from ipclock.pool.snapshot import Snapshot
+    from ipclock.pool.takeover import Taken
+
+
+class LocalPool(Pool):
+    """The engine (`engine.Engine`) of a machine's own pools."""
+
+    keeps_without_us = True
+    tick_s = 1.0
+
+    @property
+    def where(self) -> str:
+        """The pool's folder."""
+        return self.store.path
+
+    def note(self, claim: Claim, pid: int) -> None:
+        """Write the build's process into its record."""
+        claim.write(command_pid=pid, command_start=process.start_of(pid))
+
+    def beacon(self, claim: Claim) -> int | None:
+        """Return the descriptor whose lock is the beacon."""
+        return claim.fileno()
+
+    def snapshot(self, *, waiters: bool = True) -> Snapshot:
+        """Read the pool without its mutex."""
+        from ipclock.pool import snapshot
+
+        return snapshot.take(self.store, utf8.text_of(self.name), waiters=waiters)
+
+    def place(self, ticket: int) -> int:
+        """Return the place in line of a waiter, from 1."""
+        return queue.place(self.store, ticket)
+
+    def ahead(self, ticket: int) -> list[tuple[str, int]]:
+        """Return label and slots of each that stands in line before a waiter."""
+        from ipclock.pool import snapshot
+
+        return snapshot.ahead(self.store, ticket)
+
+    def held_back(self, claim: Claim) -> str:
+        """Return what lets later ones pass a waiter."""
+        state = GATE if self.store.has(GATE, claim.entry) else QUEUED
+        return queue.held_back(self.store, state, claim.entry, self.store.entries(HOLDING), self.capacity)
+
+    def holds(self, ticket: int) -> bool:
+        """Return whether the ticket has a slot."""
+        from ipclock.pool import liveness, policy
+
+        found = (entry for entry in self.store.entries(HOLDING) if entry.ticket == ticket)
+        return any(liveness.verdict(self.store, HOLDING, entry) != policy.DEAD for entry in found)
+
+    def around_us(self, besides: Identity | None = None) -> list[int]:
+        """Return the tickets of the builds that this process runs inside of."""
+        if self.store.settled and not self.store.entries(HOLDING):
+            return []
+        from ipclock.pool import liveness, snapshot
+
+        found = ((entry.ticket, liveness.identity(record)) for entry, record in snapshot.around_us(self.store))
+        return [ticket for ticket, one in found if not (besides and one and (one == besides or one.names(besides)))]
+
+    def encloses_us(self, ticket: str) -> bool:
+        """Return whether this process runs inside the build that holds *ticket*."""
+        return ticket in map(str, self.around_us())
+
+    def kept_by(self, ticket: int) -> list[int]:
+        """Return the PIDs of the processes that keep the slot, besides this one and those that it runs in.
+
+        One that may not be looked at and may have inherited the beacon counts.
+        """
+        from ipclock.pool import liveness
+
+        found: set[int] = set()
+        for entry in self.store.entries(HOLDING):
+            if entry.ticket == ticket and (record := self.store.read(HOLDING, entry)):
+                found.update(liveness.keepers(self.store, record, whosever=True))
+                bound = liveness.identity(record)
+                if bound and record.kind == "fd":
+                    found.update(filter(descriptors.hides_descriptors, process.descendants_of(bound.pid)))
+        return sorted(found.difference(one.pid for one in process.ancestors()))
+
+    def ended_with(self, ticket: int) -> int | None:
+        """Return the PID of the process whose end was that of the slot, while its record is still there."""
+        from ipclock.pool import liveness, policy
+
+        for entry in self.store.entries(HOLDING):
+            if entry.ticket == ticket and liveness.verdict(self.store, HOLDING, entry) == policy.DEAD:
+                bound = liveness.identity(self.store.read(HOLDING, entry))
+                return bound.pid if bound else None
+        return None
+
+    def evict(self, patience: Patience, ticket: int | None = None, *, nested: bool = True) -> list[Ended]:
+        """Reset the pool, or one of its slots."""
+        return [_ended(*one) for one in self.reset(patience, ticket, nested=nested)]
+
+    def take_dead(self) -> list[Ended]:
+        """Return those that `recover` has found dead."""
+        found, self.dead = self.dead, []
+        return [_ended(*one) for one in found]
+
+    def end(self, ticket: int) -> None:
+        """End the processes that keep the slot, and all that they have started. Raises StillRunning (77)."""
+        from ipclock.linux import terminate
+        from ipclock.pool import liveness, policy
+
+        def entry() -> Entry | None:
+            return next((entry for entry in self.store.entries(HOLDING) if entry.ticket == ticket), None)
+
+        def record() -> Record | None:
+            return self.store.read(HOLDING, found) if (found := entry()) else None
+
+        def keepers() -> list[int]:
+            return liveness.keepers(self.store, found) if (found := record()) else []
+
+        before = record()
+        left = terminate.end(keepers, liveness.supervisor(before) if before else None)
+        # another user's processes cannot be seen, but their beacon can
+        if left or ((found := entry()) and liveness.verdict(self.store, HOLDING, found) == policy.ALIVE):
+            bound = liveness.identity(before)
+            raise StillRunning(ticket, left or [bound.pid if bound else 0])
+
+    def headroom(self, need: int) -> Headroom:
+        """Return what compares the memory that there is with what the builds of this pool will take."""
+        from ipclock.pool.headroom import Headroom
+
+        return Headroom(lambda: self.store, need)
+
+
+def open_pool(settings: Settings, *, create: bool = True) -> LocalPool:
+    """Open the pool that the settings name.
+
+    With *create* it is made if it is not there, and has as many slots as the settings say; else raises NoPool (69).
+    """
+    if not create:
+        pools.require(settings.semaphore_name)
+    pool = _open(settings, settings.max_parallel_builds if create else None)
+    if not _says_capacity(pool.store, settings.capacity_file):
+        pool.keep_capacity()
+    return pool
+
+
+def _says_capacity(store: Store, path: str | None) -> bool:
+    """Return whether a capacity counts in the pool: its owner or root says it, or a settings file of theirs does."""
+    if store.is_ours():
+        return True
+    try:
+        uid = os.stat(path).st_uid if path else None
+    except OSError:
+        return False
+    return uid is not None and uid in (0, store.owner) and not users.is_hidden(uid)
+
+
+def _open(settings: Settings, capacity: int | None, *, repair: bool = False) -> LocalPool:
+    group = settings.shared_with
+    return LocalPool.open(settings.semaphore_name, settings.lock_dir, capacity, group=group, repair=repair)
+
+
+def open_for_administrator(
+    settings: Settings, *, ours: bool = False, resize: bool = False
+) -> tuple[LocalPool, Taken | None]:
+    """Open the pool as `open_pool` does, with whatever is damaged in it replaced.
+
+    What root may not use it takes over, with *ours* also what is another user's. Returns the pool, and what was taken.
+    Without *ours* it is not made: raises NoPool (69). With *resize* the capacity counts, whoever says it.
+    """
+    # what is to be repaired may lie at the semaphore's path before there is a pool
+    if not ours and not os.path.lexists(path_of(settings.semaphore_name)):
+        pools.require(settings.semaphore_name)
+    capacity = settings.max_parallel_builds if ours else None
+    taken = None
+    owner = place.owner_of(settings.semaphore_name[1:])
+    root = users.rules(owner or 0)
+
+    def take_over() -> Taken | None:
+        from ipclock.pool import takeover
+
+        patience = Patience(takeover.PATIENCE_S)
+        return takeover.replace(settings.semaphore_name, settings.lock_dir, settings.shared_with, patience)
+
+    if root and ours and owner not in (None, 0):
+        taken = take_over()
+    for again in (False, True):  # what fails once may be short of a descriptor for a moment
+        try:
+            pool = _open(settings, capacity, repair=True)
+            if not resize and not _says_capacity(pool.store, settings.capacity_file):
+                pool.keep_capacity()
+            return pool, taken
+        except (NotPermitted, Elsewhere, CannotCreate, DamagedSemaphore) as error:
+            if not root or taken or (again and isinstance(error, FewDescriptors)):
+                raise
+    taken = take_over()
+    return _open(settings, capacity, repair=True), taken
+
+
+def move(settings: Settings) -> None:
+    """Let the pool's folder lie where the settings say, if nobody holds or waits. Raises PoolInUse (75)."""
+    from ipclock.pool import takeover
+
+    with suppress(NoPool):
+        patience = Patience(takeover.PATIENCE_S)
+        takeover.replace(settings.semaphore_name, settings.lock_dir, settings.shared_with, patience, idle=True)
+
+
+def look(settings: Settings) -> Snapshot:
+    """Return the pool that the settings name as it stands. Makes and writes nothing."""
+    from ipclock.pool import snapshot
+    from ipclock.pool.records import Store
+
+    try:
+        store = Store.open(settings.lock_dir, settings.semaphore_name[1:], create=False)
+    except NoPool:
+        return snapshot.empty(settings.pool_name, settings.max_parallel_builds or 1)
+    try:
+        return snapshot.take(store, settings.pool_name)
+    finally:
+        store.close()
+
+
+def _ended(entry: Entry, record: Record) -> Ended:
+    from ipclock.pool import liveness, snapshot
+    from ipclock.pool.claim import Ended
+
+    label, pid = snapshot.named(record)
+    return Ended(
+        entry=entry,
+        label=record.fields.get("label", "?"),
+        shown=label,
+        pid=pid,
+        uid=snapshot.uid_of(record),
+        times=record.fields,
+        supervised=liveness.supervisor(record) is not None,
+    )

@@ -1,0 +1,87 @@
+"""What somebody has laid down about a pool, for all who come: a drain, and who has changed N last.
+
+A note is a small file of `key=value` lines in the pool's folder. These are its words, whoever keeps them.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ipclock._typing import TYPE_CHECKING, NamedTuple
+from ipclock.bounded import LAST_UID, moment, whole
+from ipclock.linux import clocks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
+
+class Drain(NamedTuple):
+    """Why no build is started: `reason` in words, the `uid` of who wants it so, `until` on time.monotonic()'s clock."""
+
+    reason: str = ""
+    uid: int | None = None
+    until: float | None = None
+
+    @classmethod
+    def read(cls, fields: Mapping[str, str], owner: int) -> Self:
+        """Return the drain that a note says, in a file of *owner* (uid).
+
+        One of an earlier boot, whose clock has begun anew, ends by the wall clock. Raises OSError.
+        """
+        until = moment(fields.get("until", ""))
+        if fields.get("boot", clocks.boot_id()) == clocks.boot_id():
+            end = None if until is None else until + clocks.ahead()
+        else:
+            ends = moment(fields.get("ends", ""))
+            end = None if ends is None else time.monotonic() + ends - time.time()
+        return cls(fields.get("reason", ""), _uid(fields, owner), end)
+
+    def fields(self) -> dict[str, str]:
+        """Return the drain as a note."""
+        said = {"reason": self.reason} | ({} if self.uid is None else {"uid": str(self.uid)})
+        if self.until is None:
+            return said
+        return said | {
+            "until": str(self.until - clocks.ahead()),
+            "boot": clocks.boot_id(),
+            "ends": f"{time.time() + self.until - time.monotonic():.3f}",
+        }
+
+
+class Resize(NamedTuple):
+    """That `uid` has changed N from `before` to `capacity`, `at` a time of the wall clock."""
+
+    before: int
+    capacity: int
+    uid: int
+    at: float
+
+    @classmethod
+    def read(cls, fields: Mapping[str, str], owner: int) -> Self | None:
+        """Return the change that a note says, in a file of *owner* (uid); None where it says none."""
+        before, capacity = (whole(fields.get(key, ""), LAST_UID) for key in ("before", "capacity"))
+        at = moment(fields.get("at", ""))
+        if before is None or capacity is None or at is None:
+            return None
+        return cls(before, capacity, _uid(fields, owner), at)
+
+    def fields(self) -> dict[str, str]:
+        """Return the change as a note."""
+        return {key: str(value) for key, value in self._asdict().items()}
+
+
+def _uid(fields: Mapping[str, str], owner: int) -> int:
+    # what root writes in somebody's pool is a file of that one
+    uid = whole(fields.get("uid", ""), LAST_UID)
+    return owner if uid is None else uid
+
+
+def parse_fields(data: bytes) -> dict[str, str]:
+    """Return what a note, or a record, says; what follows the last newline is unfinished."""
+    fields = {}
+    for text in data.decode(errors="replace").split("\n")[:-1]:
+        key, equals, value = text.partition("=")
+        if equals:
+            fields[key] = value
+    return fields

@@ -1,0 +1,696 @@
+"""The protocol: how a client of a pool arrives, waits, is admitted and leaves. One method a step.
+
+Read it against PROTOCOL.md beside it, which holds the words, the invariants (INV-n) and the reasons. In short: the
+records are the truth, the semaphore is the gate; a step under the mutex brings the semaphore's value back to what
+the records say and calls the next waiter. Guarantees INV-1 to INV-7 whoever is killed or stopped at any line.
+Does not guarantee anything about the processes of a build that close its beacon themselves.
+One file, because the order of the steps is one argument.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager, suppress
+
+from ipclock import users
+from ipclock._typing import TYPE_CHECKING
+from ipclock.errors import (
+    DamagedSemaphore,
+    IpclockError,
+    NoPool,
+    NoTicket,
+    NotPermitted,
+    PriorityNotAllowed,
+    SlotBusy,
+    Superseded,
+    TooManySlots,
+)
+from ipclock.linux import descriptors, process, procfs
+from ipclock.linux.semaphore import MOST_UNITS, Semaphore, give, require_support
+from ipclock.pool import liveness, policy, queue
+from ipclock.pool.claim import Claim, stamp
+from ipclock.pool.directory import GATE, HOLDING, NEW, QUEUED, STATES, TRIES
+from ipclock.pool.record_name import parse
+from ipclock.pool.records import LAST_DRAWN, Store
+from ipclock.pool.semaphores import Turns, open_gate
+from ipclock.pool.wait_context import Patience
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Self, TypeVar
+
+    from ipclock.pool.notes import Drain
+    from ipclock.pool.record import OwnRecord, Record
+    from ipclock.pool.record_name import Entry
+
+    T = TypeVar("T")
+
+FIRST_CHUNK_S = 0.1  # who does not get its unit at once is told so soon
+GATE_CHUNK_S = 1.0
+BLIND_CHUNK_S = 0.33  # the one at the gate looks for holders that died, where their end does not wake it
+CALLED_S = 5.0  # whoever is called and does not act for so long is passed over until it does
+KEEP_DUE_S = 1.0
+RECOVER_DUE_S = 0.5  # without a section; with the nap of one who is near less than two seconds
+LEAVE_PATIENCE_S = 10.0  # for the mutex on the way out; the beacon is out by then, so nobody depends on it
+
+
+class Pool:
+    """A named set of slots. Use it from one thread, and not after a fork.
+
+    *capacity* becomes the pool's if it is given; else a pool keeps its own, and a new one gets 1. `heeds_us`: what this
+    client says of the capacity counts.
+    """
+
+    def __init__(self, name: str, store: Store, gate: Semaphore, turns: Turns, capacity: int | None = None) -> None:
+        self.name = name
+        self.store = store
+        self.gate = gate
+        self.turns = turns
+        self.dead: list[tuple[Entry, Record]] = []  # holders that this client has cleared away
+        self.heeds_us = True
+        self._wanted = capacity
+        self._former: int | None = None  # of the folder that was there before
+        self._searched = False
+        self._unlisted = 0  # units that builds of an earlier folder of the pool hold, as long as it is not settled
+
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        lock_dir: str,
+        capacity: int | None = None,
+        *,
+        group: int | None = None,
+        repair: bool = False,
+    ) -> Self:
+        """Open the pool, making whatever it lacks; with *repair* a damaged semaphore is replaced, and modes are mended.
+
+        A pool that is made is its maker's alone, or shared with *group* (gid).
+
+        Raises NotPermitted (77), CannotCreate (73), Unavailable and DamagedSemaphore (69).
+        """
+        require_support()  # before LOCK_DIR is made there
+        procfs.require()
+        store = Store.open(lock_dir, name[1:], create=True, group=group)
+        try:
+            if repair:
+                store.refit()
+            gate = open_gate(name, store, repair=repair)
+        except BaseException:
+            store.close()
+            raise
+        return cls(name, store, gate, Turns(name, store), capacity)
+
+    def close(self) -> None:
+        """Close what was opened; takes nobody's slot away."""
+        self.gate.close()
+        self.store.close()
+
+    def acquire(self, claim: Claim, patience: Patience, *, block: bool = True) -> Claim:
+        """Wait until the claim holds a slot and return it. `release` gives it back.
+
+        Raises SlotTimeout or SlotBusy (75) and whatever *patience* raises; then nothing is left behind.
+        """
+        try:
+            self._insist(claim, lambda: self.arrive(claim, patience, block=block))
+            while not claim.slot:
+                with suppress(NoPool):  # removed just now: a tick makes it anew
+                    self.wait_turn(claim, patience)
+                    self.wait_at_gate(claim, patience)
+                    self.admit(claim, patience)
+        except BaseException:
+            self.give_up(claim)
+            raise
+        return claim
+
+    def _insist(self, claim: Claim, step: Callable[[], T]) -> T:
+        """Return what a step returns that lists the claim, and do it again in a pool that is removed meanwhile."""
+        for _ in range(TRIES - 1):
+            with suppress(NoPool):
+                return step()
+            if claim.record:  # of the folder that is gone
+                claim.record.unlock()
+                claim.record.close()
+                claim.record = None
+        return step()
+
+    # The steps, in the order of a client's life.
+
+    def arrive(self, claim: Claim, patience: Patience, *, block: bool = True) -> None:
+        """Queue the claim under a new ticket. Without *block*, raise SlotBusy (75) unless a slot is due to it."""
+        claim.times = stamp("arrived")
+        ready = block or claim.ready()
+        with self._mutex(patience):
+            self._clear_away(None if block else self.store.entries(QUEUED))
+            self._level()
+            self._refuse(claim, block=block, ready=ready)
+            self.store.publish(self._draft(claim, patience), QUEUED, claim.entry)
+            self._pass_others(claim)
+            self.call_next()
+
+    def _draft(self, claim: Claim, patience: Patience) -> OwnRecord:
+        """Write the claim's record and return it; draw its ticket."""
+        this = process.identify(os.getpid())
+        fields = {
+            "kind": "pid" if claim.holder and claim.holder_fd is None else "fd",
+            "label": claim.label,
+            "process": str(claim.holder or this),
+            "waiter": str(this),
+            "timeout": f"{patience.timeout:g}",
+            **claim.times,
+        }
+        if users.shows_all():  # a uid of a user namespace is another user's outside
+            fields["uid"] = str(os.getuid())
+        if claim.memory:
+            fields["memory"] = str(claim.memory)
+        claim.record = self.store.draft(fields, claim.holder_fd)
+        claim.entry = claim.entry._replace(ticket=self.store.draw_ticket())
+        return claim.record
+
+    def join(self, claim: Claim, patience: Patience, ticket: int) -> bool:
+        """Make the claim a holder in the slot of *ticket*, whose build it runs inside of; False if that is given back.
+
+        At once: it takes no unit and waits for nobody, or it would wait for the build around it. The slot is given on
+        when the last one of those in it has ended.
+        """
+        claim.times = stamp("arrived") | stamp("admitted")
+        claim.memory = 0  # the build around it is expected to need it
+        return self._insist(claim, lambda: self._join(claim, patience, ticket))
+
+    def _join(self, claim: Claim, patience: Patience, ticket: int) -> bool:
+        with self._mutex(patience):
+            listed = self.store.entries(HOLDING)
+            unlisted = [entry for entry, _ in liveness.unlisted_around_us(self.store)]
+            around = next((entry for entry in [*listed, *unlisted] if entry.ticket == ticket), None)
+            if around is None:
+                return False
+            self.store.skip_tickets(around.outer)
+            record = self._draft(claim, patience)
+            claim.entry = claim.entry._replace(units=around.units, within=around.outer)
+            self._hold(claim)
+            entry = claim.entry._replace(slot=around.slot if around in listed else self._own_slot(around))
+            self.store.publish(record, HOLDING, entry)
+            claim.entry, claim.era = entry, self.store.era
+        return True
+
+    def _refuse(self, claim: Claim, *, block: bool, ready: bool) -> None:
+        wanted = claim.entry
+        if wanted.priority < self.store.lowest_priority and not users.rules(self.store.owner):
+            raise PriorityNotAllowed(wanted.priority, self.store.lowest_priority)
+        if 0 < self.capacity < wanted.units:
+            raise TooManySlots(wanted.units, self.capacity)
+        if not (
+            block or (ready and queue.due_at_once(self.store, wanted, claim.label, self.capacity, self._allowed()))
+        ):
+            held = min(self.capacity, policy.units(self.store.entries(HOLDING)) + self._elsewhere)
+            raise SlotBusy(held, self.capacity, len(queue.waiting(self.store)))
+
+    def _pass_others(self, claim: Claim) -> None:
+        """Replace those of the same label that wait, if asked to, and send one of lower priority back from the gate."""
+        at_gate = self.store.entries(GATE)
+        for state, entry in queue.of_label(self.store, claim.label) if claim.supersede else []:
+            if entry.ticket != claim.ticket:
+                self.store.move(entry, state, QUEUED, by=claim.ticket)
+                self.turns.post(entry.ticket)
+        holders = self.store.entries(HOLDING)
+        for entry in self.store.entries(GATE):
+            before = policy.rank(claim.entry) < policy.rank(entry)
+            if before and self._eligible(QUEUED, claim.entry, holders):
+                self.store.move(entry, GATE, QUEUED)
+        if at_gate and not self.store.entries(GATE):
+            self.recover()  # what was reserved for the one who stood there is free again
+
+    def wait_turn(self, claim: Claim, patience: Patience) -> None:
+        """Sleep until the claim's record lies in `gate/`."""
+        if self.store.has(GATE, claim.entry, claim.record):
+            return
+        claim.entry = claim.entry._replace(reserved=0)  # whoever sent it back from the gate has given that up
+        while not self.store.has(GATE, claim.entry, claim.record):
+            if claim.turn is None:
+                # then look again: a call that came before the turn existed could not post it
+                with suppress(NotPermitted):  # a stranger has planted something there: its own ticks wake it
+                    claim.turn = self.turns.create(claim.ticket)
+                    patience.tick(claim.ticket)
+                    continue
+                time.sleep(patience.chunk(self._nap(claim)))  # there is no turn to sleep on
+                self.tick(claim, patience)
+                continue
+            claim.turn.wait(patience.chunk(self._nap(claim)))
+            self.tick(claim, patience)
+
+    def _nap(self, claim: Claim) -> float:
+        if claim.place > policy.NEAR and (changed := self.store.changed_at(QUEUED)) != claim.placed_at:
+            claim.place, claim.placed_at = queue.place(self.store, claim.ticket), changed
+        return policy.nap(claim.place)
+
+    def wait_at_gate(self, claim: Claim, patience: Patience) -> None:
+        """Sleep until a unit was taken from the semaphore, or the record was moved away from the gate.
+
+        One for which all of its units are reserved sleeps until it is `ready`.
+        """
+        if not self.store.has(GATE, claim.entry, claim.record):
+            return
+        with patience.watching(self._builds) as watched:
+            chunk = FIRST_CHUNK_S
+            while self.store.has(GATE, claim.entry, claim.record):
+                if claim.entry.reserved == claim.entry.units:
+                    if claim.ready():
+                        return
+                    time.sleep(patience.chunk(chunk))  # what it is not ready for, memory, nobody announces
+                elif self.gate.wait(patience.chunk(chunk)):
+                    return
+                self.tick(claim, patience, at_gate=True)
+                chunk = GATE_CHUNK_S if watched else BLIND_CHUNK_S
+
+    def _builds(self) -> list[list[int]]:
+        """Return the processes of each build; while we are at the gate, nobody else is admitted."""
+        records = (self.store.read(HOLDING, entry) for entry in self.store.entries(HOLDING))
+        return [liveness.processes(record) for record in records if record]
+
+    def admit(self, claim: Claim, patience: Patience) -> None:
+        """Make the claim a holder if its record lies in `gate/` and its units are free by the records (INV-2).
+
+        Otherwise the unit that it took is void: recover restores the value, less what is reserved for it now, and the
+        claim goes back to waiting: at the gate, or in line if it may not be the next one any more.
+        """
+        ready = claim.ready()
+        with self._mutex(patience):
+            if self.store.has(GATE, claim.entry, claim.record):
+                self._decide(claim, ready)
+            if claim.slot:
+                self._pass_on()
+            else:
+                self.recover()
+
+    def _decide(self, claim: Claim, ready: bool) -> None:
+        holders = self.store.entries(HOLDING)
+        held, wanted, allowed = policy.units(holders), claim.entry.units, self._allowed()
+        if not self._eligible(GATE, claim.entry, holders) or self._overtakes(claim.entry, holders):
+            self.store.move(claim.entry, GATE, QUEUED)
+        elif ready and policy.may_admit(held, wanted, allowed):
+            slot = policy.lowest_free_slot([entry.slot for entry in holders])
+            era = self.store.era
+            claim.times |= stamp("admitted")
+            claim.write(**claim.times)
+            self._hold(claim)
+            claim.entry = self.store.move(claim.entry, GATE, HOLDING, slot=slot)
+            claim.era, claim.held = era, held + wanted
+            self._drop_turn(claim)
+        else:
+            reserved = policy.units_to_reserve(held, wanted, allowed)
+            if reserved != claim.entry.reserved:
+                claim.entry = self.store.move(claim.entry, GATE, GATE, reserved=reserved)
+
+    def _hold(self, claim: Claim) -> None:
+        """Light the holder's beacon. Raises NoPool if the pool has another folder by now.
+
+        Beacon, then look at the place: one that puts another folder there looks for beacons afterwards, so either it
+        finds ours, or we find its folder (INV-8).
+        """
+        if claim.record:
+            claim.record.hold(claim.entry.units)
+            if not self.store.stands():
+                claim.record.let_go(claim.entry.units)
+                raise NoPool(self.store.path)
+
+    def _overtakes(self, entry: Entry, holders: list[Entry]) -> bool:
+        """Return whether somebody ahead in line, passed over so far, could go to the gate now."""
+        ahead = [other for other in self.store.entries(QUEUED) if policy.rank(other) < policy.rank(entry)]
+        return self._first(ahead, holders) is not None
+
+    def release(self, claim: Claim) -> None:
+        """Give the slot back. A claim whose record is gone (a reset) gives nothing: its slot is not its own."""
+        self._leave(claim, HOLDING)
+
+    def give_up(self, claim: Claim) -> None:
+        """Take the claim off the records, wherever its record lies."""
+        self._leave(claim, QUEUED, GATE, HOLDING)
+
+    def _leave(self, claim: Claim, *states: str) -> None:
+        if claim.record is None:
+            return
+        # out first: from here on anybody can clear the record, so neither a daemon that inherited the
+        # descriptor nor a mutex that does not come free can keep the slot
+        claim.record.unlock()
+        with suppress(IpclockError), self._mutex(Patience(LEAVE_PATIENCE_S)):
+            self._drop_turn(claim)
+            if not self._listed(claim):
+                # under the old epoch somebody has cleared it since the beacon went out
+                claim.evicted = claim.slot > 0 and claim.era != self.store.era
+            for state in states:
+                for entry in self.store.entries(state):
+                    if entry.ticket == claim.ticket:
+                        self.store.remove(state, entry, claim.record)
+            self._pass_on()
+        claim.record.close()
+        claim.record = None
+        # whoever was woken may be queued on our processor, and would sit out the rest of our slice
+        os.sched_yield()
+
+    def recover(self, sweep: list[Entry] | None = None) -> None:
+        """Clear away the dead, send a stopped one back from the gate, call the next one, level the value (INV-4).
+
+        In the mutex. With *sweep* the dead among these in line go too, and what was left in `new/` and of turns; those
+        at its head go when they would be called.
+        """
+        self._clear_away(sweep)
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Call the next one and level the value, which comes last: whoever a post wakes wants the mutex next."""
+        self.call_next()
+        self._level()
+
+    def _clear_away(self, sweep: list[Entry] | None) -> None:
+        holders = []
+        for entry in self.store.entries(HOLDING):
+            if self._is_dead(HOLDING, entry):
+                record = self.store.read(HOLDING, entry)
+                if record and not entry.within and not liveness.supervisor(record):  # else it is just leaving by itself
+                    self.dead.append((entry, record))
+                self._clear(HOLDING, entry)
+            else:
+                holders.append(entry)
+        for entry in self.store.entries(GATE):
+            if self._is_dead(GATE, entry):
+                self._clear(GATE, entry)
+            elif liveness.is_stopped(self.store, GATE, entry) or not self._eligible(GATE, entry, holders):
+                self.store.move(entry, GATE, QUEUED)
+            elif self.store.quiet_s(GATE, entry) > CALLED_S:
+                self.store.move(entry, GATE, QUEUED, silent=1)
+        if sweep is not None:
+            for entry in sweep:
+                if self._is_dead(QUEUED, entry):
+                    self._clear(QUEUED, entry)
+            self.store.sweep()
+            self._sweep_turns()
+
+    def _sweep_turns(self) -> None:
+        """Remove the turns to which no record leads: of waiters that died after the pool was removed.
+
+        One that lives and has not come back yet makes its own again.
+        """
+        waiting = {entry.ticket for state in (QUEUED, GATE) for entry in self.store.entries(state)}
+        for ticket in self.turns.tickets() - waiting:
+            self.turns.remove(ticket)
+
+    def _level(self) -> None:
+        if self.gate.value > MOST_UNITS:
+            gate = open_gate(self.name, self.store, repair=True)
+            self.gate.close()
+            self.gate = gate
+        lacking = policy.units_to_post(self._taken(), self._allowed(), self.gate.value)
+        for _ in range(lacking):
+            self.gate.post()
+        for _ in range(-lacking):
+            self.gate.try_wait()
+
+    def call_next(self) -> None:
+        """Call the first waiter that is there and not stopped, if nobody stands at the gate. In the mutex."""
+        if self.store.entries(GATE):
+            return
+        if entry := self._first(self.store.entries(QUEUED), self.store.entries(HOLDING)):
+            # rename, then post: a waiter that wakes first must find its record in gate/, or it sleeps on (INV-5)
+            self.store.move(entry, QUEUED, GATE)
+            self.turns.post(entry.ticket)
+
+    def _first(self, waiters: list[Entry], holders: list[Entry]) -> Entry | None:
+        """Return the first of those in line that may go to the gate and can; clear away the dead before it."""
+        for entry in queue.candidates(self.store, waiters, holders, self.capacity):
+            if self._is_dead(QUEUED, entry):
+                self._clear(QUEUED, entry)
+            elif not liveness.is_stopped(self.store, QUEUED, entry):
+                return entry
+        return None
+
+    def _eligible(self, state: str, entry: Entry, holders: list[Entry]) -> bool:
+        return queue.eligible(self.store, state, entry, holders, self.capacity)
+
+    # What happens beside a client's own steps.
+
+    def tick(self, claim: Claim, patience: Patience, *, at_gate: bool = False) -> None:
+        """Look after the pool between two sleeps of a waiter. Raises SlotTimeout (75) when the time is up."""
+        patience.tick(claim.ticket)
+        self._act(claim)
+        with suppress(NoPool):  # removed again while it was made anew: the next tick makes it
+            if time.monotonic() - claim.kept_at >= KEEP_DUE_S:
+                claim.kept_at = time.monotonic()
+                self.keep(claim)
+                self._keep_turn(claim)
+            if self.store.idle_s() >= RECOVER_DUE_S or (at_gate and self._amiss()):
+                self.tidy(patience)
+
+    def _act(self, claim: Claim) -> None:
+        """Show that the claim's process acts; if it was passed over because it did not, let it be called again."""
+        if claim.record:
+            claim.record.touch()
+        silent = claim.entry._replace(reserved=0, silent=1)
+        if self.store.has(QUEUED, silent, claim.record):
+            with suppress(NoPool), self._mutex(Patience(LEAVE_PATIENCE_S)):
+                if self.store.has(QUEUED, silent, claim.record):
+                    self.store.move(silent, QUEUED, QUEUED)
+                    self.recover()
+
+    def tidy(self, patience: Patience) -> None:
+        """Recover and call the next one, for a pool that nobody's step has looked after lately."""
+        with self._mutex(patience):
+            self.recover(policy.in_turn(self.store.entries(QUEUED), time.monotonic()))
+
+    def watch(self, claim: Claim) -> None:
+        """Look after the pool from time to time while *claim* holds its slot; whatever is wrong, the build goes on."""
+        with suppress(IpclockError):
+            self.keep(claim)
+            if self._amiss():
+                self.tidy(Patience(0))
+
+    def keep(self, claim: Claim) -> None:
+        """See that the claim's record and the semaphore are still there; write the record again if it vanished.
+
+        A logout's RemoveIPC or a cleaner removes files under living builds; a reset does so on purpose, and tells
+        by a new epoch: a holder that it took away becomes `evicted`.
+        """
+        if self.store.vanished():
+            self._reopen()
+        elif self.gate.replaced():
+            # a damaged one in its place: a reset replaces it, until then the old one serves to sleep on
+            with suppress(DamagedSemaphore, NotPermitted):
+                gate = open_gate(self.name, self.store)
+                self.gate.close()
+                self.gate = gate
+        if claim.evicted or (self._listed(claim) and (not claim.slot or claim.era == self.store.era)):
+            return
+        with self._mutex(Patience(LEAVE_PATIENCE_S)):
+            # look again, alone: between two looks the record may have been renamed, or a reset is half done: who
+            # learns its epoch before it comes to unlink the record would outlive the reset
+            if self._listed(claim):
+                claim.era = self.store.era
+            else:
+                self._restore(claim)
+
+    def _keep_turn(self, claim: Claim) -> None:
+        # after the record, which leads whoever clears it to the turn
+        if claim.turn and claim.turn.replaced():
+            with suppress(IpclockError):  # until it can be made, the waiter has its own ticks
+                turn = self.turns.create(claim.ticket)
+                claim.turn.close()
+                claim.turn = turn
+
+    def _listed(self, claim: Claim) -> bool:
+        if claim.slot:
+            return self.store.has(HOLDING, claim.entry, claim.record)
+        in_line = claim.entry._replace(reserved=0)
+        queued = (in_line, in_line._replace(silent=1))
+        places = [(GATE, claim.entry), (GATE, in_line), *((QUEUED, entry) for entry in queued)]
+        return any(self.store.has(*place, claim.record) for place in places)
+
+    def _restore(self, claim: Claim) -> None:
+        if claim.record is None:
+            return
+        for entry in [] if claim.slot else self.store.entries(QUEUED):
+            if entry.ticket == claim.ticket and entry.by and self.store.has(QUEUED, entry, claim.record):
+                raise Superseded(claim.label, entry.by, self._pid_of(entry.by))
+        folder, resets = self.store.era
+        if claim.slot and folder == claim.era[0] and resets != claim.era[1]:
+            claim.evicted = True
+            return
+        old, fields = claim.record, dict(claim.record.fields)
+        if claim.slot:
+            claim.entry = claim.entry._replace(slot=self._own_slot(claim.entry))
+        elif claim.ticket in {entry.ticket for state in STATES[1:] for entry in self.store.entries(state)}:
+            self._draw_again(claim)
+        # what the build, or the script, has inherited is the open file of the old record, and so its beacon
+        inherited = claim.slot or claim.holder_fd is not None
+        claim.record = self.store.redraft(fields, old.holder_fd) if inherited else self.store.draft(fields)
+        self.store.publish(claim.record, HOLDING if claim.slot else QUEUED, claim.entry)
+        self.store.skip_tickets(claim.ticket)
+        old.close()
+        self.recover()
+
+    def _draw_again(self, claim: Claim) -> None:
+        """Give the waiter another ticket: another client has drawn its own from the new folder."""
+        claim.entry = claim.entry._replace(ticket=self.store.draw_ticket())
+        if claim.turn:
+            claim.turn.close()
+            claim.turn = None
+
+    def _own_slot(self, entry: Entry) -> int:
+        """Return the slot for a holder that is listed again: that of its nested builds, else its own if it is free."""
+        holders = self.store.entries(HOLDING)
+        # with its very ticket: another build, which has drawn it from another folder
+        taken = [other.slot for other in holders if other.outer != entry.outer or other.ticket == entry.ticket]
+        inside = [other.slot for other in holders if other.outer == entry.outer]
+        free = [slot for slot in (*inside, entry.slot) if slot not in taken]
+        return free[0] if free else policy.lowest_free_slot(taken)
+
+    def _pid_of(self, ticket: int) -> int:
+        for state in (QUEUED, GATE, HOLDING):
+            for entry in self.store.entries(state):
+                if entry.ticket == ticket and (found := liveness.identity(self.store.read(state, entry))):
+                    return found.pid
+        return 0
+
+    def _reopen(self) -> None:
+        # for a folder that has none yet: one that is there may have got another capacity since
+        self._former = self.capacity
+        fresh = Pool.open(self.name, os.path.dirname(self.store.path), self._wanted, group=self.store.group)
+        self.close()
+        self.store, self.gate, self.turns, self._wanted = fresh.store, fresh.gate, fresh.turns, fresh._wanted
+        self._searched = False
+
+    def keep_capacity(self) -> None:
+        """Leave the capacity to others: this client's is not the pool's owner's."""
+        self.heeds_us, self._wanted = False, None
+
+    def resize(self, capacity: int, patience: Patience) -> None:
+        """Make *capacity* the pool's, for those who wait already too. Running builds are never stopped for it."""
+        self._wanted = capacity
+        self.tidy(patience)
+
+    def drain(self, drain: Drain | None, patience: Patience) -> None:
+        """Admit nobody from now on, or (None) go on admitting. Running builds are never stopped for it."""
+        with self._mutex(patience):
+            self.store.drain = drain
+            self.recover(self.store.entries(QUEUED))
+
+    def allow_priority(self, lowest: int, patience: Patience) -> None:
+        """Let everybody in the pool ask for a priority from *lowest* on. Raises Foreign (77): its owner says that."""
+        with self._mutex(patience):
+            if lowest != self.store.lowest_priority:
+                self.store.require_owner()
+                self.store.lowest_priority = lowest
+
+    def share(self, group: int | None, patience: Patience) -> None:
+        """Let *group* (gid) use the pool too, or only its owner. Raises Foreign (77) for others than owner and root."""
+        with self._mutex(patience):
+            self.store.share(group)
+            give(self.gate, self.store.mode, group)
+
+    def reset(
+        self, patience: Patience, ticket: int | None = None, *, nested: bool = True
+    ) -> list[tuple[Entry, Record]]:
+        """Take all holders, or those in the slot of *ticket*, off the records; return those of the living.
+
+        A reset of all also forgets the builds of an earlier folder, which only their locks tell of. Without *nested*
+        only the one with *ticket* goes; the slot stays taken while others live in it. Their processes go on. Works in
+        place: waiters sleep on the semaphore that is there, so it is never replaced.
+        Raises NoTicket (2).
+        """
+        with self._mutex(patience):
+            holders = self.store.entries(HOLDING)
+            outer = {entry.outer for entry in holders if ticket in (None, entry.ticket)}
+            if ticket is not None and not outer:
+                raise NoTicket(ticket)
+            entries = [entry for entry in holders if entry.outer in outer and (nested or entry.ticket == ticket)]
+            # epoch first: a holder that misses its record under the old epoch would write it again
+            self.store.epoch += 1
+            if ticket is None:  # one slot given back says nothing of the builds of an earlier folder
+                self.store.settled = True
+                self.store.remove_strays()
+            living = [entry for entry in entries if not self._is_dead(HOLDING, entry)]
+            evicted = [(entry, record) for entry in living if (record := self.store.read(HOLDING, entry))]
+            for entry in entries:
+                self._clear(HOLDING, entry)
+            self.recover(self.store.entries(QUEUED))
+        return evicted
+
+    @property
+    def capacity(self) -> int:
+        """The number of slots, N."""
+        found = self.store.capacity
+        if found is None:
+            found = self._former if self._wanted is None else self._wanted
+        return 1 if found is None else found
+
+    # Helpers of the steps.
+
+    @contextmanager
+    def _mutex(self, patience: Patience) -> Iterator[None]:
+        while True:
+            # a look at a file whose server does not answer keeps us here, rather than all others out of the mutex
+            self._wanted = patience.capacity(self._wanted)
+            with self.store.mutex(lambda seconds, pid: patience.stuck(self.store.path, seconds, pid)):
+                # a mutex that was removed excludes nobody who opens the folder anew
+                if not self.store.vanished():
+                    # again: it may have changed while we waited for the mutex
+                    self._wanted = patience.capacity(self._wanted)
+                    self._settle()
+                    yield
+                    return
+            self._reopen()
+
+    def _settle(self) -> None:
+        """Take over the capacity that was asked for; in a new folder, see whether an old one left clients behind.
+
+        Its builds count until they have written themselves again or have ended.
+        """
+        if self.store.capacity is None:
+            self.store.capacity = self.capacity
+        elif self._wanted not in (None, self.store.capacity):
+            self.store.resize(self._wanted)
+        self._wanted = None  # said once: a later change by somebody else stands
+        if not self.store.settled:
+            self._unlisted = self.store.unlisted()
+            if not self._searched:
+                self._spare_tickets()
+                self._searched = True
+            self.store.settled = not self._unlisted
+
+    def _spare_tickets(self) -> None:
+        """See that nobody draws the ticket of a client of an old folder, as far as its record or turn can be seen."""
+        lost = [name.rpartition("/") for name in descriptors.locked_files(os.path.basename(self.store.path))]
+        known = {entry.ticket for state, _, name in lost if state != NEW and (entry := parse(name))}
+        seen = known | self.turns.tickets()
+        # each by itself: anybody may have a lock, or a file beside the semaphores, by a number that would hide these
+        self.store.skip_tickets(max((ticket for ticket in seen if ticket <= LAST_DRAWN), default=0))
+
+    def _allowed(self) -> int:
+        return max(0, policy.limit(self.capacity, self.store.drained) - self._elsewhere)
+
+    @property
+    def _elsewhere(self) -> int:
+        return 0 if self.store.settled else self._unlisted
+
+    def _amiss(self) -> bool:
+        """Look without the mutex whether a recover has anything to do; a wrong yes costs one for nothing."""
+        return policy.units_to_post(self._taken(), self._allowed(), self.gate.value) != 0 or any(
+            self._is_dead(HOLDING, entry) for entry in self.store.entries(HOLDING)
+        )
+
+    def _taken(self) -> int:
+        """Return how many units are given, or kept for the one at the gate."""
+        return policy.units(self.store.entries(HOLDING)) + sum(entry.reserved for entry in self.store.entries(GATE))
+
+    def _is_dead(self, state: str, entry: Entry) -> bool:
+        return liveness.verdict(self.store, state, entry) == policy.DEAD
+
+    def _clear(self, state: str, entry: Entry) -> None:
+        # the turn first: killed in between, the record stays and leads the next one here again
+        self.turns.remove(entry.ticket)
+        self.store.remove(state, entry)
+
+    def _drop_turn(self, claim: Claim) -> None:
+        # one that could not be removed is tried again when the claim leaves
+        if claim.turn and self.turns.remove(claim.ticket):
+            claim.turn.close()
+            claim.turn = None

@@ -1,0 +1,93 @@
+"""The semaphores of a pool: its gate, which has the free slots, and one for each waiter, which wakes it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from ipclock._typing import TYPE_CHECKING
+from ipclock.bounded import LAST_TICKET, whole
+from ipclock.errors import N_, DamagedSemaphore, IpclockError, foreign
+from ipclock.linux.semaphore import FOLDER, Semaphore, create, open_existing, path_of, unlink
+
+if TYPE_CHECKING:
+    from ipclock.pool.directory import Folder
+
+
+def open_gate(name: str, folder: Folder, *, repair: bool = False) -> Semaphore:
+    """Open the gate of a pool, making it with value 0 if it is not there; with *repair* a damaged one is replaced.
+
+    Raises what `open_existing` and `create` raise.
+    """
+    while True:
+        try:
+            gate = open_existing(name, folder.trusts)
+        except DamagedSemaphore:
+            if not repair:
+                raise
+            unlink(name)
+            try:
+                # a folder, or in a sticky folder somebody else's file, is still there: trying on would never end
+                gate = open_existing(name, folder.trusts)
+            except DamagedSemaphore:
+                raise foreign(path_of(name), N_("what lies there cannot be replaced; remove it")) from None
+        if gate is None:
+            # the first section levels it
+            with folder.creating():
+                gate = create(name, folder.mode, folder.group, folder.group_giver)
+        if gate:
+            return gate
+
+
+class Turns:
+    """The turn semaphores of a pool, one a waiter: `/oracle-build.17` wakes the waiter with ticket 17."""
+
+    def __init__(self, pool: str, folder: Folder) -> None:
+        self._pool = pool
+        self._folder = folder
+
+    def _name(self, ticket: int) -> str:
+        return f"{self._pool}.{ticket}"
+
+    def create(self, ticket: int) -> Semaphore:
+        """Make the turn of *ticket*, in place of one that an earlier life of the pool left behind.
+
+        Raises NotPermitted (77) where a stranger has planted something there, CannotCreate (73).
+        """
+        with self._folder.creating():
+            try:
+                made = self._make(ticket)
+                if made is None:
+                    self.remove(ticket)
+                    made = self._make(ticket)
+            except IpclockError:
+                self.remove(ticket)  # it may have been made, but not to be opened
+                raise
+        if made is None:
+            raise foreign(path_of(self._name(ticket)))
+        return made
+
+    def _make(self, ticket: int) -> Semaphore | None:
+        return create(self._name(ticket), self._folder.mode, self._folder.group, self._folder.group_giver)
+
+    def post(self, ticket: int) -> None:
+        """Wake the waiter. One whose turn is not there (yet), or no usable one, is woken by its own tick."""
+        try:
+            turn = open_existing(self._name(ticket), self._folder.trusts)
+        except IpclockError:
+            return
+        if turn:
+            turn.post()
+            turn.close()
+
+    def tickets(self) -> set[int]:
+        """Return the tickets whose turns are there; none where the folder of all semaphores may not be listed. Slow."""
+        prefix = os.path.basename(path_of(self._pool)) + "."
+        found = []
+        with suppress(PermissionError):
+            found = [name.removeprefix(prefix) for name in os.listdir(FOLDER) if name.startswith(prefix)]
+        return {ticket for text in found if (ticket := whole(text, LAST_TICKET)) is not None}
+
+    def remove(self, ticket: int) -> bool:
+        """Unlink the turn if it is there; return whether it is gone."""
+        return unlink(self._name(ticket))

@@ -1,0 +1,245 @@
+"""A pool as it stands at one moment, for status, JSON, the waiting line and tests alike.
+
+Reading takes no mutex and writes nothing, so it never delays a build; what changes while it reads may show half
+old, half new, but each record is shown whole.
+"""
+
+from __future__ import annotations
+
+from ipclock._typing import TYPE_CHECKING, NamedTuple
+from ipclock.bounded import LAST_PID, LAST_UID, moment, whole
+from ipclock.linux import clocks, descriptors, process
+from ipclock.pool import liveness, policy, queue
+from ipclock.pool.directory import GATE, HOLDING
+from ipclock.utf8 import printable
+
+if TYPE_CHECKING:
+    from ipclock.pool.notes import Drain, Resize
+    from ipclock.pool.record import Record
+    from ipclock.pool.record_name import Entry
+    from ipclock.pool.records import Store
+
+
+class Holder(NamedTuple):
+    """Who has a slot. `since` is in seconds of the epoch, `held_s` in seconds; None where the record is damaged.
+
+    `pid` is the supervisor's (or the script's), `command_pid` the build's. `state`: running, orphaned, stopped or
+    unknown. `processes` are those that keep an orphan's beacon. It takes `slots` of the pool, the first one `slot`.
+    `here`: the PIDs are of our PID namespace, so that they mean something to us. A nested build runs `within` the slot
+    that another ticket has taken, and shares it for as long as one of them lives.
+    In a pool of several hosts it is on `host`, its session lasts for `session_s` now, and `token` is its fencing token;
+    its state may be "doubtful": it has not been heard of for a while.
+    """
+
+    ticket: int
+    slot: int
+    slots: int
+    label: str
+    pid: int | None
+    command_pid: int | None
+    user: str
+    since: float | None
+    held_s: float | None
+    state: str
+    here: bool
+    processes: list[process.Usage]
+    within: int | None = None
+    host: str = ""
+    session_s: float | None = None
+    token: str = ""
+
+
+class Waiter(NamedTuple):
+    """Who stands in line, `position` from 1. Times as in `Holder`; `timeout_s` is how long it is ready to wait.
+
+    It wants so many `slots`. `held_back` says what lets later ones pass it: "label" (as many of it run as may), "size"
+    (it wants more slots than there are), "silent" (it was called and did not act), or "".
+    """
+
+    ticket: int
+    position: int
+    slots: int
+    priority: int
+    held_back: str
+    label: str
+    pid: int | None
+    user: str
+    since: float | None
+    waited_s: float | None
+    timeout_s: float | None
+    at_gate: bool
+    host: str = ""
+    session_s: float | None = None
+
+
+class Snapshot(NamedTuple):
+    """The pool `name` with `capacity` slots, of which `taken` are; `free` can be had.
+
+    `drained`: none is given now; `drain` says on whose word, unless the capacity is 0. `folder` is where its records
+    lie; None for a pool that is not made yet, or not kept in files. `unlisted` slots are held by locks of no record
+    here, those of the processes `unlisted_pids`, as far as we may look. `resized` says who has given it its capacity.
+    """
+
+    name: str
+    capacity: int
+    taken: int
+    free: int
+    drained: bool
+    drain: Drain | None
+    holders: list[Holder]
+    waiters: list[Waiter]
+    folder: str | None = None
+    unlisted: int = 0
+    unlisted_pids: tuple[int, ...] = ()
+    resized: Resize | None = None
+
+    @property
+    def outermost(self) -> list[Holder]:
+        """One holder for each slot that is taken: a nested one only where the build around it has ended."""
+        first = {(holder.within or holder.ticket, holder.slot): holder for holder in reversed(self.holders)}
+        return list(reversed(first.values()))
+
+
+def take(store: Store, name: str, *, waiters: bool = True) -> Snapshot:
+    """Read the pool. Without *waiters* the line and `unlisted_pids` are left out, which spares looking for them."""
+    capacity, drain = 1 if store.capacity is None else store.capacity, store.drain
+    held = holders(store)
+    taken = sum({(holder.within or holder.ticket, holder.slot): holder.slots for holder in held}.values())
+    unlisted = 0 if store.settled else store.unlisted()
+    pids = tuple(liveness.lockers(store)) if unlisted and waiters else ()
+    free = max(0, policy.limit(capacity, drain is not None) - taken - unlisted)
+    in_line = _waiters(store, capacity) if waiters else []
+    drained = drain is not None or capacity == 0
+    return Snapshot(
+        name, capacity, taken, free, drained, drain, held, in_line, store.path, unlisted, pids, store.resized
+    )
+
+
+def empty(name: str, capacity: int) -> Snapshot:
+    """Return what a pool that nobody has made yet would show."""
+    return Snapshot(name, capacity, 0, capacity, capacity == 0, None, [], [])
+
+
+def holders(store: Store) -> list[Holder]:
+    """Return the living holders in the order of their slots; dead ones that wait for a recover are left out."""
+    found = (_holder(store, entry) for entry in store.entries(HOLDING))
+    return sorted((holder for holder in found if holder), key=lambda holder: (holder.slot, holder.ticket))
+
+
+def ahead(store: Store, ticket: int) -> list[tuple[str, int]]:
+    """Return the label of each that stands in line before a waiter and how many slots it wants, the first one first."""
+    places = sorted(queue.waiting(store), key=lambda place: policy.rank(place[1]))
+    own = next((policy.rank(entry) for _, entry in places if entry.ticket == ticket), (0, ticket))
+    before = ((entry, store.read(state, entry)) for state, entry in places if policy.rank(entry) < own)
+    return [(_label(record), entry.units) for entry, record in before if record]
+
+
+NESTED = "0"  # what `acquire` prints as the ticket where the slot is that of a build around it, which keeps no record
+
+
+def around_us(store: Store) -> list[tuple[Entry, Record]]:
+    """Return the holders that this process runs inside of, with their records: a proof, not a belief.
+
+    An ancestor of ours is the process or the command of such a holder, or the very open file that keeps its beacon lit
+    is open in this process too. One that has lost its parents and closes every descriptor cannot know.
+    """
+    entries = store.entries(HOLDING)
+    ancestors = process.ancestors() if entries else []
+    records = ((entry, store.read(HOLDING, entry)) for entry in entries)
+    listed = [(entry, record) for entry, record in records if record and _is_around(store, entry, record, ancestors)]
+    return listed + liveness.unlisted_around_us(store)
+
+
+def _is_around(store: Store, entry: Entry, record: Record, ancestors: list[process.Identity]) -> bool:
+    if liveness.verdict(store, HOLDING, entry) == policy.DEAD:
+        return False
+    if liveness.is_around(record, ancestors, store.owner):
+        return True
+    lit = store.beacon(HOLDING, entry) is True
+    return lit and store.shares_beacon(descriptors.open_descriptors(record.device, record.inode))
+
+
+def named(record: Record) -> tuple[str, str]:
+    """Return the label and the PID that a holder's record shows, the build's own PID where it is known."""
+    bound = liveness.identity(record)
+    return _label(record), str(_number(record, "command_pid", LAST_PID) or (bound.pid if bound else "?"))
+
+
+def _holder(store: Store, entry: Entry) -> Holder | None:
+    alive = liveness.verdict(store, HOLDING, entry)
+    record = store.read(HOLDING, entry)
+    if record is None or alive == policy.DEAD:
+        return None
+    bound = liveness.identity(record)
+    command = _number(record, "command_pid", LAST_PID)
+    stopped = bound is not None and (process.is_stopped(bound) or (command is not None and process.stopped(command)))
+    state = policy.holder_state(alive, process.exists(bound) if bound else None, stopped)
+    return Holder(
+        ticket=entry.ticket,
+        slot=entry.slot,
+        slots=entry.units,
+        label=_label(record),
+        pid=bound.pid if bound else None,
+        command_pid=command,
+        user=_user(record),
+        since=_time(record, "admitted"),
+        held_s=_span(record, "admitted_mono"),
+        state=state,
+        here=bound is not None and bound.namespace == process.namespace(),
+        processes=process.usage(liveness.keepers(store, record)) if state == "orphaned" else [],
+        within=entry.within or None,
+    )
+
+
+def _waiters(store: Store, capacity: int) -> list[Waiter]:
+    holding = store.entries(HOLDING)
+    found: list[Waiter] = []
+    for state, entry in sorted(queue.waiting(store), key=lambda place: policy.rank(place[1])):
+        record = store.read(state, entry)
+        if record is None or liveness.verdict(store, state, entry) == policy.DEAD:
+            continue
+        bound = liveness.identity(record)
+        found.append(
+            Waiter(
+                ticket=entry.ticket,
+                position=len(found) + 1,
+                slots=entry.units,
+                priority=entry.priority,
+                held_back=queue.held_back(store, state, entry, holding, capacity),
+                label=_label(record),
+                pid=bound.pid if bound else None,
+                user=_user(record),
+                since=_time(record, "arrived"),
+                waited_s=_span(record, "arrived_mono"),
+                timeout_s=_time(record, "timeout"),
+                at_gate=state == GATE,
+            )
+        )
+    return found
+
+
+def _label(record: Record) -> str:
+    return printable(record.fields.get("label", "?"))
+
+
+def _number(record: Record, key: str, most: int) -> int | None:
+    return whole(record.fields.get(key, ""), most)
+
+
+def _time(record: Record, key: str) -> float | None:
+    return moment(record.fields.get(key, ""))
+
+
+def _span(record: Record, key: str) -> float | None:
+    begun = _time(record, key)
+    return None if begun is None else round(max(0.0, clocks.monotonic() - begun), 3)
+
+
+def _user(record: Record) -> str:
+    return process.user_name(uid_of(record))
+
+
+def uid_of(record: Record) -> int:
+    """Return whose the record is: root's in somebody's pool are the owner's files, so the record says it too."""
+    uid = _number(record, "uid", LAST_UID)
+    return record.uid if uid is None else uid

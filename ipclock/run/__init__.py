@@ -1,0 +1,1 @@
+"""Running a command in a slot: its signals, its hooks, what it uses."""

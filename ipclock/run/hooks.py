@@ -1,0 +1,196 @@
+"""Commands of the user's own that are told what becomes of a build.
+
+Guarantees: a hook neither delays nor fails a build. It is on its own from its start: no child of ours, in a session of
+its own, and without any descriptor of ours, or one that hangs would keep the slot by the record's beacon. Root runs
+none that somebody else may have written. Does not know how a hook ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+from contextlib import suppress
+
+from ipclock import users, utf8
+from ipclock._typing import TYPE_CHECKING
+from ipclock.bounded import moment
+from ipclock.config.environment import hook_environment
+from ipclock.config.settings import read_hooks
+from ipclock.errors import UnsafeHook
+from ipclock.i18n import _
+from ipclock.linux import clocks, descriptors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, NoReturn
+
+    from ipclock.config.settings import Settings
+    from ipclock.pool.claim import Claim
+    from ipclock.pool.record_name import Entry
+
+EVENTS = ("wait", "acquire", "release", "timeout")
+FACTS = ("event", "name", "label", "ticket", "slot", "pid", "waited_s", "held_s", "outcome", "code")
+WAIT_S = 0.25  # of two builds that start together one stands behind the other for a moment; that is no wait
+MAX_LINKS = 40  # as path_resolution(7) has it
+
+
+class Hooks:
+    """The hooks of a command on the pool that the settings name.
+
+    What they print goes to the descriptor *out*, if there is one; *warn* gets a line about each that cannot be started.
+    `sessions` are those of the hooks that were. Raises UnsafeHook (78).
+    """
+
+    def __init__(self, settings: Settings, out: int | None, warn: Callable[[str], None]) -> None:
+        self.sessions: set[int] = set()
+        self._name = settings.pool_name
+        self._out = out
+        self._warn = warn
+        self._commands = {f"ON_{event.upper()}": getattr(settings, f"on_{event}") for event in EVENTS}
+        files = settings.hook_files if os.geteuid() == 0 else {}
+        for path in set(files.values()):
+            _require_roots(path)
+            # once more: what was read before that look may have been somebody else's
+            now = read_hooks(path)
+            self._commands |= {key: now[key] for key, file in files.items() if file == path}
+
+    def waiting(self, claim: Claim) -> None:
+        """Run ON_WAIT once the claim has stood in line for WAIT_S; called again it does nothing."""
+        if self._commands["ON_WAIT"] and clocks.monotonic() - float(claim.times["arrived_mono"]) >= WAIT_S:
+            self.tell_of("wait", claim)
+            self._commands["ON_WAIT"] = None
+
+    def tell_of(self, event: str, claim: Claim, outcome: str | None = None, code: int | None = None) -> None:
+        """Run the hook of *event*, if there is one, for what became of the claim."""
+        pid = claim.holder.pid if claim.holder else os.getpid()
+        self.tell(event, claim.label, claim.entry, claim.times, pid, outcome, code)
+
+    def tell(
+        self,
+        event: str,
+        label: str,
+        entry: Entry,
+        times: Mapping[str, str],
+        pid: int | None,
+        outcome: str | None = None,
+        code: int | None = None,
+    ) -> None:
+        """Run the hook of *event*, if there is one. *times* are the stamps of a claim, or of a record.
+
+        If it cannot be started that is said, and nothing else is wrong.
+        """
+        key = f"ON_{event.upper()}"
+        if (command := self._commands[key]) is None:
+            return
+        arrived, admitted = _time(times, "arrived_mono"), _time(times, "admitted_mono")
+        now = clocks.monotonic()
+        facts = {
+            "event": event,
+            "name": self._name,
+            "label": label,
+            "ticket": entry.ticket or None,
+            "slot": entry.slot or None,
+            "pid": pid,
+            "waited_s": None if arrived is None else _span(arrived, now if admitted is None else admitted),
+            "held_s": None if admitted is None or event != "release" else _span(admitted, now),
+            "outcome": outcome,
+            "code": code,
+        }
+        try:
+            self.sessions.add(_start(utf8.native(command), facts, self._out))
+        except OSError as error:
+            text = _("ipclock: warning: {key} could not be run: {reason}")
+            self._warn(text.format(key=key, reason=error.strerror or error))
+
+
+def _time(times: Mapping[str, str], key: str) -> float | None:
+    return moment(times.get(key, ""))
+
+
+def _span(begin: float, end: float) -> float:
+    return round(max(0.0, end - begin), 3)
+
+
+def _start(command: str, facts: Mapping[str, Any], out: int | None) -> int:
+    """Start *command* and return its session. Raises OSError."""
+    import json
+
+    known = {key: value for key, value in facts.items() if value is not None}
+    environment = hook_environment({key: known.get(key) for key in FACTS})
+    fds = [os.memfd_create("ipclock-hook")]  # a file: one who does not read it keeps nobody waiting
+    try:
+        os.write(fds[0], json.dumps(known, ensure_ascii=False).encode() + b"\n")
+        os.lseek(fds[0], 0, os.SEEK_SET)
+        fds += os.pipe()  # closed by the start itself: tells why there was none
+        # or a handler of ours would run in the child
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            child = os.fork()
+            if child == 0:
+                _become_hook(command, environment, fds[0], out, fds[2])
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(fds.pop())
+        problem = os.read(fds[1], 16)
+        with suppress(ChildProcessError):  # SIGCHLD was inherited as ignored
+            os.waitpid(child, 0)
+    finally:
+        for fd in fds:
+            os.close(fd)
+    if problem:
+        raise OSError(int(problem), os.strerror(int(problem)))
+    return child
+
+
+def _become_hook(command: str, environment: Mapping[str, str], stdin: int, out: int | None, problem: int) -> NoReturn:
+    """Cut whatever ties this process to its parent, and run the command in a child for which nobody waits."""
+    try:
+        os.setsid()
+        for heeded in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            # ignored first, which drops a Ctrl-C that came while we were in the build's process group
+            signal.signal(heeded, signal.SIG_IGN)
+            signal.signal(heeded, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        output = os.open(os.devnull, os.O_RDWR) if out is None else out
+        for number, fd in enumerate((stdin, output, output)):
+            os.dup2(fd, number)
+            os.set_inheritable(number, True)  # which dup2 onto itself does not do
+        for fd in descriptors.own_descriptors():
+            if fd > 2 and fd != problem:
+                with suppress(OSError):  # the one by which they were listed
+                    os.close(fd)
+        if os.fork() == 0:
+            os.execve("/bin/sh", ["sh", "-c", command], environment)  # noqa: S606 - it is one
+    except BaseException as error:
+        os.write(problem, str(getattr(error, "errno", None) or errno.EIO).encode())
+    finally:
+        os._exit(0)
+
+
+def _require_roots(path: str) -> None:
+    """Raise UnsafeHook (78) unless nobody but root can have put what lies at *path* there, or can change it.
+
+    Goes the way of the kernel, link by link: whoever owns one folder or link on it decides where it ends.
+    """
+    at, names, links = "/", os.path.join(os.getcwd(), path).split("/"), 0
+    while names:
+        name = names.pop(0)
+        if name not in ("", "."):
+            at = os.path.dirname(at) if name == ".." else os.path.join(at, name)
+        try:
+            status = os.lstat(at)
+            link = os.readlink(at) if stat.S_ISLNK(status.st_mode) else None
+        except OSError as error:
+            raise UnsafeHook(path, at, error.strerror or str(error)) from None
+        # in a sticky folder others can neither replace nor rename what is root's
+        sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+        exposed = link is None and not sticky and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        links += link is not None
+        # in a user namespace root's files are those of somebody without a uid; whoever has one there is known by it
+        if not (status.st_uid == 0 or users.is_hidden(status.st_uid)) or exposed or links > MAX_LINKS:
+            raise UnsafeHook(path, at)
+        if link is not None:
+            at = "/" if link.startswith("/") else os.path.dirname(at)
+            names = link.split("/") + names

@@ -1,0 +1,1 @@
+"""A pool of several hosts, on ZooKeeper servers."""

@@ -1,0 +1,92 @@
+"""Keeps a slot for a script on an engine whose slots need a living process: a process of its own beside the script.
+
+It is the one that waits for the slot, so that no session has to change hands. It ends with the script, whose end it
+sees by a pidfd, and when the slot is released or lost.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import TYPE_CHECKING
+
+from ipclock.errors import Interrupted
+from ipclock.history import recorder
+from ipclock.linux import process
+from ipclock.pool.claim import Ended
+from ipclock.run import supervisor
+from ipclock.zookeeper.lease_guard import Guard
+
+if TYPE_CHECKING:
+    from ipclock.config.settings import Settings
+    from ipclock.linux.process import Identity
+    from ipclock.pool.claim import Claim
+    from ipclock.pool.engine import Engine
+    from ipclock.run.supervisor import Notices
+
+POLL_S = 0.2
+
+
+class Keeper:
+    """The process that keeps the slot, made by a fork: before the engine connects, since threads do not fork.
+
+    `status` is None in the keeper itself. In the process that forks, which returns to the script, it is what to exit
+    with: 0 once the keeper has the slot, else what the keeper ended with.
+    """
+
+    def __init__(self, notices: Notices) -> None:
+        self._notices = notices
+        reading, self._writing = os.pipe()
+        pid = os.fork()
+        self.status = None
+        if pid:
+            os.close(self._writing)
+            self.status = self._wait_for(pid, reading)
+        else:
+            os.close(reading)
+
+    def _wait_for(self, pid: int, reading: int) -> int:
+        asked = False
+        while not select.select([reading], [], [], POLL_S)[0]:
+            try:
+                self._notices.check()
+            except Interrupted as interrupted:
+                if not asked:
+                    os.kill(pid, interrupted.signum)
+                asked = True
+        if os.read(reading, 1):
+            return 0
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if status < 0:
+            supervisor.die_of(-status)
+        return status
+
+    def keep(self, pool: Engine, claim: Claim, settings: Settings, script: Identity) -> int:
+        """Let the script go on, and keep the slot until its end."""
+        try:
+            ended = os.pidfd_open(script.pid)
+        except OSError:
+            ended = -1
+        self._leave_the_terminal()
+        guard = Guard(pool, claim, settings, lambda: [script.pid] if process.exists(script) else [])
+        # the identity once more, now that the descriptor is there: the PID may be somebody else's by now
+        while ended >= 0 and process.exists(script) and not (claim.evicted or guard.lost):
+            if select.select([ended], [], [], pool.tick_s)[0]:
+                break
+            guard.tick()
+            self._notices.check()
+        pool.release(claim)
+        outcome = "evicted" if guard.lost else "done"
+        hold = Ended(claim.entry, claim.label, claim.label, str(script.pid), os.getuid(), claim.times, supervised=False)
+        recorder.holds_ended(pool, settings, [hold], outcome)
+        return 0
+
+    def _leave_the_terminal(self) -> None:
+        os.write(self._writing, b"k")
+        os.close(self._writing)
+        os.setsid()  # Ctrl-C is the script's, which may go on after it
+        os.chdir("/")
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)  # `$(ipclock acquire ...)` waits until nobody has its pipe any more
+        os.close(null)

@@ -1,0 +1,88 @@
+"""Ends a build whose slot nobody can vouch for, before another one can have the slot; or only warns of it.
+
+Asks the engine, at every tick; on a pool of this machine there is never anything to do.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ipclock._typing import TYPE_CHECKING
+from ipclock.console import say
+from ipclock.i18n import _
+from ipclock.linux import terminate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipclock.config.settings import Settings
+    from ipclock.pool.claim import Claim
+    from ipclock.pool.engine import Engine
+    from ipclock.zookeeper.watchdog import Warden
+
+
+class Guard:
+    """Watches over the slot of one build. *find* returns the PIDs of its processes. `lost` once it was ended.
+
+    A *warden* is told how long the build may go on if we are not there to end it.
+    """
+
+    def __init__(
+        self,
+        pool: Engine,
+        claim: Claim,
+        settings: Settings,
+        find: Callable[[], list[int]],
+        warden: Warden | None = None,
+    ) -> None:
+        self.lost = False
+        self._warden = warden
+        self._pid = 0
+        self._pool = pool
+        self._claim = claim
+        self._kills = settings.on_lost == "kill"
+        self._find = find
+        self._doubted = self._warned = False
+
+    def begin(self, pid: int) -> None:
+        """The build has started."""
+        self._pid = pid
+        self._renew()
+
+    def end(self, status: int) -> None:
+        """The build has ended, with this status or by a signal (-n): the warden's, if its time was over."""
+        if self._warden:
+            self._warden.renew(0, 0, 0)
+        claim = self._claim
+        late = time.monotonic() >= claim.until - claim.grace and not claim.evicted
+        self.lost = self.lost or (self._kills and status < 0 and late)
+
+    def _renew(self) -> None:
+        if self._warden and self._pid:
+            self._warden.renew(self._pid, self._claim.until, self._claim.grace)
+
+    def tick(self) -> None:
+        """Look after the slot; end the build if it is time."""
+        claim = self._claim
+        self._pool.watch(claim)
+        self._renew()
+        left = claim.until - time.monotonic()
+        if claim.doubtful != self._doubted and not claim.evicted:
+            self._doubted = claim.doubtful
+            doubt = _("ipclock: warning: no server answers; the slot of {label} is doubtful")
+            text = doubt if claim.doubtful else _("ipclock: a server answers again")
+            say(text.format(label=claim.label), at_once=True)
+        if claim.evicted and claim.token and not self._warned:
+            self._warned = True
+            text = _("ipclock: warning: a reset took the slot of {label}; it goes on running")
+            say(text.format(label=claim.label), at_once=True)
+        if left > claim.grace or claim.evicted:
+            return
+        if not self._kills and not self._warned:
+            self._warned = True
+            text = _("ipclock: warning: {label} has lost its slot; it goes on running (--on-lost warn)")
+            say(text.format(label=claim.label), at_once=True)
+        if self._kills and not self.lost:
+            self.lost = True
+            # gone by `until`: from there on the servers may give the slot to somebody else
+            terminate.end(self._find, grace_s=max(0.0, left))

@@ -1,0 +1,208 @@
+"""What the nodes of a pool on ZooKeeper say of it, read and understood: its capacity, its line, its slots.
+
+Changes nothing. What others have written is told as it is, with "?" for what cannot be understood. Every call asks the
+servers, and raises Cut where none answers. Times are by the clocks of the hosts, so they are for people only.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ipclock.errors import N_, EngineFailed
+from ipclock.linux import clocks, process
+from ipclock.pool import policy
+from ipclock.pool.notes import Drain
+from ipclock.pool.record_name import Entry, parse
+from ipclock.pool.snapshot import Holder, Snapshot, Waiter, empty
+from ipclock.utf8 import printable
+
+if TYPE_CHECKING:
+    from ipclock.zookeeper.session import Session, Stat
+
+
+class Pool(NamedTuple):
+    """What the pool's node says, and its version. A drain ends by the wall clock: hosts share no other one."""
+
+    capacity: int
+    drain: dict[str, Any] | None
+    version: int
+
+    def drained(self) -> Drain | None:
+        """Return the drain in force now."""
+        if self.drain is None:
+            return None
+        left = None if self.drain["until"] is None else self.drain["until"] - time.time()
+        if left is not None and left <= 0:
+            return None
+        return Drain(self.drain["reason"], self.drain["uid"], None if left is None else time.monotonic() + left)
+
+    def allowed(self) -> int:
+        """Return how many may hold slots now."""
+        return policy.limit(self.capacity, self.drained() is not None)
+
+
+class Nodes:
+    """The nodes under the path *name*."""
+
+    def __init__(self, session: Session, name: str, where: str) -> None:
+        self.session = session
+        self.name = name
+        self.line = f"{name}/line"
+        self._where = where
+
+    def slot(self, entry: Entry) -> str:
+        """Return the path of the node of a slot."""
+        return f"{self.name}/slots/{entry.file if entry.ticket else entry.rest}"
+
+    def pool(self, *, watch: bool = False) -> Pool:
+        """Return what the pool's node says. Raises EngineFailed (69) where it is none of ours."""
+        found = self.session.get(self.name, watch=watch)
+        try:
+            if found is None:
+                raise ValueError
+            said = json.loads(found[0])
+            return Pool(int(said["capacity"]), said["drain"], found[1].version)
+        except (ValueError, KeyError, TypeError):
+            raise EngineFailed(self._where, N_("what lies there is no pool")) from None
+
+    def slots(self, *, watch: bool = False) -> list[Entry]:
+        """Return the slots taken. A name that is none of ours takes one too: what is not known is not free."""
+        found = self.session.children(f"{self.name}/slots", watch=watch)
+        return sorted((parse(name) or Entry(0, rest=name) for name in found), key=lambda entry: entry.slot)
+
+    def in_line(self) -> list[str]:
+        """Return the names of those who wait, the first one first."""
+        return sorted(self.session.children(self.line), key=ticket_of)
+
+    def said(self, path: str) -> tuple[dict[str, Any], Stat] | None:
+        """Return what a client has written of itself; None where it is gone."""
+        found = self.session.get(path)
+        if found is None:
+            return None
+        try:
+            said = json.loads(found[0])
+        except ValueError:
+            said = None
+        return said if isinstance(said, dict) else {}, found[1]
+
+    def snapshot(self, *, waiters: bool, capacity: int) -> Snapshot:
+        """Return the pool as it stands; one that nobody has made is empty, with *capacity* slots."""
+        if self.session.exists(self.name) is None:
+            return empty(self.name, capacity)
+        pool = self.pool()
+        taken = self.slots()
+        holders = [holder for entry in taken if (holder := self._holder(entry))]
+        free = max(0, pool.allowed() - len(taken))
+        in_line = self._waiters() if waiters else []
+        drain = pool.drained()
+        drained = drain is not None or pool.capacity == 0
+        return Snapshot(self.name, pool.capacity, len(taken), free, drained, drain, holders, in_line)
+
+    def tickets_around_us(self) -> list[int]:
+        """Return the tickets of the builds that this process runs inside of, by their processes on this host."""
+        found = ((entry.ticket, self.said(self.slot(entry))) for entry in self.slots())
+        ancestors = process.ancestors()
+        bounds = [(ticket, identity(said[0])) for ticket, said in found if said]
+        return [ticket for ticket, bound in bounds if bound and any(map(bound.names, ancestors))]
+
+    def _holder(self, entry: Entry) -> Holder | None:
+        found = self.said(self.slot(entry))
+        if found is None:
+            return None
+        said, stat = found
+        who, command = identity(said), _whole(said, "command_pid")
+        here = who is not None and (who.boot, who.namespace) == (clocks.boot_id(), process.namespace())
+        # it writes its node ten times in a session
+        silent_s = time.time() - stat.modified
+        state = "doubtful" if silent_s > (_number(said, "session_timeout") or 0) / 2 else "running"
+        if here and who and (process.is_stopped(who) or (command and process.stopped(command))):
+            state = "stopped"
+        return Holder(
+            ticket=entry.ticket,
+            slot=entry.slot,
+            slots=1,
+            label=text(said, "label"),
+            pid=who.pid if who else None,
+            command_pid=command,
+            user=text(said, "user"),
+            since=_number(said, "admitted"),
+            held_s=_since(said, "admitted"),
+            state=state,
+            here=here,
+            processes=[],
+            host=text(said, "host"),
+            session_s=_since(said, "session"),
+            token=str(stat.czxid),
+        )
+
+    def _waiters(self) -> list[Waiter]:
+        found: list[Waiter] = []
+        for name in self.in_line():
+            told = self.said(f"{self.line}/{name}")
+            if told is None:
+                continue
+            said = told[0]
+            who = identity(said)
+            found.append(
+                Waiter(
+                    ticket=ticket_of(name),
+                    position=len(found) + 1,
+                    slots=1,
+                    priority=0,
+                    held_back="",
+                    label=text(said, "label"),
+                    pid=who.pid if who else None,
+                    user=text(said, "user"),
+                    since=_number(said, "arrived"),
+                    waited_s=_since(said, "arrived"),
+                    timeout_s=_number(said, "timeout"),
+                    at_gate=not found,
+                    host=text(said, "host"),
+                    session_s=_since(said, "session"),
+                )
+            )
+        return found
+
+
+def ticket_of(name: str) -> int:
+    """Return the ticket of one in line: the servers' number and one, since 0 is nobody's."""
+    digits = name.rpartition("-")[2]
+    return int(digits) + 1 if digits.isascii() and digits.isdigit() else 0
+
+
+def packed(said: dict[str, Any]) -> bytes:
+    """Return what a node is to say."""
+    return json.dumps(said, ensure_ascii=False).encode()
+
+
+def identity(said: dict[str, Any]) -> process.Identity | None:
+    """Return the process that holds the slot, or will; None where it is not said."""
+    try:
+        return process.Identity.parse(str(said.get("process", "")))
+    except ValueError:
+        return None
+
+
+def text(said: dict[str, Any], key: str) -> str:
+    """Return what is said, fit to be printed."""
+    return printable(str(said.get(key, "?")))
+
+
+def _whole(said: dict[str, Any], key: str) -> int | None:
+    value = said.get(key)
+    return value if isinstance(value, int) and 0 < value < 1 << 31 else None
+
+
+def _number(said: dict[str, Any], key: str) -> float | None:
+    try:
+        value = float(said[key])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return value if 0 <= value < 1e11 else None
+
+
+def _since(said: dict[str, Any], key: str) -> float | None:
+    moment = _number(said, key)
+    return None if moment is None else round(max(0.0, time.time() - moment), 3)

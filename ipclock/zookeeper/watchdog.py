@@ -1,0 +1,75 @@
+"""A second process that ends a build in time if its supervisor cannot: because it was killed, stopped, or hangs.
+
+On an engine whose slots are lost to time, a build must not outlive the moment up to which its slot is vouched for. The
+supervisor tells the warden that moment again and again; if it does not, the warden acts.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+import time
+from contextlib import suppress
+
+from ipclock.linux import process, terminate
+
+NEWS = struct.Struct("idd")
+LOOK_S = 1.0
+
+
+class Warden:
+    """Make it before there are threads: they do not fork. It is nobody's child, so that no build is kept by it."""
+
+    def __init__(self) -> None:
+        reading, self._writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                if os.fork() == 0:
+                    os.close(self._writing)
+                    _leave_the_terminal()
+                    _stand_by(reading)
+            finally:
+                os._exit(0)
+        os.close(reading)
+        os.set_blocking(self._writing, False)
+        os.waitpid(pid, 0)
+
+    def renew(self, pid: int, until: float, grace: float) -> None:
+        """Tell that the build *pid* may run until then (time.monotonic), less *grace*; 0 for one that has ended."""
+        with suppress(OSError):  # full, if the warden is stopped; gone, if somebody killed it
+            os.write(self._writing, NEWS.pack(pid, until, grace))
+
+
+def _leave_the_terminal() -> None:
+    os.setsid()
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+def _stand_by(reading: int) -> None:
+    build: process.Identity | None = None
+    until = grace = float("inf")
+    supervised = True
+    while supervised or (build and process.exists(build)):
+        left = max(0.0, min(LOOK_S, until - grace - time.monotonic())) if build else LOOK_S
+        if select.select([reading] if supervised else [], [], [], left)[0]:
+            news = os.read(reading, NEWS.size)
+            supervised = len(news) == NEWS.size
+            if supervised:
+                pid, until, grace = NEWS.unpack(news)
+                if not pid:
+                    return
+                with suppress(OSError):
+                    build = build or process.identify(pid)
+        elif build and time.monotonic() >= until - grace:
+            _end(build, until)
+            return
+
+
+def _end(build: process.Identity, until: float) -> None:
+    terminate.end(lambda: [build.pid] if process.exists(build) else [], grace_s=max(0.0, until - time.monotonic()))
