@@ -14,7 +14,7 @@ from ipclock.history import recorder
 from ipclock.linux import process
 from ipclock.pool import local
 from ipclock.pool.claim import Claim
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.wait_context import WaitContext
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -125,11 +125,11 @@ def slot(
             warnings.warn(not_heeded(settings.pool_name, pool.capacity, wanted, pool.store.owner), stacklevel=2)
         block = block and settings.build_timeout > 0
         limit = settings.build_timeout if block else DUE_PATIENCE_S
-        patience = Patience(limit, resized=CapacityFile(settings if pool.heeds_us else None).changed)
+        context = WaitContext(limit, resized=CapacityFile(settings if pool.heeds_us else None).changed)
         # not in a slot that this very process has taken: its threads and loops hold slots of their own
         around = pool.around_us(process.identify(os.getpid()))
-        if not (around and pool.join(claim, patience, max(around))):
-            pool.acquire(claim, patience, block=block)
+        if not (around and pool.join(claim, context, max(around))):
+            pool.acquire(claim, context, block=block)
         return Slot(pool, label, claim, settings)
     except BaseException as error:
         if isinstance(error, SlotUnavailable):

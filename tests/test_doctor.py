@@ -12,7 +12,7 @@ from ipclock.cli import checks
 from ipclock.config.settings import load_settings, survey_settings
 from ipclock.linux import machine, process
 from ipclock.pool.protocol import Claim, Pool
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.wait_context import WaitContext
 from tests.helpers.crash_at import in_child
 from tests.helpers.world import HANG_S
 
@@ -36,11 +36,11 @@ def test_a_unit_taken_by_one_who_is_just_being_admitted_is_not_told(world: World
     def look() -> list[str]:
         pool = Pool.open(world.name, "/dev/shm")
         claim = Claim("build")
-        patience = Patience(HANG_S)
-        pool.arrive(claim, patience)
-        pool.wait_at_gate(claim, patience)
+        context = WaitContext(HANG_S)
+        pool.arrive(claim, context)
+        pool.wait_at_gate(claim, context)
         between = checks.value(pool.store, pool.gate)
-        pool.admit(claim, patience)
+        pool.admit(claim, context)
         after = checks.value(pool.store, pool.gate)
         pool.release(claim)
         return [between.level, after.level, after.finding]
@@ -51,7 +51,7 @@ def test_a_unit_taken_by_one_who_is_just_being_admitted_is_not_told(world: World
 def test_a_dead_holder_whom_the_next_one_clears_away_counts_as_gone(world: World) -> None:
     def look() -> tuple[str, str]:
         pool = Pool.open(world.name, "/dev/shm")
-        claim = pool.acquire(Claim("build"), Patience(HANG_S))
+        claim = pool.acquire(Claim("build"), WaitContext(HANG_S))
         assert claim.record
         claim.record.unlock()
         found = checks.value(pool.store, pool.gate)

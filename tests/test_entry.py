@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from ipclock.pool.record_name import Entry, key_of, parse
+from ipclock.pool.record_name import RecordName, key_of, parse
 
 numbers = some.integers(0, 10**9)
 entries = some.builds(
-    Entry,
+    RecordName,
     ticket=numbers,
     slot=some.integers(0, 1000),
     units=some.integers(1, 1000),
@@ -25,20 +25,20 @@ entries = some.builds(
 
 @settings(deadline=None, derandomize=True)
 @given(entries)
-def test_an_entry_survives_its_name(entry: Entry) -> None:
+def test_an_entry_survives_its_name(entry: RecordName) -> None:
     assert (parse(entry.file), len(entry.file) < 255, "/" in entry.file) == (entry, True, False)
 
 
 @pytest.mark.parametrize(
     ("entry", "name"),
     [
-        (Entry(17), "17"),
-        (Entry(17, slot=2), "17.2"),
-        (Entry(17, slot=2, units=3, limit=1, key="0badcafe"), "17.2,u3,l1,k0badcafe"),
-        (Entry(17, priority=-5, by=18), "17,p-5,b18"),
+        (RecordName(17), "17"),
+        (RecordName(17, slot=2), "17.2"),
+        (RecordName(17, slot=2, units=3, limit=1, key="0badcafe"), "17.2,u3,l1,k0badcafe"),
+        (RecordName(17, priority=-5, by=18), "17,p-5,b18"),
     ],
 )
-def test_only_what_is_unusual_is_written(entry: Entry, name: str) -> None:
+def test_only_what_is_unusual_is_written(entry: RecordName, name: str) -> None:
     assert entry.file == name
 
 
@@ -56,18 +56,18 @@ def test_a_name_without_room_for_what_is_added_to_it_is_no_records(letter: str) 
     name = "17,z" + letter * 197
     longest = name[: 4 + 196 // len(letter.encode(errors="surrogateescape"))]
 
-    assert (parse(name), parse(longest)) == (None, Entry(17, rest=longest[2:]))
+    assert (parse(name), parse(longest)) == (None, RecordName(17, rest=longest[2:]))
 
 
 @pytest.mark.parametrize("piece", ["u0", "u-5", "u999x", "r-1", "l-1", "z", "p5x", "p--5"])
 def test_what_cannot_be_understood_makes_nobody_lighter(piece: str) -> None:
     found = parse(f"17.1,{piece}")
 
-    assert found == Entry(17, slot=1, rest=f",{piece}")
+    assert found == RecordName(17, slot=1, rest=f",{piece}")
 
 
 def test_what_a_later_version_adds_is_kept() -> None:
-    assert parse("17.2,u3,q7,u9") == Entry(17, slot=2, units=3, rest=",q7,u9")
+    assert parse("17.2,u3,q7,u9") == RecordName(17, slot=2, units=3, rest=",q7,u9")
 
 
 def test_a_label_has_one_short_key() -> None:

@@ -12,7 +12,7 @@ from ipclock.pool.headroom import Headroom
 from ipclock.pool.record import Record
 
 if TYPE_CHECKING:
-    from ipclock.pool.record_name import Entry
+    from ipclock.pool.record_name import RecordName
 
 GB = 1 << 30
 
@@ -26,7 +26,7 @@ class Builds:
     def entries(self, state: str) -> list[int]:
         return list(range(len(self.records)))
 
-    def read(self, state: str, entry: Entry) -> Record:
+    def read(self, state: str, entry: RecordName) -> Record:
         return self.records[entry]
 
 

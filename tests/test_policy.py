@@ -8,7 +8,7 @@ from hypothesis import strategies as some
 
 from ipclock.pool import policy
 from ipclock.pool.policy import ALIVE, DEAD, UNKNOWN
-from ipclock.pool.record_name import Entry
+from ipclock.pool.record_name import RecordName
 
 ANY = (True, False, None)
 counts = some.integers(0, 2000)
@@ -93,13 +93,13 @@ def test_the_lowest_slot_that_nobody_has_is_given(taken: set[int]) -> None:
 @steady
 @given(some.permutations(range(1, 30)), some.integers(-20, 19))
 def test_within_a_priority_waiters_are_called_in_the_order_of_their_tickets(tickets: list[int], priority: int) -> None:
-    ordered = policy.in_order([Entry(ticket, priority=priority) for ticket in tickets])
+    ordered = policy.in_order([RecordName(ticket, priority=priority) for ticket in tickets])
 
     assert [entry.ticket for entry in ordered] == list(range(1, 30))
 
 
 def test_a_step_of_priority_is_worth_ten_places() -> None:
-    waiters = [Entry(1, priority=1), *(Entry(ticket) for ticket in range(2, 14)), Entry(14, priority=-1)]
+    waiters = [RecordName(1, priority=1), *(RecordName(ticket) for ticket in range(2, 14)), RecordName(14, priority=-1)]
 
     ordered = [entry.ticket for entry in policy.in_order(waiters)]
 
@@ -123,7 +123,7 @@ def test_a_line_of_a_thousand_wakes_up_at_most_five_times_as_often_as_one_of_twe
 
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 1000, 2000])
 def test_of_a_long_line_a_part_is_looked_at_each_second_and_in_time_everybody(count: int) -> None:
-    waiters = [Entry(ticket) for ticket in range(7, 7 + count)]
+    waiters = [RecordName(ticket) for ticket in range(7, 7 + count)]
     seconds = 1 + count // policy.SWEPT
     parts = [policy.in_turn(waiters, 1e6 + second) for second in range(seconds)]
 
@@ -144,9 +144,9 @@ def test_of_a_long_line_a_part_is_looked_at_each_second_and_in_time_everybody(co
     ],
 )
 def test_the_lowest_limit_of_a_label_counts(limit: int, holders: list[tuple[str, int]], expected: bool) -> None:
-    beside = [(Entry(number, limit=its), key) for number, (key, its) in enumerate(holders)]
+    beside = [(RecordName(number, limit=its), key) for number, (key, its) in enumerate(holders)]
 
-    assert policy.has_room_for_label(Entry(9, limit=limit), "a", beside) == expected
+    assert policy.has_room_for_label(RecordName(9, limit=limit), "a", beside) == expected
 
 
 class Line:
@@ -155,14 +155,14 @@ class Line:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.labels: dict[int, str] = {}
-        self.waiting: list[Entry] = []
-        self.running: list[Entry] = []
+        self.waiting: list[RecordName] = []
+        self.running: list[RecordName] = []
         self.overtaken: dict[int, int] = {}
 
     def arrive(self, units: int, priority: int, label: str, limit: int) -> None:
         ticket = len(self.labels) + 1
         self.labels[ticket] = label
-        self.waiting.append(Entry(ticket, units=units, priority=priority, limit=limit))
+        self.waiting.append(RecordName(ticket, units=units, priority=priority, limit=limit))
         self.admit()
 
     def end(self, number: int) -> None:
@@ -170,7 +170,7 @@ class Line:
             del self.running[number % len(self.running)]
             self.admit()
 
-    def may_go(self, entry: Entry) -> bool:
+    def may_go(self, entry: RecordName) -> bool:
         beside = [(holder, self.labels[holder.ticket]) for holder in self.running]
         fits = entry.units <= self.capacity
         return fits and policy.has_room_for_label(entry, self.labels[entry.ticket], beside)
@@ -221,7 +221,7 @@ def test_whoever_comes_and_ends_in_any_order_the_promises_hold_and_nobody_starve
 @steady
 @given(some.integers(-20, 19), some.integers(-20, 19))
 def test_nobody_is_overtaken_by_one_that_comes_late_enough(own: int, others: int) -> None:
-    waiter = Entry(1000, priority=own)
-    late = Entry(1000 + policy.PLACES * max(0, own - others) + 1, priority=others)
+    waiter = RecordName(1000, priority=own)
+    late = RecordName(1000 + policy.PLACES * max(0, own - others) + 1, priority=others)
 
     assert policy.rank(waiter) < policy.rank(late)

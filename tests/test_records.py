@@ -19,7 +19,7 @@ from ipclock.errors import BadValue, Foreign, IpclockError, NoPool
 from ipclock.pool.directory import GATE, HOLDING, NEW, NUMBERS, QUEUED, SETTLED_S, STATES
 from ipclock.pool.notes import Drain
 from ipclock.pool.record import OwnRecord
-from ipclock.pool.record_name import Entry
+from ipclock.pool.record_name import RecordName
 from ipclock.pool.records import Store
 from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root, sysctl
 from tests.helpers.world import until
@@ -65,7 +65,7 @@ def refusal(name: str, lock_dir: str = SHM) -> tuple[str, int]:
 def record(store: Store, ticket: int, state: str = QUEUED, slot: int = 0, **fields: str) -> OwnRecord:
     """Publish a record and return it."""
     own = store.draft({"kind": "fd", "label": "staging", **fields})
-    store.publish(own, state, Entry(ticket, slot))
+    store.publish(own, state, RecordName(ticket, slot))
     return own
 
 
@@ -487,12 +487,12 @@ def test_a_record_is_invisible_until_it_is_finished_and_lit(store: Store, pool_n
     own = store.draft({"kind": "fd", "label": "a=b 배포"})
     with opened(pool_name) as other:
         before = other.entries(QUEUED)
-        store.publish(own, QUEUED, Entry(1))
-        read = other.read(QUEUED, Entry(1))
+        store.publish(own, QUEUED, RecordName(1))
+        read = other.read(QUEUED, RecordName(1))
 
-        assert (before, other.entries(QUEUED), read and read.fields, other.beacon(QUEUED, Entry(1))) == (
+        assert (before, other.entries(QUEUED), read and read.fields, other.beacon(QUEUED, RecordName(1))) == (
             [],
-            [Entry(1)],
+            [RecordName(1)],
             {"kind": "fd", "label": "a=b 배포"},
             True,
         )
@@ -503,7 +503,7 @@ def test_what_is_added_goes_before_what_was_there(store: Store) -> None:
 
     own.append(label="second", command_pid=7)
 
-    read = store.read(QUEUED, Entry(1))
+    read = store.read(QUEUED, RecordName(1))
     assert (read and read.fields, own.fields) == (
         {"kind": "fd", "label": "second", "command_pid": "7"},
         {"kind": "fd", "label": "second", "command_pid": "7"},
@@ -516,7 +516,7 @@ def test_an_addition_is_seen_whole_or_not_at_all(store: Store, folder: Path) -> 
 
     for length in range(len(whole) + 1):
         (folder / QUEUED / "1").write_bytes(whole[:length])
-        read = store.read(QUEUED, Entry(1))
+        read = store.read(QUEUED, RecordName(1))
         seen.append(read and read.fields)
 
     fields = {"kind": "fd", "label": "staging", "admitted": "12.345"}
@@ -542,7 +542,7 @@ def test_damage_costs_no_more_than_the_damaged_fields(
 ) -> None:
     (folder / HOLDING / "1.1").write_bytes(content)
 
-    read = store.read(HOLDING, Entry(1, 1))
+    read = store.read(HOLDING, RecordName(1, 1))
 
     assert (read and read.fields, read and read.kind) == (fields, kind)
 
@@ -550,7 +550,7 @@ def test_damage_costs_no_more_than_the_damaged_fields(
 def test_a_huge_record_is_not_read_to_its_end(store: Store, folder: Path) -> None:
     (folder / QUEUED / "1").write_bytes(b"kind=fd\n" + b"x=" + b"y" * (1 << 20) + b"\n")
 
-    read = store.read(QUEUED, Entry(1))
+    read = store.read(QUEUED, RecordName(1))
 
     assert read is not None
     assert read.fields == {"kind": "fd"}
@@ -569,7 +569,7 @@ def test_a_record_that_is_no_file_says_nothing_and_hangs_nobody(
     else:
         place.mkdir()
 
-    read = store.read(HOLDING, Entry(1, 1))
+    read = store.read(HOLDING, RecordName(1, 1))
 
     assert read is not None
     assert (read.fields, read.kind) == ({}, "")
@@ -588,14 +588,18 @@ def test_what_is_no_file_has_no_beacon_and_can_be_removed(plant: str, store: Sto
     else:
         place.symlink_to(place if plant == "loop" else folder / "mutex")
 
-    before = store.beacon(QUEUED, Entry(1)), store.entries(QUEUED)
-    removed = store.remove(QUEUED, Entry(1)), store.entries(QUEUED)
+    before = store.beacon(QUEUED, RecordName(1)), store.entries(QUEUED)
+    removed = store.remove(QUEUED, RecordName(1)), store.entries(QUEUED)
 
-    assert (before, removed, (folder / "mutex").exists()) == ((False, [Entry(1)]), (True, []), True)
+    assert (before, removed, (folder / "mutex").exists()) == ((False, [RecordName(1)]), (True, []), True)
 
 
 def test_a_record_that_is_gone_is_none_and_dark(store: Store) -> None:
-    assert (store.read(QUEUED, Entry(5)), store.beacon(QUEUED, Entry(5)), store.has(QUEUED, Entry(5))) == (
+    assert (
+        store.read(QUEUED, RecordName(5)),
+        store.beacon(QUEUED, RecordName(5)),
+        store.has(QUEUED, RecordName(5)),
+    ) == (
         None,
         False,
         False,
@@ -614,51 +618,51 @@ def test_names_that_are_no_records_are_nobodys(store: Store, folder: Path) -> No
         (folder / HOLDING / name).touch()
 
     assert (store.entries(QUEUED), store.entries(HOLDING)) == (
-        [Entry(9), Entry(10)],
-        [Entry(9, 1), Entry(10, 1)],
+        [RecordName(9), RecordName(10)],
+        [RecordName(9, 1), RecordName(10, 1)],
     )
 
 
 def test_a_record_moves_by_one_rename_and_gets_its_slot(store: Store) -> None:
     own = record(store, 3)
 
-    at_gate = store.move(Entry(3), QUEUED, GATE)
+    at_gate = store.move(RecordName(3), QUEUED, GATE)
     own.hold(1)
     held = store.move(at_gate, GATE, HOLDING, slot=2)
 
     assert (held, [store.entries(state) for state in (QUEUED, GATE, HOLDING)], store.beacon(HOLDING, held)) == (
-        Entry(3, 2),
-        [[], [], [Entry(3, 2)]],
+        RecordName(3, 2),
+        [[], [], [RecordName(3, 2)]],
         True,
     )
 
 
 def test_the_own_record_is_removed_but_no_other_of_that_name(store: Store) -> None:
     mine = record(store, 1)
-    store.remove(QUEUED, Entry(1))
+    store.remove(QUEUED, RecordName(1))
     others = record(store, 1)
 
-    removed = [store.remove(QUEUED, Entry(1), mine)]
-    kept = store.has(QUEUED, Entry(1))
-    removed += [store.remove(QUEUED, Entry(1), others), store.remove(QUEUED, Entry(1), others)]
+    removed = [store.remove(QUEUED, RecordName(1), mine)]
+    kept = store.has(QUEUED, RecordName(1))
+    removed += [store.remove(QUEUED, RecordName(1), others), store.remove(QUEUED, RecordName(1), others)]
 
-    assert (removed, kept, store.has(QUEUED, Entry(1))) == ([False, True, False], True, False)
+    assert (removed, kept, store.has(QUEUED, RecordName(1))) == ([False, True, False], True, False)
 
 
 def test_in_the_queue_the_waiter_counts_and_with_a_slot_the_holder(store: Store, folder: Path) -> None:
     script = os.open(folder / NEW / "script", os.O_RDWR | os.O_CREAT)
     own = store.draft({"kind": "fd"}, script)
-    store.publish(own, QUEUED, Entry(1))
-    lit = [store.beacon(QUEUED, Entry(1))]
+    store.publish(own, QUEUED, RecordName(1))
+    lit = [store.beacon(QUEUED, RecordName(1))]
     own.hold(1)
 
     own.close()  # the waiter ends; the script has its file open still
-    lit.append(store.beacon(QUEUED, Entry(1)))
-    store.move(Entry(1), QUEUED, HOLDING, slot=1)
-    lit.append(store.beacon(HOLDING, Entry(1, 1)))
+    lit.append(store.beacon(QUEUED, RecordName(1)))
+    store.move(RecordName(1), QUEUED, HOLDING, slot=1)
+    lit.append(store.beacon(HOLDING, RecordName(1, 1)))
     os.close(script)
 
-    assert [*lit, store.beacon(HOLDING, Entry(1, 1))] == [True, False, True, False]
+    assert [*lit, store.beacon(HOLDING, RecordName(1, 1))] == [True, False, True, False]
 
 
 @pytest.mark.parametrize("plant", ["elsewhere", "not empty", "second link", "read only", "closed", "queued"])

@@ -18,7 +18,7 @@ import pytest
 from ipclock.errors import CannotCreate, DamagedSemaphore, IpclockError, NotPermitted
 from ipclock.linux import semaphore
 from ipclock.pool import semaphores
-from ipclock.pool.directory import Folder
+from ipclock.pool.directory import Directory
 from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def opened(name: str) -> Semaphore:
 
 
 def turns_of(name: str) -> Turns:
-    return semaphores.Turns(name, Folder.open("/dev/shm", name[1:], create=True))
+    return semaphores.Turns(name, Directory.open("/dev/shm", name[1:], create=True))
 
 
 def outcome(function: Callable[[], object]) -> tuple[str, int]:
@@ -123,7 +123,7 @@ def test_there_is_none_until_it_is_made_and_it_is_made_once(name: str) -> None:
 
 def create_in(name: str) -> None:
     """Make the semaphore as a pool makes its own."""
-    folder = Folder.open("/dev/shm", name[1:], create=True)
+    folder = Directory.open("/dev/shm", name[1:], create=True)
     with folder.creating():
         semaphore.create(name, folder.mode, folder.group)
     folder.close()
@@ -148,7 +148,7 @@ def test_the_mode_is_that_of_the_pool_whatever_the_umask(
 
 def test_what_root_makes_in_the_pool_of_a_user_is_the_users(name: str, path: Path) -> None:
     needs_root(0)
-    in_child(lambda: Folder.open("/dev/shm", name[1:], create=True).close(), USER)
+    in_child(lambda: Directory.open("/dev/shm", name[1:], create=True).close(), USER)
 
     in_child(lambda: create_in(name), 0)
 

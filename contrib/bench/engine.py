@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from ipclock.config.settings import load_settings
 from ipclock.pool.claim import Claim
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.wait_context import WaitContext
 from ipclock.zookeeper.pool import SharedPool
 from tests.engine import servers
 
@@ -41,7 +41,7 @@ def pool(server: servers.Server, name: str, capacity: int) -> SharedPool:
 
 def take(one: SharedPool) -> Claim:
     """Wait for a slot."""
-    return one.acquire(Claim("bench"), Patience(600))
+    return one.acquire(Claim("bench"), WaitContext(600))
 
 
 def hand_off(server: servers.Server) -> list[float]:
@@ -85,7 +85,7 @@ def raised(server: servers.Server) -> list[float]:
             time.sleep(0.01)
         time.sleep(0.1)
         begun = time.monotonic()
-        admin.resize(4, Patience(10))
+        admin.resize(4, WaitContext(10))
         for thread in threads:
             thread.join()
         spans.append((max(got) - begun) * 1000)

@@ -55,10 +55,10 @@ def run(args: Namespace, settings: Settings) -> int:
         raise _gone(pid) from None
     if not (os.getuid() == 0 and users.shows_all()) and process.real_uid(pid) not in (None, os.getuid()):
         raise BadValue("--pid", str(pid), N_("the PID of a process of your own"), usage=True)
-    notices = supervisor.Notices()
+    signals = supervisor.PendingSignals()
 
     def check() -> None:
-        notices.check()
+        signals.check()
         if process.exists(holder) is False:
             raise _gone(pid)
 
@@ -66,9 +66,9 @@ def run(args: Namespace, settings: Settings) -> int:
     pool = options.open_for_build(args, settings)
     keeper = None
     if not pool.keeps_without_us:
-        from ipclock.zookeeper.holder_process import Keeper
+        from ipclock.zookeeper.holder_process import HolderProcess
 
-        keeper = Keeper(notices)
+        keeper = HolderProcess(signals)
         if keeper.status is not None:
             return keeper.status
     claim = acquiring.claim_for(label, settings, holder, args.fd, supersede=args.supersede)

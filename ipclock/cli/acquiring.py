@@ -12,12 +12,12 @@ from ipclock._typing import TYPE_CHECKING
 from ipclock.config.environment import held_slot, plain_terminal
 from ipclock.config.settings import CapacityFile
 from ipclock.console import say
-from ipclock.display.waiting_line import Progress
+from ipclock.display.waiting_line import WaitingLine
 from ipclock.errors import Interrupted, SlotUnavailable, Superseded
 from ipclock.history import finished, recorder
 from ipclock.i18n import _
 from ipclock.pool.claim import Claim
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.wait_context import WaitContext
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ipclock.config.settings import Settings
     from ipclock.display.canvas import Canvas
-    from ipclock.display.wait_status import Prospect
+    from ipclock.display.wait_status import WaitStatus
     from ipclock.linux.process import Identity
     from ipclock.pool.engine import Engine
     from ipclock.pool.headroom import Headroom
@@ -61,7 +61,7 @@ def join(
 ) -> bool:
     """Hold a part of the slot of the build around us, at once; return whether there is such a build."""
     ticket = slot_around_us(pool, holder)
-    if ticket is None or not pool.join(claim, Patience(DUE_PATIENCE_S, check), ticket):
+    if ticket is None or not pool.join(claim, WaitContext(DUE_PATIENCE_S, check), ticket):
         return False
     if args.verbose:
         say(_("   inside the slot of ticket {ticket}").format(ticket=ticket))
@@ -119,7 +119,7 @@ def take_slot(
     """
     limit = settings.build_timeout
     block = not args.nonblock and limit > 0
-    progress = Progress(
+    progress = WaitingLine(
         limit,
         quiet=args.quiet,
         interval=settings.progress_interval,
@@ -135,7 +135,7 @@ def take_slot(
 
     def on_wait(ticket: int) -> None:
         if (capacity := resized()) is not None:
-            pool.resize(capacity, patience)
+            pool.resize(capacity, context)
         nonlocal prospect
         if block and hooks:
             hooks.waiting(claim)
@@ -144,9 +144,9 @@ def take_slot(
             progress.waiting(prospect.view(ticket))
 
     limits = limit if block else DUE_PATIENCE_S
-    patience = Patience(limits, check, on_wait, progress.stuck, _watching, progress.pace, resized)
+    context = WaitContext(limits, check, on_wait, progress.stuck, _watching, progress.pace, resized)
     try:
-        pool.acquire(claim, patience, block=block)
+        pool.acquire(claim, context, block=block)
     except (SlotUnavailable, Interrupted, Superseded) as error:
         progress.given_up(label=claim.label) if isinstance(error, Interrupted) else progress.clear()
         outcome = recorder.wait_ended(pool, claim, settings, error)
@@ -168,16 +168,16 @@ def _watching(find: Callable[[], list[list[int]]]) -> AbstractContextManager[boo
     builds = find()
     if not builds:
         return nullcontext(True)
-    from ipclock.linux.exit_watcher import Deaths  # few have to wait
+    from ipclock.linux.exit_watcher import ExitWatcher  # few have to wait
 
-    return Deaths(builds)
+    return ExitWatcher(builds)
 
 
-def _prospect(pool: Engine, claim: Claim, headroom: Headroom | None, settings: Settings) -> Prospect:
-    from ipclock.display.estimates import Outlook  # few have to wait
-    from ipclock.display.wait_status import Prospect
+def _prospect(pool: Engine, claim: Claim, headroom: Headroom | None, settings: Settings) -> WaitStatus:
+    from ipclock.display.estimates import Estimator  # few have to wait
+    from ipclock.display.wait_status import WaitStatus
 
-    return Prospect(pool, claim, headroom, Outlook(settings.history))
+    return WaitStatus(pool, claim, headroom, Estimator(settings.history))
 
 
 def _warn_of_memory(headroom: Headroom) -> None:

@@ -15,7 +15,7 @@ from ipclock.display.formatting import drained
 from ipclock.errors import N_
 from ipclock.i18n import _
 from ipclock.pool.notes import Drain
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.wait_context import WaitContext
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -40,7 +40,7 @@ def run(args: Namespace, settings: Settings) -> int:
     before = pool.snapshot(waiters=False)
     uid = os.getuid() if users.shows_all() else None  # one of a user namespace is another user's outside
     drain = Drain(reason, uid, None if span is None else time.monotonic() + span)
-    pool.drain(drain, Patience(options.MUTEX_PATIENCE_S))
+    pool.drain(drain, WaitContext(options.MUTEX_PATIENCE_S))
     now = pool.snapshot()
     text = _("✓ {drained} ({running} running, {waiting} waiting)")
     say(text.format(drained=drained(now), running=len(now.outermost), waiting=len(now.waiters)))

@@ -10,7 +10,7 @@ from ipclock.cli import options
 from ipclock.errors import N_
 from ipclock.i18n import _
 from ipclock.pool import local
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.wait_context import WaitContext
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -47,12 +47,12 @@ def run(args: Namespace, settings: Settings) -> int:
     if args.move and not settings.engine:
         local.move(settings)
     pool = options.open_for_administrator(settings, ours=True, resize=args.MAX_PARALLEL_BUILDS is not None)
-    patience = Patience(options.MUTEX_PATIENCE_S)
+    context = WaitContext(options.MUTEX_PATIENCE_S)
     if settings.lock_mode is not None or settings.lock_group is not None:
-        pool.share(settings.shared_with, patience)
+        pool.share(settings.shared_with, context)
     if settings.priority_min is not None:
-        pool.allow_priority(settings.priority_min, patience)
-    pool.tidy(patience)
+        pool.allow_priority(settings.priority_min, context)
+    pool.tidy(context)
     if sys.stdout:
         # its bytes: a script uses the path, and the locale may lack letters of it
         sys.stdout.buffer.write(os.fsencode(pool.where) + b"\n")

@@ -13,7 +13,7 @@ from ipclock.errors import N_, NoPool, NoTicket, NotYours, Unprovable, UsageErro
 from ipclock.history import recorder
 from ipclock.i18n import _
 from ipclock.pool import snapshot
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.wait_context import WaitContext
 from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ipclock.config.settings import Settings
     from ipclock.pool.engine import Engine
-    from ipclock.pool.record_name import Entry
+    from ipclock.pool.record_name import RecordName
 
 SUMMARY = N_("give back a slot taken by acquire")
 
@@ -62,7 +62,7 @@ def _give_back(args: Namespace, settings: Settings) -> int:
                 say(text.format(ticket=ticket, processes=", ".join(map(shown, kept))))
             return 0
         with suppress(NoTicket):  # given back by somebody else just now
-            given_back = pool.evict(Patience(options.MUTEX_PATIENCE_S), ticket, nested=False)
+            given_back = pool.evict(WaitContext(options.MUTEX_PATIENCE_S), ticket, nested=False)
             if hooks:
                 for one in given_back:
                     hooks.tell("release", one.shown, one.entry, one.times, int(one.pid) if one.pid.isdigit() else None)
@@ -83,7 +83,7 @@ def _warn(args: Namespace, ticket: int | str | None, pid: int | None = None) -> 
     return 0
 
 
-def _tell_of_nested(pool: Engine, given_back: Entry) -> None:
+def _tell_of_nested(pool: Engine, given_back: RecordName) -> None:
     inside = [one for one in pool.snapshot(waiters=False).holders if (one.within or one.ticket) == given_back.outer]
     if inside:
         text = _("ipclock: the slot of ticket {ticket} stays with what still runs in it: {processes}")

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from ipclock.cli import options
 from ipclock.console import say
 from ipclock.display.formatting import pid_of, unlisted
-from ipclock.display.waiting_line import Progress
+from ipclock.display.waiting_line import WaitingLine
 from ipclock.errors import N_, LocksLeft, NoTicket, UsageError
 from ipclock.history import recorder
 from ipclock.i18n import _
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.wait_context import WaitContext
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from ipclock.config.settings import Settings
-    from ipclock.pool.claim import Ended
+    from ipclock.pool.claim import RemovedHolder
     from ipclock.pool.engine import Engine
 
 SUMMARY = N_("force-unlock: take all slots back, or one")
@@ -37,15 +37,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, settings: Settings) -> int:
     """Take the slots back and say on stderr whose builds go on without one."""
     pool = options.open_for_administrator(settings)
-    stuck = Progress(0, quiet=False, interval=1).stuck
-    patience = Patience(options.MUTEX_PATIENCE_S, on_stuck=stuck)
+    stuck = WaitingLine(0, quiet=False, interval=1).stuck
+    context = WaitContext(options.MUTEX_PATIENCE_S, on_stuck=stuck)
     now = pool.snapshot()
     slots = {holder.within or holder.ticket for holder in now.holders if args.ticket in (None, holder.ticket)}
     # nested ones first: they need not be children of the build around them any more
     holders = [holder for holder in reversed(now.holders) if (holder.within or holder.ticket) in slots]
     # builds of a folder that was removed lose their slots with all others, not with one ticket's
     others = args.ticket is None and now.unlisted > 0
-    evicted: list[Ended] = []
+    evicted: list[RemovedHolder] = []
     if args.kill:
         # what was admitted since we looked is not ended, so it keeps its slot
         if args.ticket is not None and not holders:
@@ -55,14 +55,14 @@ def run(args: Namespace, settings: Settings) -> int:
             pool.end(holder.ticket)
             # one by one: whoever is admitted meanwhile keeps the slot
             with suppress(NoTicket):
-                recorder.holds_ended(pool, settings, pool.evict(patience, holder.ticket, nested=False), "evicted")
+                recorder.holds_ended(pool, settings, pool.evict(context, holder.ticket, nested=False), "evicted")
             say(_("ipclock: {label} (PID: {pid}) was ended").format(label=holder.label, pid=pid_of(holder)))
         left = pool.snapshot()
         if others and left.unlisted:
             raise LocksLeft(left.unlisted, left.unlisted_pids)
     else:
         # as the reset itself found them: somebody may have been admitted since we looked
-        evicted = pool.evict(patience, args.ticket)
+        evicted = pool.evict(context, args.ticket)
         for one in evicted:
             text = _("ipclock: {label} (PID: {pid}) lost its slot; it goes on running")
             say(text.format(label=one.shown, pid=one.pid))

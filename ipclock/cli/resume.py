@@ -8,7 +8,7 @@ from ipclock.cli import options
 from ipclock.console import say
 from ipclock.errors import N_
 from ipclock.i18n import _
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.wait_context import WaitContext
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -27,7 +27,7 @@ def run(args: Namespace, settings: Settings) -> int:
     """End the drain. A pool that is not drained stays as it is."""
     pool = options.open_pool(settings)
     drained = pool.snapshot(waiters=False).drain is not None
-    pool.drain(None, Patience(options.MUTEX_PATIENCE_S))
+    pool.drain(None, WaitContext(options.MUTEX_PATIENCE_S))
     if not pool.capacity:
         say(_("ipclock: warning: no build is started while MAX_PARALLEL_BUILDS is 0"))
     elif drained:

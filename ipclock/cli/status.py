@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ipclock.cli import options
 from ipclock.console import encodable
 from ipclock.display import status_table
-from ipclock.display.estimates import Outlook
+from ipclock.display.estimates import Estimator
 from ipclock.errors import N_, UsageError
 from ipclock.i18n import _
 from ipclock.linux import process
@@ -38,7 +38,7 @@ def run(args: Namespace, settings: Settings) -> int:
     if args.watch and (args.json or not status_table.is_terminal()):
         raise UsageError(_("--watch is for a terminal"), "ipclock status")
     options.require_pool(settings)
-    outlook = Outlook(settings.history)
+    outlook = Estimator(settings.history)
     look = options.looker(settings)
     if args.watch:
         status_table.watch(lambda: outlook.on(look()))

@@ -18,7 +18,7 @@ from ipclock.i18n import _, told
 from ipclock.linux import process
 from ipclock.run import supervisor, usage
 from ipclock.utf8 import printable
-from ipclock.zookeeper.lease_guard import Guard
+from ipclock.zookeeper.lease_guard import LeaseGuard
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -63,15 +63,15 @@ def run(args: Namespace, settings: Settings) -> int:
     """Run the command and return its exit status; die of the signal that ended it."""
     label = checked(values.label, args.label, "LABEL")
     _require_command(args.command_line[0], label, settings)
-    notices = supervisor.Notices()
+    signals = supervisor.PendingSignals()
     hooks = options.hooks_for(settings, verbose=args.verbose)
     pool = options.open_for_build(args, settings)
     claim = acquiring.claim_for(label, settings, supersede=args.supersede)
-    warden = None
+    watchdog = None
     if not pool.keeps_without_us and settings.on_lost == "kill":
-        from ipclock.zookeeper.watchdog import Warden
+        from ipclock.zookeeper.watchdog import Watchdog
 
-        warden = Warden()
+        watchdog = Watchdog()
 
     def note(pid: int) -> None:
         with suppress(OSError):  # it is only for those who look: the build has started
@@ -85,26 +85,26 @@ def run(args: Namespace, settings: Settings) -> int:
     execute = partial(
         supervisor.run,
         args.command_line,
-        notices=notices,
+        signals=signals,
         leftovers=settings.leftovers,
         apart=hooks.sessions if hooks else (),
         on_leftovers=note_leftovers,
     )
     # all that can be done before the wait is: the end of another build waits for the start of this one
     inherited = inherited_environment()
-    nested = acquiring.join(pool, claim, args, notices.check)
+    nested = acquiring.join(pool, claim, args, signals.check)
     if nested and not claim.slot:
         return _end(execute(inherited))
-    used = usage.Meter()
+    used = usage.UsageMeter()
     if nested:
         hooks = None  # they and the history tell of the build around it
     else:
         canvas = acquiring.canvas()
-        acquiring.take_slot(pool, claim, args, settings, notices.check, hooks, canvas)
+        acquiring.take_slot(pool, claim, args, settings, signals.check, hooks, canvas)
         if canvas:
             canvas.lend()
     jobs = max(1, usage.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None
-    guard = Guard(pool, claim, settings, lambda: process.descendants_of(os.getpid()), warden)
+    guard = LeaseGuard(pool, claim, settings, lambda: process.descendants_of(os.getpid()), watchdog)
 
     bear = _Bearing()
 
@@ -149,8 +149,8 @@ def _close_books(
     pool: Engine,
     claim: Claim,
     settings: Settings,
-    used: usage.Meter,
-    guard: Guard,
+    used: usage.UsageMeter,
+    guard: LeaseGuard,
     status: int,
     hooks: Hooks | None,
     nested: bool,

@@ -44,7 +44,7 @@ class Standing(NamedTuple):
     waits: dict[int, Range]
 
 
-class Outlook:
+class Estimator:
     """One reader's view of the builds of a pool. *path* is the history's, None where none is kept."""
 
     def __init__(self, path: str | None) -> None:

@@ -17,7 +17,7 @@ from ipclock.i18n import _
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ipclock.display.estimates import Activity, Outlook
+    from ipclock.display.estimates import Activity, Estimator
     from ipclock.pool.claim import Claim
     from ipclock.pool.engine import Engine
     from ipclock.pool.headroom import Headroom
@@ -27,7 +27,7 @@ FORESEEN_S = 10.0  # how long what was foretold is believed, as long as nobody m
 WATCHED_S = 5.0  # from one look at what the builds use to the next
 
 
-class View(NamedTuple):
+class WaitView(NamedTuple):
     """What one who waits is told: the pool, the place in line, why else it waits, what the builds use, and how long."""
 
     pool: Snapshot
@@ -63,10 +63,10 @@ class View(NamedTuple):
         return f"{holder.label} ({', '.join(facts)})"
 
 
-class Prospect:
+class WaitStatus:
     """What one who waits is told, and learns no more often than it has to: all who wait together take little time."""
 
-    def __init__(self, pool: Engine, claim: Claim, headroom: Headroom | None, outlook: Outlook) -> None:
+    def __init__(self, pool: Engine, claim: Claim, headroom: Headroom | None, outlook: Estimator) -> None:
         self._pool = pool
         self._claim = claim
         self._headroom = headroom
@@ -76,7 +76,7 @@ class Prospect:
         self._line: object = None
         self._left: Range | None = None
 
-    def view(self, ticket: int) -> View:
+    def view(self, ticket: int) -> WaitView:
         """Return what there is to tell now."""
         now = self._pool.snapshot(waiters=False)
         position = self._pool.place(ticket)
@@ -85,7 +85,7 @@ class Prospect:
             text = _("slots held by locks that no record here lists: {units}")
             reasons.append(text.format(units=now.unlisted))
         if position > FARTHEST:
-            return View(now, position, reasons, {}, None)
+            return WaitView(now, position, reasons, {}, None)
         moment = time.monotonic()
         if moment - self._watched_at >= WATCHED_S:
             self._uses = self._outlook.look(now.holders)
@@ -98,7 +98,7 @@ class Prospect:
         gone = moment - self._foreseen_at
         left = self._left and Range(max(0.0, self._left.low - gone), max(0.0, self._left.high - gone))
         # what else keeps it waiting has no usual length
-        return View(now, position, reasons, self._uses, None if reasons else left)
+        return WaitView(now, position, reasons, self._uses, None if reasons else left)
 
 
 def _reasons(pool: Engine, claim: Claim, headroom: Headroom | None) -> list[str]:

@@ -17,7 +17,7 @@ from ipclock.i18n import _
 
 if TYPE_CHECKING:
     from ipclock.display.canvas import Canvas
-    from ipclock.display.wait_status import View
+    from ipclock.display.wait_status import WaitView
 
 REWRITE_S = 1.0
 REPAINT_S = 5.0  # in between, rows in which only numbers have changed stay as they are: half as many bytes
@@ -30,7 +30,7 @@ _NO_DIGITS = {ord(digit): None for digit in "0123456789"}
 YELLOW, RED, DIM = "\x1b[33m", "\x1b[31m", "\x1b[2m"
 
 
-class Progress:
+class WaitingLine:
     """The lines about one build's wait. *quiet* drops them all; *interval* is in seconds, for logs.
 
     On a *canvas* they are rewritten in place, as long as it is ours; else there is a line at each change.
@@ -60,7 +60,7 @@ class Progress:
         """Return whether `waiting` would look at the pool now: once a second is enough for a reader."""
         return not self._quiet and time.monotonic() - self._looked_at >= REWRITE_S
 
-    def waiting(self, view: View) -> None:
+    def waiting(self, view: WaitView) -> None:
         """Show that the build waits, for whom, and for how long."""
         now = time.monotonic()
         resumed, self._looked_at = now - self._looked_at > RESUMED_S, now

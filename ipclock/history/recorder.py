@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
     from ipclock.errors import IpclockError
     from ipclock.history.finished import Row
-    from ipclock.pool.claim import Claim, Ended
+    from ipclock.pool.claim import Claim, RemovedHolder
     from ipclock.pool.engine import Engine
-    from ipclock.pool.record_name import Entry
+    from ipclock.pool.record_name import RecordName
 
 MAX_LABEL = 255
 # how a wait ends without a slot
@@ -87,12 +87,12 @@ def slot_ended(pool: Engine, claim: Claim, settings: Settings, outcome: str, tel
     _write(settings, [_row(pool, claim.label, claim.entry, claim.times, os.getuid(), outcome)], pool, tell)
 
 
-def holds_ended(pool: Engine, settings: Settings, holders: Iterable[Ended] = (), outcome: str = "done") -> None:
+def holds_ended(pool: Engine, settings: Settings, holders: Iterable[RemovedHolder] = (), outcome: str = "done") -> None:
     """Keep the holds of those that have no supervisor who would; with none, only what the pool has found dead."""
     _write(settings, [_of_ended(pool, one, outcome) for one in holders if not one.supervised], pool)
 
 
-def _of_ended(pool: Engine, one: Ended, outcome: str) -> Row | None:
+def _of_ended(pool: Engine, one: RemovedHolder, outcome: str) -> Row | None:
     # a part of a hold that has a row of its own; or a ticket that no database can hold
     if one.entry.within or one.entry.ticket >= 1 << 63:
         return None
@@ -103,7 +103,7 @@ def _of_ended(pool: Engine, one: Ended, outcome: str) -> Row | None:
         return None
 
 
-def _row(pool: Engine, label: str, entry: Entry, times: Mapping[str, str], uid: int, outcome: str) -> Row | None:
+def _row(pool: Engine, label: str, entry: RecordName, times: Mapping[str, str], uid: int, outcome: str) -> Row | None:
     """Return the row of one that ends now; *times* are the stamps of a claim, or of a record."""
     if "arrived" not in times:
         return None

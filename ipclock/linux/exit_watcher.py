@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 MOST = 32  # builds; each costs two descriptors
 AGAIN_MS = 20  # a signal that comes just before the sleep does not end it: so it is sent
 TIMES = 3
-OVER_MS = 5000  # until the thread notices that nobody needs it any more
+OVER_MS = 5000  # until the thread signals that nobody needs it any more
 
 
-class Deaths:
+class ExitWatcher:
     """Watches the *builds*, each by its PIDs, for the block, which gets whether each of them can be watched.
 
     The end of a build whose supervisor lives is not told: that one gives the slot back.

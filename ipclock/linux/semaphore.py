@@ -197,7 +197,7 @@ def create(name: str, mode: int, group: int | None = None, giver: int | None = N
     """Make the semaphore *name* with value 0, for *group* too if that is given; None if there is one already.
 
     It appears under its name finished, by one linkat(2) of a file that had no name before: sem_open(3) goes by way of a
-    temporary name, which stays for ever if we are killed there. The caller sees to the owner (`Folder.creating`).
+    temporary name, which stays for ever if we are killed there. The caller sees to the owner (`Directory.creating`).
     A group that has no gid here is that of the folder *giver*, on the same file system, and comes with its setgid bit.
     Raises CannotCreate (73), Unavailable (69), NotPermitted (77).
     """

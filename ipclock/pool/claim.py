@@ -6,7 +6,7 @@ import time
 
 from ipclock._typing import TYPE_CHECKING, NamedTuple
 from ipclock.linux import clocks, process
-from ipclock.pool.record_name import Entry, key_of
+from ipclock.pool.record_name import RecordName, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,7 +51,7 @@ class Claim:
         self.holder = holder
         self.holder_fd = holder_fd
         self.supersede = supersede
-        self.entry = Entry(0, units=units, priority=priority, limit=limit, key=key_of(label) if limit else "")
+        self.entry = RecordName(0, units=units, priority=priority, limit=limit, key=key_of(label) if limit else "")
         self.held = 0
         self.era = ((0, 0), 0)  # of the pool, when the claim was last seen in it
         self.kept_at = 0.0
@@ -87,14 +87,14 @@ class Claim:
         return self.record.holder_fd
 
 
-class Ended(NamedTuple):
+class RemovedHolder(NamedTuple):
     """A holder that has lost its slot, by death or by a reset: what there is to tell of it, and to whom.
 
     `shown` is its label as it may be printed, `pid` that of the build where it is known, "?" where none is. `times` has
     the stamps of its record. Whose `supervised` build goes on tells of it at its end.
     """
 
-    entry: Entry
+    entry: RecordName
     label: str
     shown: str
     pid: str

@@ -50,7 +50,7 @@ MAKING_S = 0.5  # a maker shares its folder within a moment, or was killed or st
 SETTLED_S = 0.1  # a time stamp of a file system may be so coarse that a later change has the same one
 
 
-class Folder:
+class Directory:
     """An opened pool folder: the descriptors of all that belongs into it. `path` is for messages.
 
     `group` is the gid that its owner shares it with, None where it is the owner's alone.

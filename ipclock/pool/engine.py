@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ipclock.linux.process import Identity
-    from ipclock.pool.claim import Claim, Ended
+    from ipclock.pool.claim import Claim, RemovedHolder
     from ipclock.pool.headroom import Headroom
     from ipclock.pool.notes import Drain
     from ipclock.pool.snapshot import Snapshot
-    from ipclock.pool.wait_context import Patience
+    from ipclock.pool.wait_context import WaitContext
 
 
 class Engine(Protocol):
@@ -51,13 +51,13 @@ class Engine(Protocol):
 
     # A client's own way.
 
-    def acquire(self, claim: Claim, patience: Patience, *, block: bool = True) -> Claim:
+    def acquire(self, claim: Claim, context: WaitContext, *, block: bool = True) -> Claim:
         """Wait until the claim holds a slot and return it.
 
-        Raises SlotTimeout or SlotBusy (75) and whatever *patience* raises; then nothing is left behind.
+        Raises SlotTimeout or SlotBusy (75) and whatever *context* raises; then nothing is left behind.
         """
 
-    def join(self, claim: Claim, patience: Patience, ticket: int) -> bool:
+    def join(self, claim: Claim, context: WaitContext, ticket: int) -> bool:
         """Let the claim hold its own part of the slot of *ticket*, at once; False if that has been given back.
 
         On an engine whose nested builds are those around them the claim stays as it is.
@@ -109,31 +109,31 @@ class Engine(Protocol):
 
     # What an administrator does.
 
-    def resize(self, capacity: int, patience: Patience) -> None:
+    def resize(self, capacity: int, context: WaitContext) -> None:
         """Make *capacity* the pool's, for those who wait already too."""
 
-    def drain(self, drain: Drain | None, patience: Patience) -> None:
+    def drain(self, drain: Drain | None, context: WaitContext) -> None:
         """Admit nobody from now on, or (None) go on admitting."""
 
-    def evict(self, patience: Patience, ticket: int | None = None, *, nested: bool = True) -> list[Ended]:
+    def evict(self, context: WaitContext, ticket: int | None = None, *, nested: bool = True) -> list[RemovedHolder]:
         """Take the slots of all holders, or the slot of *ticket*; return the living, whose processes go on.
 
         Without *nested* the builds that run in that slot beside *ticket* keep it. Raises NoTicket (2).
         """
 
-    def take_dead(self) -> list[Ended]:
+    def take_dead(self) -> list[RemovedHolder]:
         """Return the holders that this client has found dead and cleared away, each of them once."""
 
     def end(self, ticket: int) -> None:
         """End the processes that keep a slot, and all that they have started. Raises StillRunning (77)."""
 
-    def share(self, group: int | None, patience: Patience) -> None:
+    def share(self, group: int | None, context: WaitContext) -> None:
         """Let *group* (gid) use the pool too, or only its owner. Raises Foreign (77)."""
 
-    def allow_priority(self, lowest: int, patience: Patience) -> None:
+    def allow_priority(self, lowest: int, context: WaitContext) -> None:
         """Let everybody in the pool ask for a priority from *lowest* on. Raises Foreign (77)."""
 
-    def tidy(self, patience: Patience) -> None:
+    def tidy(self, context: WaitContext) -> None:
         """Make the pool whole, and clear away who died in it."""
 
     def headroom(self, need: int) -> Headroom:

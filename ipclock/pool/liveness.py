@@ -14,7 +14,7 @@ from ipclock.pool.directory import HOLDING
 
 if TYPE_CHECKING:
     from ipclock.pool.record import Record
-    from ipclock.pool.record_name import Entry
+    from ipclock.pool.record_name import RecordName
     from ipclock.pool.records import Store
 
 
@@ -26,7 +26,7 @@ def identity(record: Record | None, key: str = "process") -> process.Identity | 
         return None
 
 
-def verdict(store: Store, state: str, entry: Entry) -> str:
+def verdict(store: Store, state: str, entry: RecordName) -> str:
     """Return whether the client is ALIVE, DEAD or UNKNOWN, by the table of `policy.verdict`.
 
     A waiter always has a beacon of its own, so only a holder's record is read, and only once the beacon is free.
@@ -90,7 +90,7 @@ def lockers(store: Store) -> list[int]:
     return descriptors.lockers(store.beacons.holder().start, listed)
 
 
-def unlisted_around_us(store: Store) -> list[tuple[Entry, Record]]:
+def unlisted_around_us(store: Store) -> list[tuple[RecordName, Record]]:
     """Return the builds that this process runs inside of, of a folder of the pool that is gone, with their records.
 
     None once the pool is settled: then they have ended, or a reset has forgotten them.
@@ -120,7 +120,7 @@ def supervisor(record: Record) -> int | None:
     return bound.pid if bound and bound == identity(record, "waiter") and process.exists(bound) else None
 
 
-def is_stopped(store: Store, state: str, entry: Entry) -> bool:
+def is_stopped(store: Store, state: str, entry: RecordName) -> bool:
     """Return whether the waiter's process is surely stopped: called to the gate, it would block the others."""
     record = store.read(state, entry)
     waiter = identity(record, "waiter") or identity(record)

@@ -16,15 +16,15 @@ from ipclock.linux.semaphore import path_of
 from ipclock.pool import place, pools, queue
 from ipclock.pool.directory import GATE, HOLDING, QUEUED
 from ipclock.pool.protocol import Pool
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.wait_context import WaitContext
 
 if TYPE_CHECKING:
     from ipclock.config.settings import Settings
     from ipclock.linux.process import Identity
-    from ipclock.pool.claim import Claim, Ended
+    from ipclock.pool.claim import Claim, RemovedHolder
     from ipclock.pool.headroom import Headroom
     from ipclock.pool.record import Record
-    from ipclock.pool.record_name import Entry
+    from ipclock.pool.record_name import RecordName
     from ipclock.pool.records import Store
     from ipclock.pool.snapshot import Snapshot
     from ipclock.pool.takeover import Taken
@@ -116,11 +116,11 @@ class LocalPool(Pool):
                 return bound.pid if bound else None
         return None
 
-    def evict(self, patience: Patience, ticket: int | None = None, *, nested: bool = True) -> list[Ended]:
+    def evict(self, context: WaitContext, ticket: int | None = None, *, nested: bool = True) -> list[RemovedHolder]:
         """Reset the pool, or one of its slots."""
-        return [_ended(*one) for one in self.reset(patience, ticket, nested=nested)]
+        return [_ended(*one) for one in self.reset(context, ticket, nested=nested)]
 
-    def take_dead(self) -> list[Ended]:
+    def take_dead(self) -> list[RemovedHolder]:
         """Return those that `recover` has found dead."""
         found, self.dead = self.dead, []
         return [_ended(*one) for one in found]
@@ -130,7 +130,7 @@ class LocalPool(Pool):
         from ipclock.linux import terminate
         from ipclock.pool import liveness, policy
 
-        def entry() -> Entry | None:
+        def entry() -> RecordName | None:
             return next((entry for entry in self.store.entries(HOLDING) if entry.ticket == ticket), None)
 
         def record() -> Record | None:
@@ -201,8 +201,8 @@ def open_for_administrator(
     def take_over() -> Taken | None:
         from ipclock.pool import takeover
 
-        patience = Patience(takeover.PATIENCE_S)
-        return takeover.replace(settings.semaphore_name, settings.lock_dir, settings.shared_with, patience)
+        context = WaitContext(takeover.PATIENCE_S)
+        return takeover.replace(settings.semaphore_name, settings.lock_dir, settings.shared_with, context)
 
     if root and ours and owner not in (None, 0):
         taken = take_over()
@@ -224,8 +224,8 @@ def move(settings: Settings) -> None:
     from ipclock.pool import takeover
 
     with suppress(NoPool):
-        patience = Patience(takeover.PATIENCE_S)
-        takeover.replace(settings.semaphore_name, settings.lock_dir, settings.shared_with, patience, idle=True)
+        context = WaitContext(takeover.PATIENCE_S)
+        takeover.replace(settings.semaphore_name, settings.lock_dir, settings.shared_with, context, idle=True)
 
 
 def look(settings: Settings) -> Snapshot:
@@ -243,12 +243,12 @@ def look(settings: Settings) -> Snapshot:
         store.close()
 
 
-def _ended(entry: Entry, record: Record) -> Ended:
+def _ended(entry: RecordName, record: Record) -> RemovedHolder:
     from ipclock.pool import liveness, snapshot
-    from ipclock.pool.claim import Ended
+    from ipclock.pool.claim import RemovedHolder
 
     label, pid = snapshot.named(record)
-    return Ended(
+    return RemovedHolder(
         entry=entry,
         label=record.fields.get("label", "?"),
         shown=label,

@@ -15,21 +15,21 @@ from ipclock.bounded import LAST_PID, LAST_TICKET, LAST_WORD, whole
 from ipclock.config.values import MAX_CAPACITY
 from ipclock.errors import NoPool, from_os
 from ipclock.linux.locks import is_locked, try_lock, unlock
-from ipclock.pool.directory import Folder
+from ipclock.pool.directory import Directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ipclock.pool.record_name import Entry
+    from ipclock.pool.record_name import RecordName
 
 _HIGHEST_NICE, _LOWEST_NICE = -20, 19  # the file counts from there: its numbers have no sign
 
 
-class Numbers(Folder):
+class Numbers(Directory):
     """The mutex and the numbers of an opened pool folder."""
 
     # what the state folders hold, as far as it was read in the section that we are in: nobody else changes it then
-    _seen: dict[str, list[Entry]] | None = None
+    _seen: dict[str, list[RecordName]] | None = None
 
     @contextmanager
     def mutex(self, busy: Callable[[float, int], None]) -> Iterator[None]:

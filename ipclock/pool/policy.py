@@ -11,7 +11,7 @@ from ipclock._typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from ipclock.pool.record_name import Entry
+    from ipclock.pool.record_name import RecordName
 
 ALIVE, DEAD, UNKNOWN = "alive", "dead", "unknown"
 PLACES = 10  # in line, that one step of priority is worth
@@ -64,7 +64,7 @@ def limit(capacity: int, drained: bool) -> int:
     return 0 if drained else capacity
 
 
-def units(entries: Iterable[Entry]) -> int:
+def units(entries: Iterable[RecordName]) -> int:
     """Return how many units all of them take. Nested builds share those of the slot that they run in."""
     return sum({entry.place: entry.units for entry in entries}.values())
 
@@ -84,7 +84,7 @@ def units_to_post(taken: int, allowed: int, value: int) -> int:
     return max(0, allowed - taken) - value
 
 
-def rank(entry: Entry) -> tuple[int, int]:
+def rank(entry: RecordName) -> tuple[int, int]:
     """Return where a waiter stands in line: by ticket, each step of priority being worth PLACES tickets (INV-6).
 
     So within one priority it is first come, first served, and nobody waits for ever: whoever comes more than
@@ -101,23 +101,23 @@ def nap(place: float) -> float:
     return min(LONGEST_NAP_S, NEAR_NAP_S * max(1.0, place / NEAR) ** 2)
 
 
-def in_turn(waiters: list[Entry], second: float) -> list[Entry]:
+def in_turn(waiters: list[RecordName], second: float) -> list[RecordName]:
     """Return whom of the line to look at in this second: about SWEPT, everybody within so many seconds as it takes."""
     parts = 1 + len(waiters) // SWEPT
     return [entry for entry in waiters if entry.ticket % parts == int(second) % parts]
 
 
-def in_order(waiters: Iterable[Entry]) -> list[Entry]:
+def in_order(waiters: Iterable[RecordName]) -> list[RecordName]:
     """Return the waiters in the order in which they are to be called."""
     return sorted(waiters, key=rank)
 
 
-def counts_labels(entry: Entry, holders: Iterable[Entry]) -> bool:
+def counts_labels(entry: RecordName, holders: Iterable[RecordName]) -> bool:
     """Return whether labels have a say in the admission of *entry*: it, or a holder, has a limit for its own."""
     return bool(entry.limit or any(holder.limit for holder in holders))
 
 
-def has_room_for_label(entry: Entry, key: str, holders: Iterable[tuple[Entry, str]]) -> bool:
+def has_room_for_label(entry: RecordName, key: str, holders: Iterable[tuple[RecordName, str]]) -> bool:
     """Return whether one more build of the label with *key* may run beside these holders, each with its own key.
 
     The lowest limit among them and the newcomer counts, so nobody who asked to be alone gets company.

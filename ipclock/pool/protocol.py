@@ -34,7 +34,7 @@ from ipclock.pool.directory import GATE, HOLDING, NEW, QUEUED, STATES, TRIES
 from ipclock.pool.record_name import parse
 from ipclock.pool.records import LAST_DRAWN, Store
 from ipclock.pool.semaphores import Turns, open_gate
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.wait_context import WaitContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from ipclock.pool.notes import Drain
     from ipclock.pool.record import OwnRecord, Record
-    from ipclock.pool.record_name import Entry
+    from ipclock.pool.record_name import RecordName
 
     T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class Pool:
         self.store = store
         self.gate = gate
         self.turns = turns
-        self.dead: list[tuple[Entry, Record]] = []  # holders that this client has cleared away
+        self.dead: list[tuple[RecordName, Record]] = []  # holders that this client has cleared away
         self.heeds_us = True
         self._wanted = capacity
         self._former: int | None = None  # of the folder that was there before
@@ -107,18 +107,18 @@ class Pool:
         self.gate.close()
         self.store.close()
 
-    def acquire(self, claim: Claim, patience: Patience, *, block: bool = True) -> Claim:
+    def acquire(self, claim: Claim, context: WaitContext, *, block: bool = True) -> Claim:
         """Wait until the claim holds a slot and return it. `release` gives it back.
 
-        Raises SlotTimeout or SlotBusy (75) and whatever *patience* raises; then nothing is left behind.
+        Raises SlotTimeout or SlotBusy (75) and whatever *context* raises; then nothing is left behind.
         """
         try:
-            self._insist(claim, lambda: self.arrive(claim, patience, block=block))
+            self._insist(claim, lambda: self.arrive(claim, context, block=block))
             while not claim.slot:
                 with suppress(NoPool):  # removed just now: a tick makes it anew
-                    self.wait_turn(claim, patience)
-                    self.wait_at_gate(claim, patience)
-                    self.admit(claim, patience)
+                    self.wait_turn(claim, context)
+                    self.wait_at_gate(claim, context)
+                    self.admit(claim, context)
         except BaseException:
             self.give_up(claim)
             raise
@@ -137,19 +137,19 @@ class Pool:
 
     # The steps, in the order of a client's life.
 
-    def arrive(self, claim: Claim, patience: Patience, *, block: bool = True) -> None:
+    def arrive(self, claim: Claim, context: WaitContext, *, block: bool = True) -> None:
         """Queue the claim under a new ticket. Without *block*, raise SlotBusy (75) unless a slot is due to it."""
         claim.times = stamp("arrived")
         ready = block or claim.ready()
-        with self._mutex(patience):
+        with self._mutex(context):
             self._clear_away(None if block else self.store.entries(QUEUED))
             self._level()
             self._refuse(claim, block=block, ready=ready)
-            self.store.publish(self._draft(claim, patience), QUEUED, claim.entry)
+            self.store.publish(self._draft(claim, context), QUEUED, claim.entry)
             self._pass_others(claim)
             self.call_next()
 
-    def _draft(self, claim: Claim, patience: Patience) -> OwnRecord:
+    def _draft(self, claim: Claim, context: WaitContext) -> OwnRecord:
         """Write the claim's record and return it; draw its ticket."""
         this = process.identify(os.getpid())
         fields = {
@@ -157,7 +157,7 @@ class Pool:
             "label": claim.label,
             "process": str(claim.holder or this),
             "waiter": str(this),
-            "timeout": f"{patience.timeout:g}",
+            "timeout": f"{context.timeout:g}",
             **claim.times,
         }
         if users.shows_all():  # a uid of a user namespace is another user's outside
@@ -168,7 +168,7 @@ class Pool:
         claim.entry = claim.entry._replace(ticket=self.store.draw_ticket())
         return claim.record
 
-    def join(self, claim: Claim, patience: Patience, ticket: int) -> bool:
+    def join(self, claim: Claim, context: WaitContext, ticket: int) -> bool:
         """Make the claim a holder in the slot of *ticket*, whose build it runs inside of; False if that is given back.
 
         At once: it takes no unit and waits for nobody, or it would wait for the build around it. The slot is given on
@@ -176,17 +176,17 @@ class Pool:
         """
         claim.times = stamp("arrived") | stamp("admitted")
         claim.memory = 0  # the build around it is expected to need it
-        return self._insist(claim, lambda: self._join(claim, patience, ticket))
+        return self._insist(claim, lambda: self._join(claim, context, ticket))
 
-    def _join(self, claim: Claim, patience: Patience, ticket: int) -> bool:
-        with self._mutex(patience):
+    def _join(self, claim: Claim, context: WaitContext, ticket: int) -> bool:
+        with self._mutex(context):
             listed = self.store.entries(HOLDING)
             unlisted = [entry for entry, _ in liveness.unlisted_around_us(self.store)]
             around = next((entry for entry in [*listed, *unlisted] if entry.ticket == ticket), None)
             if around is None:
                 return False
             self.store.skip_tickets(around.outer)
-            record = self._draft(claim, patience)
+            record = self._draft(claim, context)
             claim.entry = claim.entry._replace(units=around.units, within=around.outer)
             self._hold(claim)
             entry = claim.entry._replace(slot=around.slot if around in listed else self._own_slot(around))
@@ -221,7 +221,7 @@ class Pool:
         if at_gate and not self.store.entries(GATE):
             self.recover()  # what was reserved for the one who stood there is free again
 
-    def wait_turn(self, claim: Claim, patience: Patience) -> None:
+    def wait_turn(self, claim: Claim, context: WaitContext) -> None:
         """Sleep until the claim's record lies in `gate/`."""
         if self.store.has(GATE, claim.entry, claim.record):
             return
@@ -231,36 +231,36 @@ class Pool:
                 # then look again: a call that came before the turn existed could not post it
                 with suppress(NotPermitted):  # a stranger has planted something there: its own ticks wake it
                     claim.turn = self.turns.create(claim.ticket)
-                    patience.tick(claim.ticket)
+                    context.tick(claim.ticket)
                     continue
-                time.sleep(patience.chunk(self._nap(claim)))  # there is no turn to sleep on
-                self.tick(claim, patience)
+                time.sleep(context.chunk(self._nap(claim)))  # there is no turn to sleep on
+                self.tick(claim, context)
                 continue
-            claim.turn.wait(patience.chunk(self._nap(claim)))
-            self.tick(claim, patience)
+            claim.turn.wait(context.chunk(self._nap(claim)))
+            self.tick(claim, context)
 
     def _nap(self, claim: Claim) -> float:
         if claim.place > policy.NEAR and (changed := self.store.changed_at(QUEUED)) != claim.placed_at:
             claim.place, claim.placed_at = queue.place(self.store, claim.ticket), changed
         return policy.nap(claim.place)
 
-    def wait_at_gate(self, claim: Claim, patience: Patience) -> None:
+    def wait_at_gate(self, claim: Claim, context: WaitContext) -> None:
         """Sleep until a unit was taken from the semaphore, or the record was moved away from the gate.
 
         One for which all of its units are reserved sleeps until it is `ready`.
         """
         if not self.store.has(GATE, claim.entry, claim.record):
             return
-        with patience.watching(self._builds) as watched:
+        with context.watching(self._builds) as watched:
             chunk = FIRST_CHUNK_S
             while self.store.has(GATE, claim.entry, claim.record):
                 if claim.entry.reserved == claim.entry.units:
                     if claim.ready():
                         return
-                    time.sleep(patience.chunk(chunk))  # what it is not ready for, memory, nobody announces
-                elif self.gate.wait(patience.chunk(chunk)):
+                    time.sleep(context.chunk(chunk))  # what it is not ready for, memory, nobody announces
+                elif self.gate.wait(context.chunk(chunk)):
                     return
-                self.tick(claim, patience, at_gate=True)
+                self.tick(claim, context, at_gate=True)
                 chunk = GATE_CHUNK_S if watched else BLIND_CHUNK_S
 
     def _builds(self) -> list[list[int]]:
@@ -268,14 +268,14 @@ class Pool:
         records = (self.store.read(HOLDING, entry) for entry in self.store.entries(HOLDING))
         return [liveness.processes(record) for record in records if record]
 
-    def admit(self, claim: Claim, patience: Patience) -> None:
+    def admit(self, claim: Claim, context: WaitContext) -> None:
         """Make the claim a holder if its record lies in `gate/` and its units are free by the records (INV-2).
 
         Otherwise the unit that it took is void: recover restores the value, less what is reserved for it now, and the
         claim goes back to waiting: at the gate, or in line if it may not be the next one any more.
         """
         ready = claim.ready()
-        with self._mutex(patience):
+        with self._mutex(context):
             if self.store.has(GATE, claim.entry, claim.record):
                 self._decide(claim, ready)
             if claim.slot:
@@ -314,7 +314,7 @@ class Pool:
                 claim.record.let_go(claim.entry.units)
                 raise NoPool(self.store.path)
 
-    def _overtakes(self, entry: Entry, holders: list[Entry]) -> bool:
+    def _overtakes(self, entry: RecordName, holders: list[RecordName]) -> bool:
         """Return whether somebody ahead in line, passed over so far, could go to the gate now."""
         ahead = [other for other in self.store.entries(QUEUED) if policy.rank(other) < policy.rank(entry)]
         return self._first(ahead, holders) is not None
@@ -333,7 +333,7 @@ class Pool:
         # out first: from here on anybody can clear the record, so neither a daemon that inherited the
         # descriptor nor a mutex that does not come free can keep the slot
         claim.record.unlock()
-        with suppress(IpclockError), self._mutex(Patience(LEAVE_PATIENCE_S)):
+        with suppress(IpclockError), self._mutex(WaitContext(LEAVE_PATIENCE_S)):
             self._drop_turn(claim)
             if not self._listed(claim):
                 # under the old epoch somebody has cleared it since the beacon went out
@@ -348,7 +348,7 @@ class Pool:
         # whoever was woken may be queued on our processor, and would sit out the rest of our slice
         os.sched_yield()
 
-    def recover(self, sweep: list[Entry] | None = None) -> None:
+    def recover(self, sweep: list[RecordName] | None = None) -> None:
         """Clear away the dead, send a stopped one back from the gate, call the next one, level the value (INV-4).
 
         In the mutex. With *sweep* the dead among these in line go too, and what was left in `new/` and of turns; those
@@ -362,7 +362,7 @@ class Pool:
         self.call_next()
         self._level()
 
-    def _clear_away(self, sweep: list[Entry] | None) -> None:
+    def _clear_away(self, sweep: list[RecordName] | None) -> None:
         holders = []
         for entry in self.store.entries(HOLDING):
             if self._is_dead(HOLDING, entry):
@@ -415,7 +415,7 @@ class Pool:
             self.store.move(entry, QUEUED, GATE)
             self.turns.post(entry.ticket)
 
-    def _first(self, waiters: list[Entry], holders: list[Entry]) -> Entry | None:
+    def _first(self, waiters: list[RecordName], holders: list[RecordName]) -> RecordName | None:
         """Return the first of those in line that may go to the gate and can; clear away the dead before it."""
         for entry in queue.candidates(self.store, waiters, holders, self.capacity):
             if self._is_dead(QUEUED, entry):
@@ -424,14 +424,14 @@ class Pool:
                 return entry
         return None
 
-    def _eligible(self, state: str, entry: Entry, holders: list[Entry]) -> bool:
+    def _eligible(self, state: str, entry: RecordName, holders: list[RecordName]) -> bool:
         return queue.eligible(self.store, state, entry, holders, self.capacity)
 
     # What happens beside a client's own steps.
 
-    def tick(self, claim: Claim, patience: Patience, *, at_gate: bool = False) -> None:
+    def tick(self, claim: Claim, context: WaitContext, *, at_gate: bool = False) -> None:
         """Look after the pool between two sleeps of a waiter. Raises SlotTimeout (75) when the time is up."""
-        patience.tick(claim.ticket)
+        context.tick(claim.ticket)
         self._act(claim)
         with suppress(NoPool):  # removed again while it was made anew: the next tick makes it
             if time.monotonic() - claim.kept_at >= KEEP_DUE_S:
@@ -439,7 +439,7 @@ class Pool:
                 self.keep(claim)
                 self._keep_turn(claim)
             if self.store.idle_s() >= RECOVER_DUE_S or (at_gate and self._amiss()):
-                self.tidy(patience)
+                self.tidy(context)
 
     def _act(self, claim: Claim) -> None:
         """Show that the claim's process acts; if it was passed over because it did not, let it be called again."""
@@ -447,14 +447,14 @@ class Pool:
             claim.record.touch()
         silent = claim.entry._replace(reserved=0, silent=1)
         if self.store.has(QUEUED, silent, claim.record):
-            with suppress(NoPool), self._mutex(Patience(LEAVE_PATIENCE_S)):
+            with suppress(NoPool), self._mutex(WaitContext(LEAVE_PATIENCE_S)):
                 if self.store.has(QUEUED, silent, claim.record):
                     self.store.move(silent, QUEUED, QUEUED)
                     self.recover()
 
-    def tidy(self, patience: Patience) -> None:
+    def tidy(self, context: WaitContext) -> None:
         """Recover and call the next one, for a pool that nobody's step has looked after lately."""
-        with self._mutex(patience):
+        with self._mutex(context):
             self.recover(policy.in_turn(self.store.entries(QUEUED), time.monotonic()))
 
     def watch(self, claim: Claim) -> None:
@@ -462,7 +462,7 @@ class Pool:
         with suppress(IpclockError):
             self.keep(claim)
             if self._amiss():
-                self.tidy(Patience(0))
+                self.tidy(WaitContext(0))
 
     def keep(self, claim: Claim) -> None:
         """See that the claim's record and the semaphore are still there; write the record again if it vanished.
@@ -480,7 +480,7 @@ class Pool:
                 self.gate = gate
         if claim.evicted or (self._listed(claim) and (not claim.slot or claim.era == self.store.era)):
             return
-        with self._mutex(Patience(LEAVE_PATIENCE_S)):
+        with self._mutex(WaitContext(LEAVE_PATIENCE_S)):
             # look again, alone: between two looks the record may have been renamed, or a reset is half done: who
             # learns its epoch before it comes to unlink the record would outlive the reset
             if self._listed(claim):
@@ -534,7 +534,7 @@ class Pool:
             claim.turn.close()
             claim.turn = None
 
-    def _own_slot(self, entry: Entry) -> int:
+    def _own_slot(self, entry: RecordName) -> int:
         """Return the slot for a holder that is listed again: that of its nested builds, else its own if it is free."""
         holders = self.store.entries(HOLDING)
         # with its very ticket: another build, which has drawn it from another folder
@@ -562,33 +562,33 @@ class Pool:
         """Leave the capacity to others: this client's is not the pool's owner's."""
         self.heeds_us, self._wanted = False, None
 
-    def resize(self, capacity: int, patience: Patience) -> None:
+    def resize(self, capacity: int, context: WaitContext) -> None:
         """Make *capacity* the pool's, for those who wait already too. Running builds are never stopped for it."""
         self._wanted = capacity
-        self.tidy(patience)
+        self.tidy(context)
 
-    def drain(self, drain: Drain | None, patience: Patience) -> None:
+    def drain(self, drain: Drain | None, context: WaitContext) -> None:
         """Admit nobody from now on, or (None) go on admitting. Running builds are never stopped for it."""
-        with self._mutex(patience):
+        with self._mutex(context):
             self.store.drain = drain
             self.recover(self.store.entries(QUEUED))
 
-    def allow_priority(self, lowest: int, patience: Patience) -> None:
+    def allow_priority(self, lowest: int, context: WaitContext) -> None:
         """Let everybody in the pool ask for a priority from *lowest* on. Raises Foreign (77): its owner says that."""
-        with self._mutex(patience):
+        with self._mutex(context):
             if lowest != self.store.lowest_priority:
                 self.store.require_owner()
                 self.store.lowest_priority = lowest
 
-    def share(self, group: int | None, patience: Patience) -> None:
+    def share(self, group: int | None, context: WaitContext) -> None:
         """Let *group* (gid) use the pool too, or only its owner. Raises Foreign (77) for others than owner and root."""
-        with self._mutex(patience):
+        with self._mutex(context):
             self.store.share(group)
             give(self.gate, self.store.mode, group)
 
     def reset(
-        self, patience: Patience, ticket: int | None = None, *, nested: bool = True
-    ) -> list[tuple[Entry, Record]]:
+        self, context: WaitContext, ticket: int | None = None, *, nested: bool = True
+    ) -> list[tuple[RecordName, Record]]:
         """Take all holders, or those in the slot of *ticket*, off the records; return those of the living.
 
         A reset of all also forgets the builds of an earlier folder, which only their locks tell of. Without *nested*
@@ -596,7 +596,7 @@ class Pool:
         place: waiters sleep on the semaphore that is there, so it is never replaced.
         Raises NoTicket (2).
         """
-        with self._mutex(patience):
+        with self._mutex(context):
             holders = self.store.entries(HOLDING)
             outer = {entry.outer for entry in holders if ticket in (None, entry.ticket)}
             if ticket is not None and not outer:
@@ -625,15 +625,15 @@ class Pool:
     # Helpers of the steps.
 
     @contextmanager
-    def _mutex(self, patience: Patience) -> Iterator[None]:
+    def _mutex(self, context: WaitContext) -> Iterator[None]:
         while True:
             # a look at a file whose server does not answer keeps us here, rather than all others out of the mutex
-            self._wanted = patience.capacity(self._wanted)
-            with self.store.mutex(lambda seconds, pid: patience.stuck(self.store.path, seconds, pid)):
+            self._wanted = context.capacity(self._wanted)
+            with self.store.mutex(lambda seconds, pid: context.stuck(self.store.path, seconds, pid)):
                 # a mutex that was removed excludes nobody who opens the folder anew
                 if not self.store.vanished():
                     # again: it may have changed while we waited for the mutex
-                    self._wanted = patience.capacity(self._wanted)
+                    self._wanted = context.capacity(self._wanted)
                     self._settle()
                     yield
                     return
@@ -681,10 +681,10 @@ class Pool:
         """Return how many units are given, or kept for the one at the gate."""
         return policy.units(self.store.entries(HOLDING)) + sum(entry.reserved for entry in self.store.entries(GATE))
 
-    def _is_dead(self, state: str, entry: Entry) -> bool:
+    def _is_dead(self, state: str, entry: RecordName) -> bool:
         return liveness.verdict(self.store, state, entry) == policy.DEAD
 
-    def _clear(self, state: str, entry: Entry) -> None:
+    def _clear(self, state: str, entry: RecordName) -> None:
         # the turn first: killed in between, the record stays and leads the next one here again
         self.turns.remove(entry.ticket)
         self.store.remove(state, entry)

@@ -13,23 +13,25 @@ from ipclock.pool.record_name import key_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ipclock.pool.record_name import Entry
+    from ipclock.pool.record_name import RecordName
     from ipclock.pool.records import Store
 
 
-def candidates(store: Store, waiters: Iterable[Entry], holders: list[Entry], capacity: int) -> Iterator[Entry]:
+def candidates(
+    store: Store, waiters: Iterable[RecordName], holders: list[RecordName], capacity: int
+) -> Iterator[RecordName]:
     """Yield the waiters in `queued/` that may be called, the first in line first."""
     for entry in policy.in_order(waiters):
         if not entry.by and eligible(store, QUEUED, entry, holders, capacity):
             yield entry
 
 
-def eligible(store: Store, state: str, entry: Entry, holders: list[Entry], capacity: int) -> bool:
+def eligible(store: Store, state: str, entry: RecordName, holders: list[RecordName], capacity: int) -> bool:
     """Return whether a waiter may be the next one."""
     return not held_back(store, state, entry, holders, capacity)
 
 
-def held_back(store: Store, state: str, entry: Entry, holders: list[Entry], capacity: int) -> str:
+def held_back(store: Store, state: str, entry: RecordName, holders: list[RecordName], capacity: int) -> str:
     """Return what lets later ones pass a waiter; "" if nothing does.
 
     "silent": it was called and did not act; "size": the pool is too small; "label": that one has no room.
@@ -44,7 +46,7 @@ def held_back(store: Store, state: str, entry: Entry, holders: list[Entry], capa
     return "" if policy.has_room_for_label(entry, label_key(store, state, entry), beside) else "label"
 
 
-def due_at_once(store: Store, wanted: Entry, label: str, capacity: int, allowed: int) -> bool:
+def due_at_once(store: Store, wanted: RecordName, label: str, capacity: int, allowed: int) -> bool:
     """Return whether a newcomer gets its slots without waiting for an end of any build, nor taking those of others."""
     holders = store.entries(HOLDING)
     mine = wanted._replace(ticket=max((entry.ticket for _, entry in waiting(store)), default=0) + 1)
@@ -56,7 +58,7 @@ def due_at_once(store: Store, wanted: Entry, label: str, capacity: int, allowed:
     return room and policy.has_room_for_label(wanted, key_of(label), beside)
 
 
-def waiting(store: Store) -> list[tuple[str, Entry]]:
+def waiting(store: Store) -> list[tuple[str, RecordName]]:
     """Return all that wait, each with the folder of its record; without those that are to leave."""
     return [(state, entry) for state in (GATE, QUEUED) for entry in store.entries(state) if not entry.by]
 
@@ -68,13 +70,13 @@ def place(store: Store, ticket: int) -> int:
     return 1 + sum(rank < own for rank in ranks)
 
 
-def of_label(store: Store, label: str) -> list[tuple[str, Entry]]:
+def of_label(store: Store, label: str) -> list[tuple[str, RecordName]]:
     """Return those of `waiting` that have this label."""
     records = ((place, store.read(*place)) for place in waiting(store) if label_key(store, *place) == key_of(label))
     return [place for place, record in records if record and record.fields.get("label") == label]
 
 
-def label_key(store: Store, state: str, entry: Entry) -> str:
+def label_key(store: Store, state: str, entry: RecordName) -> str:
     """Return what stands for the label of a record; "" for one that is gone."""
     if entry.key:
         return entry.key

@@ -23,7 +23,7 @@ _MOST = 10**9 - 1  # slots, units, steps of priority: more than any pool has
 _FIELDS = {letter: (field, default) for letter, field, default in _ATTRIBUTES}
 
 
-class Entry(NamedTuple):
+class RecordName(NamedTuple):
     """A record by its name: `17`, `17.2` while ticket 17 holds slot 2, `17,u2,p-5` for 2 units at priority -5.
 
     `slot` is 0 outside of `holding/`. `units` are the slots that the build takes. `limit` is how many of its label may
@@ -68,10 +68,10 @@ class Entry(NamedTuple):
         return name + (f",k{self.key}" if self.key else "") + self.rest
 
 
-def parse(name: str) -> Entry | None:
+def parse(name: str) -> RecordName | None:
     """Return the entry that a file name stands for; None for a name that is no record's."""
     if (only := whole(name, LAST_TICKET)) and name[0] != "0":  # nearly all of a long queue, read at each hand-off
-        return Entry(only)
+        return RecordName(only)
     if len(name.encode(errors="surrogateescape")) > _LONGEST:
         return None
     numbers, *pieces = name.split(",")
@@ -81,13 +81,13 @@ def parse(name: str) -> Entry | None:
         return None
     if not all(piece and "a" <= piece[0] <= "z" for piece in pieces):
         return None
-    entry = Entry(ticket, slot)
+    entry = RecordName(ticket, slot)
     if pieces:
         entry = _with_attributes(entry, pieces)
     return entry if entry.file == name else None
 
 
-def _with_attributes(entry: Entry, pieces: list[str]) -> Entry:
+def _with_attributes(entry: RecordName, pieces: list[str]) -> RecordName:
     known: dict[str, Any] = {}
     for place, piece in enumerate(pieces):
         letter, value = piece[0], piece[1:]

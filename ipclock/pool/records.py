@@ -26,7 +26,7 @@ from ipclock.pool.record import MAX_RECORD_BYTES, Beacons, OwnRecord, Record, be
 from ipclock.pool.record_name import parse
 
 if TYPE_CHECKING:
-    from ipclock.pool.record_name import Entry
+    from ipclock.pool.record_name import RecordName
 
 DRAFT_GRACE_S = 60.0
 LAST_DRAWN = LAST_TICKET // 2
@@ -125,7 +125,7 @@ class Store(Numbers):
         if (self._number("ticket", LAST_DRAWN) or 0) < ticket <= LAST_DRAWN:
             self._write_number("ticket", ticket)
 
-    def entries(self, state: str) -> list[Entry]:
+    def entries(self, state: str) -> list[RecordName]:
         """Return the records in a state folder in order of their tickets; other names there are nobody's."""
         if self._seen is not None and state in self._seen:
             return list(self._seen[state])
@@ -140,15 +140,15 @@ class Store(Numbers):
             self._seen[state] = list(found)
         return found
 
-    def _came(self, state: str, entry: Entry) -> None:
+    def _came(self, state: str, entry: RecordName) -> None:
         if self._seen and state in self._seen:
             insort(self._seen[state], entry)
 
-    def _left(self, state: str, entry: Entry) -> None:
+    def _left(self, state: str, entry: RecordName) -> None:
         if self._seen and entry in self._seen.get(state, ()):
             self._seen[state].remove(entry)
 
-    def has(self, state: str, entry: Entry, own: OwnRecord | None = None) -> bool:
+    def has(self, state: str, entry: RecordName, own: OwnRecord | None = None) -> bool:
         """Return whether the record lies in the folder. With *own*, only if it is that client's.
 
         After a removal of the pool another client's may have the same name.
@@ -159,7 +159,7 @@ class Store(Numbers):
             return False
         return own is None or identity == own.identity or self._names(state, entry, own)
 
-    def _names(self, state: str, entry: Entry, own: OwnRecord) -> bool:
+    def _names(self, state: str, entry: RecordName, own: OwnRecord) -> bool:
         """Return whether the record names the file that has the beacon of *own*: root has carried it over."""
         record = self.read(state, entry)
         return record is not None and record.names_beacon and own.is_beacon(record.device, record.inode)
@@ -230,14 +230,14 @@ class Store(Numbers):
                     return name
         raise self._no_draft(fd)
 
-    def publish(self, record: OwnRecord, state: str, entry: Entry) -> None:
+    def publish(self, record: OwnRecord, state: str, entry: RecordName) -> None:
         """Rename a draft into a state folder."""
         self._rename(record.draft, NEW, entry.file, state)
         self._came(state, entry)
 
     def move(
-        self, entry: Entry, state: str, to: str, *, slot: int = 0, reserved: int = 0, by: int = 0, silent: int = 0
-    ) -> Entry:
+        self, entry: RecordName, state: str, to: str, *, slot: int = 0, reserved: int = 0, by: int = 0, silent: int = 0
+    ) -> RecordName:
         """Rename a record, into another state folder or for a change of what its name says; return its entry there."""
         moved = entry._replace(slot=slot, reserved=reserved, by=by, silent=silent)
         self._rename(entry.file, state, moved.file, to)
@@ -248,7 +248,7 @@ class Store(Numbers):
     def _rename(self, name: str, state: str, new_name: str, to: str) -> None:
         os.rename(name, new_name, src_dir_fd=self._fds[state], dst_dir_fd=self._fds[to])
 
-    def remove(self, state: str, entry: Entry, own: OwnRecord | None = None) -> bool:
+    def remove(self, state: str, entry: RecordName, own: OwnRecord | None = None) -> bool:
         """Unlink a record; return whether it was there. With *own*, only if it is that client's."""
         try:
             if own and not self.has(state, entry, own):
@@ -260,7 +260,7 @@ class Store(Numbers):
         self._left(state, entry)
         return True
 
-    def quiet_s(self, state: str, entry: Entry) -> float:
+    def quiet_s(self, state: str, entry: RecordName) -> float:
         """Return the seconds since a waiter last acted, or since its record came to lie where it does. In the mutex.
 
         A step of the wall clock makes it wrong until the next deed.
@@ -272,14 +272,14 @@ class Store(Numbers):
         # both stamps are the kernel's: the mutex was just taken, and a rename sets st_ctime too (inode(7))
         return abs(os.fstat(self._fds["mutex"]).st_mtime - status.st_ctime)
 
-    def _identity(self, state: str, entry: Entry) -> tuple[int, int]:
+    def _identity(self, state: str, entry: RecordName) -> tuple[int, int]:
         status = os.stat(entry.file, dir_fd=self._fds[state], follow_symlinks=False)
         return status.st_dev, status.st_ino
 
     def _open_record(self, state: str, name: str) -> int:
         return os.open(name, os.O_RDONLY | SAFE_FLAGS, dir_fd=self._fds[state])
 
-    def beacon(self, state: str, entry: Entry) -> bool | None:
+    def beacon(self, state: str, entry: RecordName) -> bool | None:
         """Return whether the record's beacon is held; None where we may not ask. A record that is gone: False.
 
         In `holding/` the holder's beacon counts, elsewhere the waiter's. The holder's may lie on a file that the record
@@ -290,7 +290,7 @@ class Store(Numbers):
         own = self._beacon(state, entry.file, self.beacons.holder())
         return own if own is not False else self._is_lit_elsewhere(entry)
 
-    def _is_lit_elsewhere(self, entry: Entry) -> bool:
+    def _is_lit_elsewhere(self, entry: RecordName) -> bool:
         record = self.read(HOLDING, entry)
         if record is None or not record.names_beacon:
             return False
@@ -311,7 +311,7 @@ class Store(Numbers):
         finally:
             os.close(fd)
 
-    def read(self, state: str, entry: Entry) -> Record | None:
+    def read(self, state: str, entry: RecordName) -> Record | None:
         """Return what the record says; None if it is gone. What cannot be read or understood has no fields."""
         try:
             fd = self._open_record(state, entry.file)
@@ -340,7 +340,7 @@ class Store(Numbers):
         listed = [entry for entry in self.entries(HOLDING) if held and self.beacon(HOLDING, entry)]
         return max(0, held - sum(entry.units for entry in listed))
 
-    def kept_unlisted(self, files: list[tuple[int, str]]) -> list[tuple[Entry, Record]]:
+    def kept_unlisted(self, files: list[tuple[int, str]]) -> list[tuple[RecordName, Record]]:
         """Return the holders whose beacon is kept lit by one of our open *files*, of a folder of the pool that is gone.
 
         *files* are descriptors with the paths that they were opened by. A file's name still says what its holder holds.

@@ -11,10 +11,10 @@ from ipclock.errors import N_, DamagedSemaphore, IpclockError, foreign
 from ipclock.linux.semaphore import FOLDER, Semaphore, create, open_existing, path_of, unlink
 
 if TYPE_CHECKING:
-    from ipclock.pool.directory import Folder
+    from ipclock.pool.directory import Directory
 
 
-def open_gate(name: str, folder: Folder, *, repair: bool = False) -> Semaphore:
+def open_gate(name: str, folder: Directory, *, repair: bool = False) -> Semaphore:
     """Open the gate of a pool, making it with value 0 if it is not there; with *repair* a damaged one is replaced.
 
     Raises what `open_existing` and `create` raise.
@@ -42,7 +42,7 @@ def open_gate(name: str, folder: Folder, *, repair: bool = False) -> Semaphore:
 class Turns:
     """The turn semaphores of a pool, one a waiter: `/oracle-build.17` wakes the waiter with ticket 17."""
 
-    def __init__(self, pool: str, folder: Folder) -> None:
+    def __init__(self, pool: str, folder: Directory) -> None:
         self._pool = pool
         self._folder = folder
 

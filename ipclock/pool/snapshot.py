@@ -16,7 +16,7 @@ from ipclock.utf8 import printable
 if TYPE_CHECKING:
     from ipclock.pool.notes import Drain, Resize
     from ipclock.pool.record import Record
-    from ipclock.pool.record_name import Entry
+    from ipclock.pool.record_name import RecordName
     from ipclock.pool.records import Store
 
 
@@ -137,7 +137,7 @@ def ahead(store: Store, ticket: int) -> list[tuple[str, int]]:
 NESTED = "0"  # what `acquire` prints as the ticket where the slot is that of a build around it, which keeps no record
 
 
-def around_us(store: Store) -> list[tuple[Entry, Record]]:
+def around_us(store: Store) -> list[tuple[RecordName, Record]]:
     """Return the holders that this process runs inside of, with their records: a proof, not a belief.
 
     An ancestor of ours is the process or the command of such a holder, or the very open file that keeps its beacon lit
@@ -150,7 +150,7 @@ def around_us(store: Store) -> list[tuple[Entry, Record]]:
     return listed + liveness.unlisted_around_us(store)
 
 
-def _is_around(store: Store, entry: Entry, record: Record, ancestors: list[process.Identity]) -> bool:
+def _is_around(store: Store, entry: RecordName, record: Record, ancestors: list[process.Identity]) -> bool:
     if liveness.verdict(store, HOLDING, entry) == policy.DEAD:
         return False
     if liveness.is_around(record, ancestors, store.owner):
@@ -165,7 +165,7 @@ def named(record: Record) -> tuple[str, str]:
     return _label(record), str(_number(record, "command_pid", LAST_PID) or (bound.pid if bound else "?"))
 
 
-def _holder(store: Store, entry: Entry) -> Holder | None:
+def _holder(store: Store, entry: RecordName) -> Holder | None:
     alive = liveness.verdict(store, HOLDING, entry)
     record = store.read(HOLDING, entry)
     if record is None or alive == policy.DEAD:

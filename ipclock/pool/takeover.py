@@ -24,7 +24,7 @@ from ipclock.pool.record import beacon_of
 from ipclock.pool.records import LAST_DRAWN, Store
 
 if TYPE_CHECKING:
-    from ipclock.pool.wait_context import Patience
+    from ipclock.pool.wait_context import WaitContext
 
 PATIENCE_S = 2.0  # for the mutex of a pool whose owner may never give it back
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
@@ -41,7 +41,7 @@ class Taken(NamedTuple):
     readable: bool
 
 
-def replace(name: str, lock_dir: str, group: int | None, patience: Patience, *, idle: bool = False) -> Taken | None:
+def replace(name: str, lock_dir: str, group: int | None, context: WaitContext, *, idle: bool = False) -> Taken | None:
     """Put a new folder in *lock_dir*, shared with *group*, in the place of the pool *name*; return what was there.
 
     None where there was nothing. With *idle*, only while nobody holds or waits: raises PoolInUse (75), and what opening
@@ -52,7 +52,7 @@ def replace(name: str, lock_dir: str, group: int | None, patience: Patience, *, 
     uid = place.owner_of(pool)
     try:
         with ExitStack() as closing:
-            old = _opened(pool, patience, closing, required=idle)
+            old = _opened(pool, context, closing, required=idle)
             if old and idle:
                 _require_idle(old)
                 group = old.group if group is None else group
@@ -69,12 +69,12 @@ def replace(name: str, lock_dir: str, group: int | None, patience: Patience, *, 
     return None if uid is None else Taken(uid, builds, old is not None)
 
 
-def _opened(pool: str, patience: Patience, closing: ExitStack, *, required: bool) -> Store | None:
+def _opened(pool: str, context: WaitContext, closing: ExitStack, *, required: bool) -> Store | None:
     """Return the pool's folder as it is, in its mutex; None where that cannot be had."""
     try:
         store = Store.open(place.SHM, pool, create=False)
         closing.callback(store.close)
-        closing.enter_context(store.mutex(lambda seconds, pid: patience.stuck(store.path, seconds, pid)))
+        closing.enter_context(store.mutex(lambda seconds, pid: context.stuck(store.path, seconds, pid)))
     except IpclockError:
         if required:
             raise

@@ -23,7 +23,7 @@ def _blind(_find: Callable[[], list[list[int]]]) -> AbstractContextManager[bool]
     return nullcontext(False)
 
 
-class Patience:
+class WaitContext:
     """The time that a client has (`timeout`, in seconds from now on) and what it does between its sleeps.
 
     *check* is called often and may raise to make the client leave; *on_wait(ticket)* at every tick of a waiter, up

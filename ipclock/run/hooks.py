@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ipclock.config.settings import Settings
     from ipclock.pool.claim import Claim
-    from ipclock.pool.record_name import Entry
+    from ipclock.pool.record_name import RecordName
 
 EVENTS = ("wait", "acquire", "release", "timeout")
 FACTS = ("event", "name", "label", "ticket", "slot", "pid", "waited_s", "held_s", "outcome", "code")
@@ -71,7 +71,7 @@ class Hooks:
         self,
         event: str,
         label: str,
-        entry: Entry,
+        entry: RecordName,
         times: Mapping[str, str],
         pid: int | None,
         outcome: str | None = None,

@@ -36,7 +36,7 @@ FIRST_TICK_S = 0.1  # short builds have a life too
 POLL_S = 0.05
 
 
-class Notices:
+class PendingSignals:
     """Notes the signals that ask to leave, from its making on, instead of dying of them.
 
     A handler that raises would lose a unit just taken from a semaphore, and posix_ipc replaces what it raises;
@@ -66,7 +66,7 @@ class Notices:
 def run(
     command: Sequence[str],
     environment: Mapping[str, str],
-    notices: Notices,
+    signals: PendingSignals,
     *,
     keep_open: int | None = None,
     leftovers: str = "release",
@@ -88,9 +88,9 @@ def run(
     Leaves what is heeded blocked, so that the caller can tidy up undisturbed.
     Raises CommandFailed (126, 127), and Interrupted if a signal came before the start.
     """
-    heeded = notices.heeded
+    heeded = signals.heeded
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, heeded)
-    notices.check()
+    signals.check()
     earlier: set[int] = set()
     if leftovers != "release":
         process.adopt_orphans()

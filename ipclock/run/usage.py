@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from resource import struct_rusage
 
 
-class Meter:
+class UsageMeter:
     """Follows one build, from its start until all of its processes that we wait for have ended."""
 
     def __init__(self) -> None:

@@ -13,29 +13,29 @@ from typing import TYPE_CHECKING
 from ipclock.errors import Interrupted
 from ipclock.history import recorder
 from ipclock.linux import process
-from ipclock.pool.claim import Ended
+from ipclock.pool.claim import RemovedHolder
 from ipclock.run import supervisor
-from ipclock.zookeeper.lease_guard import Guard
+from ipclock.zookeeper.lease_guard import LeaseGuard
 
 if TYPE_CHECKING:
     from ipclock.config.settings import Settings
     from ipclock.linux.process import Identity
     from ipclock.pool.claim import Claim
     from ipclock.pool.engine import Engine
-    from ipclock.run.supervisor import Notices
+    from ipclock.run.supervisor import PendingSignals
 
 POLL_S = 0.2
 
 
-class Keeper:
+class HolderProcess:
     """The process that keeps the slot, made by a fork: before the engine connects, since threads do not fork.
 
     `status` is None in the keeper itself. In the process that forks, which returns to the script, it is what to exit
     with: 0 once the keeper has the slot, else what the keeper ended with.
     """
 
-    def __init__(self, notices: Notices) -> None:
-        self._notices = notices
+    def __init__(self, signals: PendingSignals) -> None:
+        self._notices = signals
         reading, self._writing = os.pipe()
         pid = os.fork()
         self.status = None
@@ -68,7 +68,7 @@ class Keeper:
         except OSError:
             ended = -1
         self._leave_the_terminal()
-        guard = Guard(pool, claim, settings, lambda: [script.pid] if process.exists(script) else [])
+        guard = LeaseGuard(pool, claim, settings, lambda: [script.pid] if process.exists(script) else [])
         # the identity once more, now that the descriptor is there: the PID may be somebody else's by now
         while ended >= 0 and process.exists(script) and not (claim.evicted or guard.lost):
             if select.select([ended], [], [], pool.tick_s)[0]:
@@ -77,7 +77,9 @@ class Keeper:
             self._notices.check()
         pool.release(claim)
         outcome = "evicted" if guard.lost else "done"
-        hold = Ended(claim.entry, claim.label, claim.label, str(script.pid), os.getuid(), claim.times, supervised=False)
+        hold = RemovedHolder(
+            claim.entry, claim.label, claim.label, str(script.pid), os.getuid(), claim.times, supervised=False
+        )
         recorder.holds_ended(pool, settings, [hold], outcome)
         return 0
 

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
     from ipclock.pool.claim import Claim
     from ipclock.pool.engine import Engine
-    from ipclock.zookeeper.watchdog import Warden
+    from ipclock.zookeeper.watchdog import Watchdog
 
 
-class Guard:
+class LeaseGuard:
     """Watches over the slot of one build. *find* returns the PIDs of its processes. `lost` once it was ended.
 
-    A *warden* is told how long the build may go on if we are not there to end it.
+    A *watchdog* is told how long the build may go on if we are not there to end it.
     """
 
     def __init__(
@@ -33,10 +33,10 @@ class Guard:
         claim: Claim,
         settings: Settings,
         find: Callable[[], list[int]],
-        warden: Warden | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.lost = False
-        self._warden = warden
+        self._warden = watchdog
         self._pid = 0
         self._pool = pool
         self._claim = claim
@@ -50,7 +50,7 @@ class Guard:
         self._renew()
 
     def end(self, status: int) -> None:
-        """The build has ended, with this status or by a signal (-n): the warden's, if its time was over."""
+        """The build has ended, with this status or by a signal (-n): the watchdog's, if its time was over."""
         if self._warden:
             self._warden.renew(0, 0, 0)
         claim = self._claim

@@ -14,15 +14,15 @@ from ipclock.errors import N_, EngineFailed
 from ipclock.linux import clocks, process
 from ipclock.pool import policy
 from ipclock.pool.notes import Drain
-from ipclock.pool.record_name import Entry, parse
+from ipclock.pool.record_name import RecordName, parse
 from ipclock.pool.snapshot import Holder, Snapshot, Waiter, empty
 from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
-    from ipclock.zookeeper.session import Session, Stat
+    from ipclock.zookeeper.session import NodeStat, Session
 
 
-class Pool(NamedTuple):
+class PoolNode(NamedTuple):
     """What the pool's node says, and its version. A drain ends by the wall clock: hosts share no other one."""
 
     capacity: int
@@ -52,31 +52,31 @@ class Nodes:
         self.line = f"{name}/line"
         self._where = where
 
-    def slot(self, entry: Entry) -> str:
+    def slot(self, entry: RecordName) -> str:
         """Return the path of the node of a slot."""
         return f"{self.name}/slots/{entry.file if entry.ticket else entry.rest}"
 
-    def pool(self, *, watch: bool = False) -> Pool:
+    def pool(self, *, watch: bool = False) -> PoolNode:
         """Return what the pool's node says. Raises EngineFailed (69) where it is none of ours."""
         found = self.session.get(self.name, watch=watch)
         try:
             if found is None:
                 raise ValueError
             said = json.loads(found[0])
-            return Pool(int(said["capacity"]), said["drain"], found[1].version)
+            return PoolNode(int(said["capacity"]), said["drain"], found[1].version)
         except (ValueError, KeyError, TypeError):
             raise EngineFailed(self._where, N_("what lies there is no pool")) from None
 
-    def slots(self, *, watch: bool = False) -> list[Entry]:
+    def slots(self, *, watch: bool = False) -> list[RecordName]:
         """Return the slots taken. A name that is none of ours takes one too: what is not known is not free."""
         found = self.session.children(f"{self.name}/slots", watch=watch)
-        return sorted((parse(name) or Entry(0, rest=name) for name in found), key=lambda entry: entry.slot)
+        return sorted((parse(name) or RecordName(0, rest=name) for name in found), key=lambda entry: entry.slot)
 
     def in_line(self) -> list[str]:
         """Return the names of those who wait, the first one first."""
         return sorted(self.session.children(self.line), key=ticket_of)
 
-    def said(self, path: str) -> tuple[dict[str, Any], Stat] | None:
+    def said(self, path: str) -> tuple[dict[str, Any], NodeStat] | None:
         """Return what a client has written of itself; None where it is gone."""
         found = self.session.get(path)
         if found is None:
@@ -107,7 +107,7 @@ class Nodes:
         bounds = [(ticket, identity(said[0])) for ticket, said in found if said]
         return [ticket for ticket, bound in bounds if bound and any(map(bound.names, ancestors))]
 
-    def _holder(self, entry: Entry) -> Holder | None:
+    def _holder(self, entry: RecordName) -> Holder | None:
         found = self.said(self.slot(entry))
         if found is None:
             return None

@@ -28,8 +28,8 @@ from ipclock.errors import N_, BadValue, EngineFailed, NoPool, NoTicket, SlotBus
 from ipclock.i18n import _
 from ipclock.linux import process
 from ipclock.pool import policy
-from ipclock.pool.claim import Ended, stamp
-from ipclock.pool.record_name import Entry
+from ipclock.pool.claim import RemovedHolder, stamp
+from ipclock.pool.record_name import RecordName
 from ipclock.pool.snapshot import empty
 from ipclock.run import supervisor
 from ipclock.zookeeper.nodes import Nodes, identity, packed, text, ticket_of
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ipclock.pool.headroom import Headroom
     from ipclock.pool.notes import Drain
     from ipclock.pool.snapshot import Snapshot
-    from ipclock.pool.wait_context import Patience
+    from ipclock.pool.wait_context import WaitContext
     from ipclock.zookeeper.session import Beat
 
     T = TypeVar("T")
@@ -132,7 +132,7 @@ class SharedPool:
 
     # A client's own way.
 
-    def acquire(self, claim: Claim, patience: Patience, *, block: bool = True) -> Claim:
+    def acquire(self, claim: Claim, context: WaitContext, *, block: bool = True) -> Claim:
         """Stand in line until the claim holds a slot."""
         self._refuse_what_we_lack(claim)
         claim.times = stamp("arrived")
@@ -141,7 +141,7 @@ class SharedPool:
             "process": str(claim.holder or process.identify(os.getpid())),
             "host": host_name(),
             "user": process.user_name(os.getuid()),
-            "timeout": patience.timeout,
+            "timeout": context.timeout,
             "arrived": claim.times["arrived"],
         }
         try:
@@ -150,16 +150,16 @@ class SharedPool:
             while not claim.slot:
                 if session.wake.is_set() or time.monotonic() >= due:
                     session.wake.clear()
-                    session.limit = patience.chunk(LEAVE_S)
-                    self._wanted = patience.capacity(self._wanted)
+                    session.limit = context.chunk(LEAVE_S)
+                    self._wanted = context.capacity(self._wanted)
                     try:
                         due = self._step(claim, block=block)
                     except Cut:
                         due = time.monotonic() + AGAIN_S
                 if not claim.slot:
-                    session.wake.wait(patience.chunk(CHUNK_S))
-                    session.limit = patience.chunk(GLANCE_S)
-                    patience.tick(claim.ticket)
+                    session.wake.wait(context.chunk(CHUNK_S))
+                    session.limit = context.chunk(GLANCE_S)
+                    context.tick(claim.ticket)
         except BaseException:
             self.release(claim)
             raise
@@ -201,7 +201,7 @@ class SharedPool:
             mine, ahead = self._place()
             if not mine:
                 raise Cut
-        claim.entry = Entry(ticket_of(mine))
+        claim.entry = RecordName(ticket_of(mine))
         if not block:
             self._refuse_to_wait(len(ahead))
         # only the one before: if all watched all, every end would wake everybody
@@ -250,7 +250,7 @@ class SharedPool:
         self._take(claim, entry, begun)
         return claim.slot > 0
 
-    def _take(self, claim: Claim, entry: Entry, begun: float) -> None:
+    def _take(self, claim: Claim, entry: RecordName, begun: float) -> None:
         """Take note of a slot, if it is this session's: that of an earlier one may just be going."""
         session, lease = self._session, self._nodes.slot(entry)
         stat = session.exists(lease, watch=True)
@@ -268,7 +268,7 @@ class SharedPool:
         claim.grace = self._session.timeout / MARGIN
         claim.until = begun + self._session.timeout - claim.grace
 
-    def join(self, claim: Claim, patience: Patience, ticket: int) -> bool:
+    def join(self, claim: Claim, context: WaitContext, ticket: int) -> bool:
         """Return True: a build inside another one needs nothing of its own, and ends with it."""
         return True
 
@@ -402,20 +402,20 @@ class SharedPool:
 
     # What an administrator does.
 
-    def resize(self, capacity: int, patience: Patience) -> None:
+    def resize(self, capacity: int, context: WaitContext) -> None:
         """Make *capacity* the pool's; the first in line sees it by its watch. One who waits does so when it can."""
         self._wanted = capacity
         if not self._data:
-            self._insist(self._make, patience.chunk(LEAVE_S))
+            self._insist(self._make, context.chunk(LEAVE_S))
         self._session.wake.set()
 
-    def drain(self, drain: Drain | None, patience: Patience) -> None:
+    def drain(self, drain: Drain | None, context: WaitContext) -> None:
         """Admit nobody from now on, or (None) go on admitting."""
         said = None
         if drain:
             until = None if drain.until is None else time.time() + drain.until - time.monotonic()
             said = {"reason": drain.reason, "uid": drain.uid, "until": until}
-        self._insist(partial(self._change, drain=said), patience.chunk(LEAVE_S))
+        self._insist(partial(self._change, drain=said), context.chunk(LEAVE_S))
 
     def _change(self, **said: Any) -> None:
         while True:
@@ -425,16 +425,16 @@ class SharedPool:
                 self.capacity = (now | said)["capacity"]
                 return
 
-    def evict(self, patience: Patience, ticket: int | None = None, *, nested: bool = True) -> list[Ended]:
+    def evict(self, context: WaitContext, ticket: int | None = None, *, nested: bool = True) -> list[RemovedHolder]:
         """Remove the nodes of slots. Raises NoTicket (2)."""
-        taken = self._insist(self._nodes.slots, patience.chunk(LEAVE_S))
+        taken = self._insist(self._nodes.slots, context.chunk(LEAVE_S))
         entries = [entry for entry in taken if ticket in (None, entry.ticket)]
         if ticket is not None and not entries:
             raise NoTicket(ticket)
         found = (self._insist(partial(self._evict, entry), LEAVE_S) for entry in entries)
         return [ended for ended in found if ended]
 
-    def _evict(self, entry: Entry) -> Ended | None:
+    def _evict(self, entry: RecordName) -> RemovedHolder | None:
         path = self._nodes.slot(entry)
         found = self._nodes.said(path)
         if found is None or not self._session.remove(path):
@@ -444,9 +444,9 @@ class SharedPool:
         pid = said.get("command_pid") or (who.pid if who else "?")
         shown = f"{text(said, 'label')} @ {text(said, 'host')}"
         # its own supervisor or keeper tells of it, where it runs
-        return Ended(entry, text(said, "label"), shown, str(pid), 0, {}, supervised=True)
+        return RemovedHolder(entry, text(said, "label"), shown, str(pid), 0, {}, supervised=True)
 
-    def take_dead(self) -> list[Ended]:
+    def take_dead(self) -> list[RemovedHolder]:
         """Return nothing: it is the servers who clear the dead away."""
         return []
 
@@ -454,17 +454,17 @@ class SharedPool:
         """Raise Unsupported (69): the processes may be another host's."""
         self._refuse("reset --kill")
 
-    def share(self, group: int | None, patience: Patience) -> None:
+    def share(self, group: int | None, context: WaitContext) -> None:
         """Raise Unsupported (69): who may use the pool is said by the password and the servers."""
         self._refuse("LOCK_GROUP, LOCK_MODE")
 
-    def allow_priority(self, lowest: int, patience: Patience) -> None:
+    def allow_priority(self, lowest: int, context: WaitContext) -> None:
         """Raise Unsupported (69)."""
         self._refuse("PRIORITY_MIN")
 
-    def tidy(self, patience: Patience) -> None:
+    def tidy(self, context: WaitContext) -> None:
         """Make what the pool lacks."""
-        self._insist(self._make, patience.chunk(LEAVE_S))
+        self._insist(self._make, context.chunk(LEAVE_S))
 
     def headroom(self, need: int) -> Headroom:
         """Raise Unsupported (69): the memory of one host says nothing of the others'."""

@@ -45,7 +45,7 @@ class Cut(Exception):
     """No answer came: the session may live or not, and what was asked may have been done or not."""
 
 
-class Stat(NamedTuple):
+class NodeStat(NamedTuple):
     """What the servers say of a node: its version, the zxid that made it, its session, and when it was last written."""
 
     version: int
@@ -135,12 +135,12 @@ class Session:
         """The session's number; another one than before means that all that was held is gone."""
         return self._client._session_id or 0
 
-    def get(self, path: str, *, watch: bool = False) -> tuple[bytes, Stat] | None:
+    def get(self, path: str, *, watch: bool = False) -> tuple[bytes, NodeStat] | None:
         """Return a node's data; None where there is none."""
         found = self._ask("get", path, watch=self._woken if watch else None)
         return None if found is None else (found[0], _stat(found[1]))
 
-    def exists(self, path: str, *, watch: bool = False) -> Stat | None:
+    def exists(self, path: str, *, watch: bool = False) -> NodeStat | None:
         """Return what is known of a node; None where there is none. A watch wakes at its change and its end."""
         found = self._ask("exists", path, watch=self._woken if watch else None)
         return None if found is None else _stat(found)
@@ -239,5 +239,5 @@ def host_name() -> str:
     return socket.gethostname()
 
 
-def _stat(found: Any) -> Stat:
-    return Stat(found.version, found.czxid, found.ephemeralOwner, found.mtime / 1000)
+def _stat(found: Any) -> NodeStat:
+    return NodeStat(found.version, found.czxid, found.ephemeralOwner, found.mtime / 1000)

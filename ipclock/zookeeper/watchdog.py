@@ -1,7 +1,7 @@
 """A second process that ends a build in time if its supervisor cannot: because it was killed, stopped, or hangs.
 
 On an engine whose slots are lost to time, a build must not outlive the moment up to which its slot is vouched for. The
-supervisor tells the warden that moment again and again; if it does not, the warden acts.
+supervisor tells the watchdog that moment again and again; if it does not, the watchdog acts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NEWS = struct.Struct("idd")
 LOOK_S = 1.0
 
 
-class Warden:
+class Watchdog:
     """Make it before there are threads: they do not fork. It is nobody's child, so that no build is kept by it."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Warden:
 
     def renew(self, pid: int, until: float, grace: float) -> None:
         """Tell that the build *pid* may run until then (time.monotonic), less *grace*; 0 for one that has ended."""
-        with suppress(OSError):  # full, if the warden is stopped; gone, if somebody killed it
+        with suppress(OSError):  # full, if the watchdog is stopped; gone, if somebody killed it
             os.write(self._writing, NEWS.pack(pid, until, grace))
 
 

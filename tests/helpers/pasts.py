@@ -54,10 +54,10 @@ def storm(
         whose = {"uid": 1000, "user": chance.choice(USERS), "ticket": ticket, "pool": pool}
         since, slot = free[0]
         waits = max(0.0, since - now)
-        patience = 600 if chance.random() < 0.3 else 7200
-        if waits > patience:
+        context = 600 if chance.random() < 0.3 else 7200
+        if waits > context:
             outcome = chance.choice(("timeout", "timeout", "interrupted"))
-            rows.append(wait(label, now, patience, outcome, **whose, capacity=slots))
+            rows.append(wait(label, now, context, outcome, **whose, capacity=slots))
             continue
         if chance.random() < 0.02:
             outcome = "superseded" if waits else "busy"

@@ -14,7 +14,7 @@ from unittest.mock import patch
 from ipclock.pool import claim, liveness, policy, protocol
 from ipclock.pool.directory import GATE, HOLDING
 from ipclock.pool.protocol import Pool
-from ipclock.pool.record_name import Entry, key_of
+from ipclock.pool.record_name import RecordName, key_of
 from tests.model.fakes import ADMIT, AT_GATE, BUILD, GONE, OUT, PROCESSES
 from tests.model.world import OVER_AND_OUT, WAITING, Client, Move, State, World, shown
 
@@ -93,7 +93,7 @@ def initial(clients: int | Sequence[Client], capacity: int, **budget: int) -> St
 def client(units: int = 1, priority: int = 0, limit: int = 0, label: str = "", inside: int = -1) -> Client:
     """Return a client still to come that asks for more than one slot in its turn, perhaps *inside* another's build."""
     key = key_of(label) if limit else ""
-    return Client(entry=Entry(0, units=units, priority=priority, limit=limit, key=key), label=label, inside=inside)
+    return Client(entry=RecordName(0, units=units, priority=priority, limit=limit, key=key), label=label, inside=inside)
 
 
 class Checker:

@@ -16,8 +16,8 @@ from ipclock.pool.claim import Claim
 from ipclock.pool.directory import GATE, HOLDING, QUEUED
 from ipclock.pool.protocol import Pool
 from ipclock.pool.record import Record
-from ipclock.pool.record_name import Entry
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.record_name import RecordName
+from ipclock.pool.wait_context import WaitContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -171,9 +171,9 @@ class Run:
 class _Stepwise(Pool):
     run: Run
 
-    def tick(self, claim: Claim, patience: Patience, *, at_gate: bool = False) -> None:
+    def tick(self, claim: Claim, context: WaitContext, *, at_gate: bool = False) -> None:
         self.run.ticks = True
-        super().tick(claim, patience, at_gate=at_gate)
+        super().tick(claim, context, at_gate=at_gate)
         raise Restart  # behind a tick the loop of the step begins again
 
     def _amiss(self) -> bool:
@@ -190,8 +190,8 @@ def _stepwise(kind: type[Pool]) -> type[_Stepwise]:
 _KINDS: dict[type[Pool], type[_Stepwise]] = {}
 
 
-class FakePatience(Patience):
-    """A client whose time is never up by itself: to lose patience is a move of the model."""
+class FakePatience(WaitContext):
+    """A client whose time is never up by itself: to give up is a move of the model."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(math.inf)
@@ -293,10 +293,10 @@ class FakeStore:
     def remove_strays(self) -> None:
         pass
 
-    def entries(self, state: str) -> list[Entry]:
+    def entries(self, state: str) -> list[RecordName]:
         return sorted(entry for folder, entry in self._world.records if folder == state)
 
-    def has(self, state: str, entry: Entry, own: FakeRecord | None = None) -> bool:
+    def has(self, state: str, entry: RecordName, own: FakeRecord | None = None) -> bool:
         return self._run.operation(lambda: (state, entry) in self._world.records)
 
     def draft(self, fields: dict[str, str], holder_fd: int | None = None) -> FakeRecord:
@@ -305,13 +305,13 @@ class FakeStore:
     def redraft(self, fields: dict[str, str], holder_fd: int) -> FakeRecord:
         return FakeRecord(self._run, 0)
 
-    def publish(self, record: FakeRecord, state: str, entry: Entry) -> None:
+    def publish(self, record: FakeRecord, state: str, entry: RecordName) -> None:
         self._run.effect(f"publish {state}/{entry.file}")
         record.ticket = entry.ticket
         self._world.lit.add(entry.ticket)
         self._world.records.add((state, entry))
 
-    def move(self, entry: Entry, state: str, to: str, **changes: int) -> Entry:
+    def move(self, entry: RecordName, state: str, to: str, **changes: int) -> RecordName:
         moved = entry._replace(**{"slot": 0, "reserved": 0, "by": 0, "silent": 0} | changes)
         self._run.effect(f"rename {state}/{entry.file} {to}/{moved.file}")
         self._world.records.remove((state, entry))
@@ -321,7 +321,7 @@ class FakeStore:
             self._world.passed = frozenset(self._run.found_stopped | silent)
         return moved
 
-    def remove(self, state: str, entry: Entry, own: FakeRecord | None = None) -> bool:
+    def remove(self, state: str, entry: RecordName, own: FakeRecord | None = None) -> bool:
         if (state, entry) not in self._world.records:
             return False
         self._run.effect(f"unlink {state}/{entry.file}")
@@ -331,14 +331,14 @@ class FakeStore:
                 self._world.update(index, was_reset=True)
         return True
 
-    def quiet_s(self, state: str, entry: Entry) -> float:
+    def quiet_s(self, state: str, entry: RecordName) -> float:
         quiet = any(client.stopped and client.ticket == entry.ticket for client in self._world.clients)
         return math.inf if self._run.look(quiet) else 0.0
 
-    def beacon(self, state: str, entry: Entry) -> bool:
+    def beacon(self, state: str, entry: RecordName) -> bool:
         return self._run.look((-entry.ticket if state == HOLDING else entry.ticket) in self._world.lit)
 
-    def read(self, state: str, entry: Entry) -> Record:
+    def read(self, state: str, entry: RecordName) -> Record:
         """Return a record whose process has the ticket for a PID."""
         label = next((client.label for client in self._world.clients if client.ticket == entry.ticket), "")
         return Record({"kind": "fd", "process": str(Identity(entry.ticket, 0, "", 0)), "label": label}, 0, 0, 0)

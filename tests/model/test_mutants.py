@@ -10,8 +10,8 @@ from ipclock.pool import liveness, policy
 from ipclock.pool.claim import Claim
 from ipclock.pool.directory import GATE, HOLDING, QUEUED
 from ipclock.pool.protocol import Pool
-from ipclock.pool.record_name import Entry
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.record_name import RecordName
+from ipclock.pool.wait_context import WaitContext
 from tests.model.checker import (
     LEFT_OVER,
     OVER,
@@ -47,19 +47,19 @@ class PostBeforeRename(Pool):
 class NoSecondLook(Pool):
     """A call between the look and the making of the turn posts nothing, and nobody looks again."""
 
-    def wait_turn(self, claim: Claim, patience: Patience) -> None:
+    def wait_turn(self, claim: Claim, context: WaitContext) -> None:
         if not self.store.has(GATE, claim.entry, claim.record):
             if claim.turn is None:
                 claim.turn = self.turns.create(claim.ticket)
-            claim.turn.wait(patience.chunk(1))
-            self.tick(claim, patience)
+            claim.turn.wait(context.chunk(1))
+            self.tick(claim, context)
 
 
 class NoCheckInAdmit(Pool):
     """A unit is believed, wherever it came from."""
 
-    def admit(self, claim: Claim, patience: Patience) -> None:
-        with self._mutex(patience):
+    def admit(self, claim: Claim, context: WaitContext) -> None:
+        with self._mutex(context):
             if self.store.has(GATE, claim.entry, claim.record):
                 slot = policy.lowest_free_slot([entry.slot for entry in self.store.entries(HOLDING)])
                 claim.entry = self.store.move(claim.entry, GATE, HOLDING, slot=slot)
@@ -71,7 +71,7 @@ class NoCheckInAdmit(Pool):
 class NoRecover(Pool):
     """Nobody clears the dead away or levels; a release posts its unit, as with a bare semaphore."""
 
-    def recover(self, sweep: list[Entry] | None = None) -> None:
+    def recover(self, sweep: list[RecordName] | None = None) -> None:
         self.call_next()
 
     def release(self, claim: Claim) -> None:
@@ -104,17 +104,17 @@ class NobodyIsCalled(Pool):
 class LastComeFirstServed(Pool):
     """The line is called from its end."""
 
-    def _first(self, waiters: list[Entry], holders: list[Entry]) -> Entry | None:
+    def _first(self, waiters: list[RecordName], holders: list[RecordName]) -> RecordName | None:
         return waiters[-1] if waiters else None
 
-    def _overtakes(self, entry: Entry, holders: list[Entry]) -> bool:
+    def _overtakes(self, entry: RecordName, holders: list[RecordName]) -> bool:
         return False
 
 
 class StoppedKeepsTheGate(Pool):
     """A stopped waiter at the gate is left there."""
 
-    def _clear_away(self, sweep: list[Entry] | None) -> None:
+    def _clear_away(self, sweep: list[RecordName] | None) -> None:
         at_gate = self.store.entries(GATE)
         super()._clear_away(sweep)
         for entry in at_gate:
@@ -125,7 +125,7 @@ class StoppedKeepsTheGate(Pool):
 class FrozenKeepsTheGate(Pool):
     """Whoever does not act is left at the gate, unless its state tells that it is stopped."""
 
-    def _clear_away(self, sweep: list[Entry] | None) -> None:
+    def _clear_away(self, sweep: list[RecordName] | None) -> None:
         quiet_s, self.store.quiet_s = self.store.quiet_s, lambda *_: 0.0
         super()._clear_away(sweep)
         self.store.quiet_s = quiet_s
@@ -134,7 +134,7 @@ class FrozenKeepsTheGate(Pool):
 class AsksForTheSupervisor(Pool):
     """A slot is free once the supervisor is killed, whoever still builds."""
 
-    def _is_dead(self, state: str, entry: Entry) -> bool:
+    def _is_dead(self, state: str, entry: RecordName) -> bool:
         if state != HOLDING:
             return super()._is_dead(state, entry)
         holder = liveness.identity(self.store.read(state, entry))
@@ -151,7 +151,7 @@ class BlindAtTheGate(Pool):
 class TurnsAreForgotten(Pool):
     """Who is cleared away leaves its turn behind, and no sweep finds it."""
 
-    def _clear(self, state: str, entry: Entry) -> None:
+    def _clear(self, state: str, entry: RecordName) -> None:
         self.store.remove(state, entry)
 
     def _sweep_turns(self) -> None:
@@ -161,7 +161,7 @@ class TurnsAreForgotten(Pool):
 class NeverSweeps(Pool):
     """The dead in the line count when -n asks."""
 
-    def _clear_away(self, sweep: list[Entry] | None) -> None:
+    def _clear_away(self, sweep: list[RecordName] | None) -> None:
         super()._clear_away(None)
 
 
@@ -172,7 +172,7 @@ class LearnsTheEpochTooSoon(Pool):
         if self._listed(claim):
             claim.era = self.store.era
         elif not claim.evicted:
-            with self._mutex(Patience(0)):
+            with self._mutex(WaitContext(0)):
                 if not self._listed(claim):
                     self._restore(claim)
 
@@ -180,8 +180,8 @@ class LearnsTheEpochTooSoon(Pool):
 class NestedBuildsHaveNoRecord(Pool):
     """A nested build runs along in the slot around it, and nobody knows of it once that is given back."""
 
-    def join(self, claim: Claim, patience: Patience, ticket: int) -> bool:
-        with self._mutex(patience):
+    def join(self, claim: Claim, context: WaitContext, ticket: int) -> bool:
+        with self._mutex(context):
             around = next((entry for entry in self.store.entries(HOLDING) if entry.ticket == ticket), None)
             if around:
                 claim.entry = around._replace(ticket=self.store.draw_ticket(), within=around.outer)

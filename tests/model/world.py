@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ipclock.errors import SlotBusy, TooManySlots
 from ipclock.pool import policy
 from ipclock.pool.directory import GATE, HOLDING, QUEUED
-from ipclock.pool.record_name import Entry, key_of
+from ipclock.pool.record_name import RecordName, key_of
 from tests.model.fakes import (
     ADMIT,
     AT_GATE,
@@ -55,7 +55,7 @@ class Client(NamedTuple):
 
     phase: str = OUT
     log: tuple[object, ...] = ()
-    entry: Entry = Entry(0)
+    entry: RecordName = RecordName(0)
     label: str = ""
     era: tuple[tuple[int, int], int] = ((0, 0), 0)
     turn: bool = False
@@ -80,7 +80,7 @@ class State(NamedTuple):
     """The world while nobody is in a section. `budget` says what may still happen, and how often."""
 
     clients: tuple[Client, ...]
-    records: frozenset[tuple[str, Entry]] = frozenset()
+    records: frozenset[tuple[str, RecordName]] = frozenset()
     lit: frozenset[int] = frozenset()  # the tickets whose waiter's beacon is held, negative those of a holder's
     turns: frozenset[tuple[int, int]] = frozenset()
     value: int = 0
@@ -98,11 +98,11 @@ class State(NamedTuple):
         """Return how many slots are taken by somebody alive."""
         return policy.units(self.holders())
 
-    def holders(self) -> list[Entry]:
+    def holders(self) -> list[RecordName]:
         """Return the records of those alive who hold slots."""
         return [entry for folder, entry in self.records if folder == HOLDING and -entry.ticket in self.lit]
 
-    def may_go(self, client: Client, holders: list[Entry]) -> bool:
+    def may_go(self, client: Client, holders: list[RecordName]) -> bool:
         """Return whether the rules let a waiter be the next one beside these holders."""
         labels = {other.ticket: other.label for other in self.clients}
         beside = [(holder, key_of(labels.get(holder.ticket, ""))) for holder in holders]
@@ -265,7 +265,7 @@ class World:
             needs_mutex = phase == ADMIT or (phase in (RELEASE, GIVE_UP) and client.log != ())
             found.append(Move("goes on", index, prompt=True, section=needs_mutex))
         if phase in WAITING and self.budget.get("give_up"):
-            found.append(Move("loses patience", index))
+            found.append(Move("loses context", index))
         if self.budget.get("kill"):
             found.append(Move("is killed", index))
         if phase in WAITING and self.budget.get("stop"):
@@ -292,7 +292,7 @@ class World:
             self.update(index, stopped=True, frozen=True)
         elif name == "is continued":
             self.update(index, stopped=False, frozen=False)
-        elif name == "loses patience":
+        elif name == "loses context":
             self.spend("give_up")
             self.update(index, phase=GIVE_UP, log=(), asleep=False)
         elif name == "ends its build":
@@ -373,26 +373,26 @@ class World:
 
 def _step(phase: str, run: Run, *, block: bool, outer: int) -> str:
     """Run one step of a client's life and return where it stands after it."""
-    pool, claim, patience = run.pool, run.claim, FakePatience(run)
+    pool, claim, context = run.pool, run.claim, FakePatience(run)
     if outer:
-        if pool.join(claim, patience, outer):
+        if pool.join(claim, context, outer):
             return BUILD
         run.world.update(run.index, inside=-1)
         return OUT
     if phase == OUT:
         try:
-            pool.arrive(claim, patience, block=block)
+            pool.arrive(claim, context, block=block)
         except (SlotBusy, TooManySlots):
             return GONE
         return TURN
     if phase == TURN:
-        pool.wait_turn(claim, patience)
+        pool.wait_turn(claim, context)
         return AT_GATE
     if phase == AT_GATE:
-        pool.wait_at_gate(claim, patience)
+        pool.wait_at_gate(claim, context)
         return ADMIT
     if phase == ADMIT:
-        pool.admit(claim, patience)
+        pool.admit(claim, context)
         return BUILD if claim.slot else TURN
     if phase == WATCH:
         pool.watch(claim)

@@ -18,12 +18,12 @@ import pytest
 
 from ipclock.cli import command_line
 from ipclock.errors import MutexStuck, SlotTimeout
-from ipclock.linux.exit_watcher import Deaths
+from ipclock.linux.exit_watcher import ExitWatcher
 from ipclock.linux.semaphore import path_of
 from ipclock.pool.claim import Claim
 from ipclock.pool.protocol import Pool
 from ipclock.pool.records import Store
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.wait_context import WaitContext
 from tests.helpers.crash_at import OTHER_USER, USER, Client, in_child, needs_root, stopped_owner
 from tests.helpers.machine import FULL, NO_SHM, READ_ONLY, in_a_world_where
 from tests.helpers.world import remove_pool, until
@@ -217,7 +217,7 @@ DISASTERS: dict[str, Callable[[World], object]] = {
 def test_a_build_outlives_whatever_happens_to_its_pool(disaster: str, world: World) -> None:
     def child() -> str:
         pool = Pool.open(world.name, "/dev/shm")
-        claim = pool.acquire(Claim("build"), Patience(5))
+        claim = pool.acquire(Claim("build"), WaitContext(5))
         DISASTERS[disaster](world)
         # what a supervisor does once a second while its build runs, and once at its end: were it to raise here, the
         # build would go on without supervisor and slot
@@ -320,11 +320,11 @@ def test_files_removed_one_by_one_come_back(world: World) -> None:
 def test_a_waiter_that_finds_the_pool_removed_first_leaves_the_holder_its_slot(world: World) -> None:
     def child() -> tuple[int, list[str]]:
         holding, waiting = Pool.open(world.name, "/dev/shm"), Pool.open(world.name, "/dev/shm")
-        held, claim = holding.acquire(Claim("holder"), Patience(5)), Claim("waiter")
-        waiting.arrive(claim, Patience(5))
+        held, claim = holding.acquire(Claim("holder"), WaitContext(5)), Claim("waiter")
+        waiting.arrive(claim, WaitContext(5))
         shutil.rmtree(world.folder)
         waiting.keep(claim)
-        waiting.admit(claim, Patience(5))
+        waiting.admit(claim, WaitContext(5))
         holding.watch(held)
         return claim.slot, world.records("holding")
 
@@ -335,8 +335,8 @@ def test_a_waiter_that_finds_the_pool_removed_first_leaves_the_holder_its_slot(w
 def test_a_waiter_bears_that_the_pool_is_removed_again_while_it_writes_itself(
     step: str, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool, claim, patience = Pool.open(world.name, "/dev/shm"), Claim("waiter"), Patience(60)
-    pool.arrive(claim, patience)
+    pool, claim, context = Pool.open(world.name, "/dev/shm"), Claim("waiter"), WaitContext(60)
+    pool.arrive(claim, context)
     write = getattr(Store, step)
 
     def remove_and_write(*arguments: Any) -> Any:
@@ -348,7 +348,7 @@ def test_a_waiter_bears_that_the_pool_is_removed_again_while_it_writes_itself(
     remove_folder(world)
     for _ in range(2):
         claim.kept_at = 0.0  # as if a second had passed
-        pool.tick(claim, patience)
+        pool.tick(claim, context)
     written = world.records("gate")
     pool.give_up(claim)
     pool.close()
@@ -380,9 +380,9 @@ def test_two_builds_that_have_drawn_one_ticket_from_two_folders_have_two_slots(
 
     def child() -> tuple[list[str], int, list[str]]:
         pools = [Pool.open(world.name, "/dev/shm", 2) for _ in range(2)]
-        first = pools[0].acquire(Claim("first"), Patience(5))
+        first = pools[0].acquire(Claim("first"), WaitContext(5))
         shutil.rmtree(world.folder)
-        second = pools[1].acquire(Claim("second"), Patience(5))
+        second = pools[1].acquire(Claim("second"), WaitContext(5))
         pools[0].watch(first)
         listed, taken = world.records("holding"), world.status()["taken"]
         pools[0].release(first)
@@ -402,18 +402,18 @@ def test_a_waiter_whose_ticket_was_drawn_again_from_a_new_folder_gets_another_on
         pools = [Pool.open(world.name, "/dev/shm") for _ in range(4)]
         labels = ("holder", "waiter", "holder anew", "waiter anew")
         claims = [Claim(label) for label in labels]
-        pools[0].acquire(claims[0], Patience(5))
-        pools[1].arrive(claims[1], Patience(5))
+        pools[0].acquire(claims[0], WaitContext(5))
+        pools[1].arrive(claims[1], WaitContext(5))
         pools[0].release(claims[0])
         shutil.rmtree(world.folder)
-        pools[2].acquire(claims[2], Patience(5))
-        pools[3].arrive(claims[3], Patience(5))
+        pools[2].acquire(claims[2], WaitContext(5))
+        pools[3].arrive(claims[3], WaitContext(5))
         pools[1].keep(claims[1])
         listed = [*world.records("gate"), *world.records("queued")]
         for pool, claim in zip(pools[2:], claims[2:], strict=True):
             pool.give_up(claim)
-        pools[1].wait_at_gate(claims[1], Patience(5))
-        pools[1].admit(claims[1], Patience(5))
+        pools[1].wait_at_gate(claims[1], WaitContext(5))
+        pools[1].admit(claims[1], WaitContext(5))
         tickets = [claim.ticket for claim in claims]
         pools[1].release(claims[1])
         return listed, tickets
@@ -542,8 +542,8 @@ def test_a_build_that_was_written_again_still_counts_when_its_supervisor_is_kill
 def test_a_record_that_a_reset_took_away_is_not_written_again(world: World) -> None:
     def child() -> tuple[bool, int, int, list[str]]:
         pool, admin = Pool.open(world.name, "/dev/shm"), Pool.open(world.name, "/dev/shm")
-        claim = pool.acquire(Claim("build"), Patience(5))
-        admin.reset(Patience(5))
+        claim = pool.acquire(Claim("build"), WaitContext(5))
+        admin.reset(WaitContext(5))
         pool.watch(claim)
         between = pool.gate.value
         pool.release(claim)
@@ -576,7 +576,7 @@ def test_sections_exclude_each_other_after_the_mutex_was_removed(world: World) -
         after = Pool.open(world.name, "/dev/shm")
         with after.store.mutex(lambda seconds, pid: None):
             try:
-                before.tidy(Patience(0))
+                before.tidy(WaitContext(0))
             except MutexStuck:
                 return "kept out"
         return "both in"
@@ -587,10 +587,10 @@ def test_sections_exclude_each_other_after_the_mutex_was_removed(world: World) -
 def test_a_reset_is_heeded_by_a_holder_from_before_the_epoch_was_removed(world: World) -> None:
     def child() -> tuple[bool, list[str]]:
         pool = Pool.open(world.name, "/dev/shm")
-        claim = pool.acquire(Claim("build"), Patience(5))
+        claim = pool.acquire(Claim("build"), WaitContext(5))
         (world.folder / "epoch").unlink()
         pool.watch(claim)
-        Pool.open(world.name, "/dev/shm").reset(Patience(5))
+        Pool.open(world.name, "/dev/shm").reset(WaitContext(5))
         pool.watch(claim)
         return claim.evicted, world.records("holding")
 
@@ -920,7 +920,7 @@ def test_one_who_may_start_no_thread_waits_on_at_the_gate(world: World) -> None:
         pool = Pool.open(world.name, "/dev/shm")
         claim = Claim("waiter")
         try:
-            pool.acquire(claim, Patience(1.5, watching=lambda find: Deaths(find())))
+            pool.acquire(claim, WaitContext(1.5, watching=lambda find: ExitWatcher(find())))
         except SlotTimeout as error:
             return str(error)
         return f"got slot {claim.slot}"

@@ -16,7 +16,7 @@ from hypothesis import strategies as some
 from ipclock.cli.status import as_json
 from ipclock.config import values
 from ipclock.config.settings import SETTINGS, Settings, load_settings
-from ipclock.display.estimates import Outlook
+from ipclock.display.estimates import Estimator
 from ipclock.errors import DamagedSemaphore, IpclockError
 from ipclock.linux import semaphore
 from ipclock.pool import liveness, place, policy, snapshot
@@ -24,7 +24,7 @@ from ipclock.pool.directory import GATE, HOLDING, NUMBERS, QUEUED, STATES
 from ipclock.pool.notes import Drain
 from ipclock.pool.protocol import Pool
 from ipclock.pool.records import Store
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.wait_context import WaitContext
 from tests.helpers.crash_at import in_child, needs_root
 from tests.helpers.world import SHM, remove_pool
 from tests.protocol import fuzz
@@ -65,7 +65,7 @@ def shown(folder: Path) -> str:
     """Return what `status` shows of the pool."""
     store = Store.open(str(SHM), place.name_of(str(folder)), create=False)
     try:
-        standing = Outlook(None).on(snapshot.take(store, "/pool"))
+        standing = Estimator(None).on(snapshot.take(store, "/pool"))
         labels = [one.label for one in (*standing.pool.holders, *standing.pool.waiters)]
         assert all(label.isprintable() for label in labels)
         return json.dumps(as_json(standing), allow_nan=False)
@@ -77,7 +77,7 @@ def mended(folder: Path) -> tuple[list[str], int, int]:
     """Reset the pool; return the records that are left, and the semaphore's value with that of N."""
     pool = Pool.open("/" + place.name_of(str(folder)), str(SHM), 2, repair=True)
     try:
-        pool.reset(Patience(5.0))
+        pool.reset(WaitContext(5.0))
         left = [entry.file for state in STATES[1:] for entry in pool.store.entries(state)]
         return left, pool.gate.value, pool.capacity
     finally:

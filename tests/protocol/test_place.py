@@ -18,7 +18,7 @@ from ipclock.pool.claim import Claim
 from ipclock.pool.protocol import Pool
 from ipclock.pool.record import OwnRecord
 from ipclock.pool.records import Store
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.wait_context import WaitContext
 from tests.helpers.crash_at import OTHER_USER, USER, Client, Crash, in_child, needs_root, unshared
 from tests.helpers.world import let_everybody_in, remove_pool, until
 
@@ -189,11 +189,11 @@ def test_a_client_whose_pool_is_removed_while_it_is_listed_is_listed_in_the_new_
 
     monkeypatch.setattr(Store, step, remove_and_write)
     if outer:
-        joined = pool.join(claim, Patience(60), 1)
+        joined = pool.join(claim, WaitContext(60), 1)
         pool.release(claim)
         facts = joined, claim.record, outer.end()
     else:
-        pool.acquire(claim, Patience(60))
+        pool.acquire(claim, WaitContext(60))
         facts = True, pool.release(claim), 0
     pool.close()
 
@@ -277,15 +277,15 @@ def race(step: str, world: World, lock_dir: Path) -> tuple[bool, bool]:
     """
     first, second = Claim("first"), Claim("second")
     pool = Pool.open(world.name, "/dev/shm", 1)
-    pool.arrive(first, Patience(60))
+    pool.arrive(first, WaitContext(60))
     other: list[Pool] = []
     away = at(world).with_name(f"away.{at(world).name}")
 
     def come() -> None:
         at(world).rename(away)  # whole, so that nothing but the look at the place tells
         other.append(Pool.open(world.name, str(lock_dir), 1))
-        other[0].arrive(second, Patience(60))
-        other[0].admit(second, Patience(60))
+        other[0].arrive(second, WaitContext(60))
+        other[0].admit(second, WaitContext(60))
 
     target = OwnRecord if step == "hold" else Store
     original = getattr(target, step)
@@ -298,7 +298,7 @@ def race(step: str, world: World, lock_dir: Path) -> tuple[bool, bool]:
     setattr(target, step, interrupted)
     try:
         with suppress(IpclockError):
-            pool.admit(first, Patience(60))
+            pool.admit(first, WaitContext(60))
     finally:
         setattr(target, step, original)
         shutil.rmtree(away, ignore_errors=True)

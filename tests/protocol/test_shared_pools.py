@@ -15,7 +15,7 @@ import pytest
 import ipclock
 from ipclock.linux import process
 from ipclock.linux.semaphore import path_of
-from ipclock.pool.directory import Folder
+from ipclock.pool.directory import Directory
 from ipclock.pool.records import Store
 from tests.helpers.crash_at import OTHER_USER, USER, Client, Crash, in_child, needs_root, sysctl
 from tests.helpers.world import let_everybody_in, until
@@ -549,7 +549,7 @@ def test_a_member_that_comes_while_the_folder_is_made_waits_until_it_is_shared(
         os.chown(world.folder, USER, USER)
         os.setgroups([GROUP])
         os.seteuid(OTHER_USER)
-        return Folder.open("/dev/shm", world.name[1:], create=True).owner
+        return Directory.open("/dev/shm", world.name[1:], create=True).owner
 
     monkeypatch.setattr("time.sleep", share)
 

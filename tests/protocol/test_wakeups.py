@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from ipclock.linux.exit_watcher import Deaths
+from ipclock.linux.exit_watcher import ExitWatcher
 from ipclock.pool import policy
 from ipclock.pool.claim import Claim
 from ipclock.pool.protocol import Pool
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.wait_context import WaitContext
 from tests.helpers.world import HANG_S, until
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 SLEEPER = """
 import sys
-from ipclock.linux.exit_watcher import Deaths
+from ipclock.linux.exit_watcher import ExitWatcher
 from ipclock.pool import policy, protocol
-from ipclock.pool.wait_context import Patience
+from ipclock.pool.wait_context import WaitContext
 protocol.FIRST_CHUNK_S = protocol.GATE_CHUNK_S = protocol.BLIND_CHUNK_S = 3600.0
 policy.NEAR_NAP_S = policy.LONGEST_NAP_S = 3600.0
 here = protocol.Pool.open(sys.argv[1], "/dev/shm")
-claim = here.acquire(protocol.Claim("sleeper"), Patience(3600.0, watching=lambda find: Deaths(find())))
+claim = here.acquire(protocol.Claim("sleeper"), WaitContext(3600.0, watching=lambda find: ExitWatcher(find())))
 here.release(claim)
 """
 
@@ -74,10 +74,10 @@ class Dozing:
 
 def test_who_stands_far_back_sleeps_longer_until_it_is_near(world: World) -> None:
     here = Pool.open(world.name, "/dev/shm")
-    patience = Patience(3600.0)
+    context = WaitContext(3600.0)
     line = [Claim(f"waiter {number}") for number in range(100)]
     for claim in line:
-        here.arrive(claim, patience)
+        here.arrive(claim, context)
     last = line.pop()
 
     def leave(count: int) -> None:
@@ -87,7 +87,7 @@ def test_who_stands_far_back_sleeps_longer_until_it_is_near(world: World) -> Non
     turn = Dozing(lambda: None, lambda: leave(60), lambda: leave(2), lambda: None)
     last.turn = cast("Semaphore", turn)
     with pytest.raises(SystemExit):
-        here.wait_turn(last, patience)
+        here.wait_turn(last, context)
     for claim in (*line, last):
         here.give_up(claim)
     here.close()
@@ -126,7 +126,11 @@ def test_what_cannot_be_watched_is_told() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
     own = [os.getpid()]
-    with Deaths([own]) as seen, Deaths([own, [gone.pid]]) as unseen, Deaths([[gone.pid, *own]]) as orphan:
+    with (
+        ExitWatcher([own]) as seen,
+        ExitWatcher([own, [gone.pid]]) as unseen,
+        ExitWatcher([[gone.pid, *own]]) as orphan,
+    ):
         pass
 
     assert (seen, unseen, orphan) == (True, False, True)
@@ -135,7 +139,7 @@ def test_what_cannot_be_watched_is_told() -> None:
 def test_the_end_of_a_build_whose_supervisor_lives_wakes_nobody() -> None:
     woken: list[int] = []
     build, other = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
-    with Deaths([[os.getpid(), build.pid], [build.pid, os.getpid()], [other.pid]]):
+    with ExitWatcher([[os.getpid(), build.pid], [build.pid, os.getpid()], [other.pid]]):
         signal.signal(signal.SIGURG, lambda number, _frame: woken.append(number))
         build.kill()
         build.wait()
