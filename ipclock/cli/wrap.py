@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from functools import partial
 
 from ipclock._typing import TYPE_CHECKING
 from ipclock.cli import acquiring, options
+from ipclock.cli.build_run import BuildRun
 from ipclock.config import values
 from ipclock.config.environment import build_environment, inherited_environment
 from ipclock.config.settings import checked
-from ipclock.console import say
 from ipclock.errors import N_, CommandFailed, IpclockError, SlotLost
-from ipclock.history import finished, recorder
-from ipclock.i18n import _, told
-from ipclock.linux import process
+from ipclock.history import recorder
+from ipclock.i18n import _
 from ipclock.run import supervisor, usage
-from ipclock.utf8 import printable
-from ipclock.zookeeper.lease_guard import LeaseGuard
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Callable
 
     from ipclock.config.settings import Settings
-    from ipclock.pool.claim import Claim
-    from ipclock.pool.engine import Engine
-    from ipclock.run.hooks import Hooks
 
 SUMMARY = N_("run a command in a build slot")
 USAGE = "%(prog)s [-w SEC | -n] [-E CODE] [-q | -v] [OPTION ...] LABEL -- COMMAND [ARG ...]"
-LEFT_BEHIND = {
-    "wait": N_("⏳ waiting for what the command has left running (PID: {pids})"),
-    "kill": N_("ipclock: ending what the command has left running (PID: {pids})"),
-    "stay": N_("ipclock: warning: could not end what the command has left running (PID: {pids})"),
-}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -67,122 +54,43 @@ def run(args: Namespace, settings: Settings) -> int:
     hooks = options.hooks_for(settings, verbose=args.verbose)
     pool = options.open_for_build(args, settings)
     claim = acquiring.claim_for(label, settings, supersede=args.supersede)
-    watchdog = None
-    if not pool.keeps_without_us and settings.on_lost == "kill":
-        from ipclock.zookeeper.watchdog import Watchdog
-
-        watchdog = Watchdog()
-
-    def note(pid: int) -> None:
-        with suppress(OSError):  # it is only for those who look: the build has started
-            pool.note(claim, pid)
-
-    def note_leftovers(fate: str, pids: list[int]) -> None:
-        note(pids[0])
-        if not args.quiet:
-            say(_(LEFT_BEHIND[fate]).format(pids=", ".join(map(str, pids))), at_once=True)
-
+    build = BuildRun(pool, claim, settings, hooks, quiet=args.quiet)
     execute = partial(
         supervisor.run,
         args.command_line,
         signals=signals,
         leftovers=settings.leftovers,
         apart=hooks.sessions if hooks else (),
-        on_leftovers=note_leftovers,
+        on_leftovers=build.leave_behind,
     )
     # all that can be done before the wait is: the end of another build waits for the start of this one
     inherited = inherited_environment()
-    nested = acquiring.join(pool, claim, args, signals.check)
-    if nested and not claim.slot:
+    build.nested = acquiring.join(pool, claim, args, signals.check)
+    if build.nested and not claim.slot:
         return _end(execute(inherited))
-    used = usage.UsageMeter()
-    if nested:
-        hooks = None  # they and the history tell of the build around it
-    else:
+    if not build.nested:
         canvas = acquiring.canvas()
         acquiring.take_slot(pool, claim, args, settings, signals.check, hooks, canvas)
         if canvas:
             canvas.lend()
     jobs = max(1, usage.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None
-    guard = LeaseGuard(pool, claim, settings, lambda: process.descendants_of(os.getpid()), watchdog)
-
-    bear = _Bearing()
-
-    def on_start(pid: int) -> None:
-        for begin in (used.begin, guard.begin, note):
-            bear(begin, pid)
-
-    def on_tick() -> None:
-        bear(guard.tick)
-        with suppress(OSError):  # it is only for the history
-            used.tick()
-            if settings.history and not nested:
-                finished.prepare()
-
+    token = claim.lease.token if claim.lease else ""
     try:
         status = execute(
-            build_environment(inherited, pool.name, label, claim.ticket, claim.slot, jobs, claim.token),
+            build_environment(inherited, pool.name, label, claim.ticket, claim.slot, jobs, token),
             keep_open=pool.beacon(claim),
-            on_start=on_start,
-            on_tick=on_tick,
-            on_reaped=used.reaped,
+            on_start=build.begin,
+            on_tick=build.tick,
+            on_reaped=build.used.reaped,
             tick_s=pool.tick_s,
         )
     except BaseException as error:
-        if not used.pid:
-            pool.release(claim)
-            if hooks:
-                outcome = recorder.ENDINGS.get(type(error), "failed")
-                hooks.tell_of("release", claim, outcome, getattr(error, "status", None))
-            if isinstance(error, CommandFailed) and not nested:
-                recorder.never_started(settings, label, pool.capacity, error.status, claim.times)
-        # else the build goes on: it has the beacon, and counts until it ends
+        build.fail(error)
         raise
-    bear(guard.end, status)
-    bear(_close_books, pool, claim, settings, used, guard, status, hooks, nested)
-    if guard.lost:
+    build.finish(status)
+    if build.lost:
         raise SlotLost(label)
     return _end(status)
-
-
-def _close_books(
-    pool: Engine,
-    claim: Claim,
-    settings: Settings,
-    used: usage.UsageMeter,
-    guard: LeaseGuard,
-    status: int,
-    hooks: Hooks | None,
-    nested: bool,
-) -> None:
-    """Give the slot back, and keep and tell what became of the build."""
-    starved = used.ran_out_of_memory(status)
-    beside = _beside(pool, claim) if starved else []
-    claim.evicted = claim.evicted or guard.lost
-    pool.release(claim)
-    if starved:
-        _blame_memory(used.pid, beside)
-    outcome = recorder.outcome_of(claim, status, starved=starved)
-    if not nested:
-        recorder.build_ended(pool, claim, settings, outcome, abs(status), memory=used.memory(), cpu_s=used.cpu_s())
-    if hooks:
-        hooks.tell_of("release", claim, outcome, abs(status))
-
-
-class _Bearing:
-    """Does things beside a build that has started: what fails is said, once, and never ends us before the build."""
-
-    def __init__(self) -> None:
-        self._said: set[str] = set()
-
-    def __call__(self, deed: Callable[..., object], *arguments: object) -> None:
-        try:
-            deed(*arguments)
-        except Exception as error:
-            problem = ". ".join(told(error)) if isinstance(error, IpclockError) else str(error)
-            if problem not in self._said:
-                self._said.add(problem)
-                say(_("ipclock: warning: {problem}").format(problem=printable(problem)), at_once=True)
 
 
 def _require_command(name: str, label: str, settings: Settings) -> None:
@@ -194,17 +102,6 @@ def _require_command(name: str, label: str, settings: Settings) -> None:
             with suppress(IpclockError):  # the pool's, which say nothing of the command
                 recorder.never_started(settings, label, options.looker(settings)().capacity, error.status)
         raise
-
-
-def _beside(pool: Engine, claim: Claim) -> list[str]:
-    return [holder.label for holder in pool.snapshot(waiters=False).holders if holder.ticket != claim.ticket]
-
-
-def _blame_memory(pid: int, beside: list[str]) -> None:
-    text = _("ipclock: the kernel ended the build (PID: {pid}) because memory ran out.").format(pid=pid)
-    if beside:
-        text += " " + _("Beside it ran: {labels}").format(labels=", ".join(beside))
-    say(text, at_once=True)
 
 
 def _end(status: int) -> int:

@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from ipclock.pool.record import OwnRecord
 
 
+class Lease:
+    """How long a slot is held for certain: until `until` (time.monotonic); `grace` s before, its build is to be ended.
+
+    `token` is the fencing token of the admission. `doubtful`: no server has confirmed the slot for a while.
+    """
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.until = float("inf")
+        self.grace = 0.0
+        self.doubtful = False
+
+
 class Claim:
     """One client's stake in a pool: first a waiter with a ticket, then a holder with a slot.
 
@@ -25,10 +38,8 @@ class Claim:
     *memory* is how many bytes it is expected to need, 0 unknown. It waits until `ready` too, at the gate.
     `entry` is the name of its record. `held` is how many slots were taken when it was admitted, its own included.
     `times` are the stamps of its arrival and admission.
-    `evicted` turns true when a reset took the slot away; the build itself goes on. `until` is the moment
-    (time.monotonic) from which on nobody can vouch for the slot; `grace` seconds before, its build is to be ended.
-    `doubtful`: nobody does so just now. `token` is the fencing token of its admission. They keep their defaults on an
-    engine whose slots cannot be lost to time.
+    `evicted` turns true when a reset took the slot away; the build itself goes on. `lease` says how long the slot is
+    held for certain, None on an engine whose slots cannot be lost to time.
     """
 
     def __init__(
@@ -58,10 +69,7 @@ class Claim:
         self.place = float("inf")  # in line, when the line had last changed at `placed_at`
         self.placed_at = 0
         self.evicted = False
-        self.until = float("inf")
-        self.grace = 0.0
-        self.doubtful = False
-        self.token = ""
+        self.lease: Lease | None = None
         self.record: OwnRecord | None = None
         self.turn: Semaphore | None = None
 

@@ -72,7 +72,7 @@ class Engine(Protocol):
     def watch(self, claim: Claim) -> None:
         """Look after the slot, every `tick_s` seconds; never blocks for long.
 
-        Notices a lost slot: sets `claim.evicted` when a reset took it; `claim.until` when nobody can vouch for it.
+        Notices a lost slot: sets `claim.evicted` when a reset took it, and keeps `claim.lease` up to date.
         """
 
     def release(self, claim: Claim) -> None:

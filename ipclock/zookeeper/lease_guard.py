@@ -1,7 +1,4 @@
-"""Ends a build whose slot nobody can vouch for, before another one can have the slot; or only warns of it.
-
-Asks the engine, at every tick; on a pool of this machine there is never anything to do.
-"""
+"""Ends a build before its lease is over, when another one can get the slot; or only warns (`--on-lost warn`)."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ipclock.config.settings import Settings
-    from ipclock.pool.claim import Claim
+    from ipclock.pool.claim import Claim, Lease
     from ipclock.pool.engine import Engine
     from ipclock.zookeeper.watchdog import Watchdog
 
@@ -36,13 +33,19 @@ class LeaseGuard:
         watchdog: Watchdog | None = None,
     ) -> None:
         self.lost = False
-        self._warden = watchdog
+        self._watchdog = watchdog
         self._pid = 0
         self._pool = pool
         self._claim = claim
         self._kills = settings.on_lost == "kill"
         self._find = find
         self._doubted = self._warned = False
+
+    @property
+    def _lease(self) -> Lease:
+        if self._claim.lease is None:
+            raise ValueError("the claim has no slot yet")
+        return self._claim.lease
 
     def begin(self, pid: int) -> None:
         """The build has started."""
@@ -51,32 +54,32 @@ class LeaseGuard:
 
     def end(self, status: int) -> None:
         """The build has ended, with this status or by a signal (-n): the watchdog's, if its time was over."""
-        if self._warden:
-            self._warden.renew(0, 0, 0)
-        claim = self._claim
-        late = time.monotonic() >= claim.until - claim.grace and not claim.evicted
+        if self._watchdog:
+            self._watchdog.renew(0, 0, 0)
+        lease = self._lease
+        late = time.monotonic() >= lease.until - lease.grace and not self._claim.evicted
         self.lost = self.lost or (self._kills and status < 0 and late)
 
     def _renew(self) -> None:
-        if self._warden and self._pid:
-            self._warden.renew(self._pid, self._claim.until, self._claim.grace)
+        if self._watchdog and self._pid:
+            self._watchdog.renew(self._pid, self._lease.until, self._lease.grace)
 
     def tick(self) -> None:
         """Look after the slot; end the build if it is time."""
-        claim = self._claim
+        claim, lease = self._claim, self._lease
         self._pool.watch(claim)
         self._renew()
-        left = claim.until - time.monotonic()
-        if claim.doubtful != self._doubted and not claim.evicted:
-            self._doubted = claim.doubtful
+        left = lease.until - time.monotonic()
+        if lease.doubtful != self._doubted and not claim.evicted:
+            self._doubted = lease.doubtful
             doubt = _("ipclock: warning: no server answers; the slot of {label} is doubtful")
-            text = doubt if claim.doubtful else _("ipclock: a server answers again")
+            text = doubt if lease.doubtful else _("ipclock: a server answers again")
             say(text.format(label=claim.label), at_once=True)
-        if claim.evicted and claim.token and not self._warned:
+        if claim.evicted and not self._warned:
             self._warned = True
             text = _("ipclock: warning: a reset took the slot of {label}; it goes on running")
             say(text.format(label=claim.label), at_once=True)
-        if left > claim.grace or claim.evicted:
+        if left > lease.grace or claim.evicted:
             return
         if not self._kills and not self._warned:
             self._warned = True

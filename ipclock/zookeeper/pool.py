@@ -8,7 +8,7 @@ The way of kazoo's Semaphore, whose nodes these are but for their names: one sta
 servers', watches the one before, and as the first one watches the slots. Guarantees: a slot is taken by one
 transaction that ends the place in line, only by the first in line, and only if the capacity that was counted by still
 holds, so there are never more slots taken than there are (INV-2). Does not guarantee that who has lost its session has
-also stopped: see `claim.until`, and the token. One file, because the order of the steps is one argument.
+also stopped: see `Claim.lease`. One file, because the order of the steps is one argument.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ipclock.errors import N_, BadValue, EngineFailed, NoPool, NoTicket, SlotBus
 from ipclock.i18n import _
 from ipclock.linux import process
 from ipclock.pool import policy
-from ipclock.pool.claim import RemovedHolder, stamp
+from ipclock.pool.claim import Lease, RemovedHolder, stamp
 from ipclock.pool.record_name import RecordName
 from ipclock.pool.snapshot import empty
 from ipclock.run import supervisor
@@ -82,7 +82,7 @@ class SharedPool:
         self._opened: Nodes | None = None
         self._me = uuid.uuid4().hex
         self._data: dict[str, Any] = {}
-        self._lease = ""
+        self._node = ""
         self._session_id = 0  # the one that the lease belongs to
         self._beat: Beat | None = None
         self._proven_at = float("-inf")
@@ -252,21 +252,21 @@ class SharedPool:
 
     def _take(self, claim: Claim, entry: RecordName, begun: float) -> None:
         """Take note of a slot, if it is this session's: that of an earlier one may just be going."""
-        session, lease = self._session, self._nodes.slot(entry)
-        stat = session.exists(lease, watch=True)
+        session, node = self._session, self._nodes.slot(entry)
+        stat = session.exists(node, watch=True)
         if stat is None or stat.owner != session.id:
             return
-        self._lease, self._session_id = lease, stat.owner
-        claim.token = str(stat.czxid)
+        self._node, self._session_id = node, stat.owner
+        claim.lease = Lease(str(stat.czxid))
         claim.held = len(self._nodes.slots())
-        self._vouch(claim, begun)
+        self._vouch(claim.lease, begun)
         claim.entry = entry
 
-    def _vouch(self, claim: Claim, begun: float) -> None:
+    def _vouch(self, lease: Lease, begun: float) -> None:
         """Believe in the session for as long as it lasts from *begun* on, when it was last known to live."""
         self._proven_at = begun
-        claim.grace = self._session.timeout / MARGIN
-        claim.until = begun + self._session.timeout - claim.grace
+        lease.grace = self._session.timeout / MARGIN
+        lease.until = begun + self._session.timeout - lease.grace
 
     def join(self, claim: Claim, context: WaitContext, ticket: int) -> bool:
         """Return True: a build inside another one needs nothing of its own, and ends with it."""
@@ -282,13 +282,13 @@ class SharedPool:
         return None
 
     def _prove(self) -> None:
-        if self._beat is None and self._lease:
-            self._beat = self._session.beat(self._lease, packed(self._data))
+        if self._beat is None and self._node:
+            self._beat = self._session.beat(self._node, packed(self._data))
 
     def watch(self, claim: Claim) -> None:
         """Ask for a proof that the session lives, take note of the last one, and of a reset; never waits."""
-        session = self._session
-        if not self._lease or claim.evicted:
+        session, lease = self._session, claim.lease
+        if lease is None or not self._node or claim.evicted:
             return
         there = None
         try:
@@ -298,14 +298,14 @@ class SharedPool:
         if there is not None and self._beat:
             begun, self._beat = self._beat.begun, None
             if there and session.id == self._session_id:
-                self._vouch(claim, begun)
+                self._vouch(lease, begun)
         silent_s = time.monotonic() - self._proven_at
-        claim.doubtful = not session.connected or silent_s > session.timeout / 3
+        lease.doubtful = not session.connected or silent_s > session.timeout / 3
         if session.connected and session.id != self._session_id:
-            claim.until = float("-inf")  # the servers have ended the session, and so the slot
+            lease.until = float("-inf")  # the servers have ended the session, and so the slot
         elif there is False:
             # the session lives: somebody has taken the slot away, on purpose
-            claim.evicted, claim.until = True, float("inf")
+            claim.evicted, lease.until = True, float("inf")
         elif session.connected and (session.wake.is_set() or silent_s > session.timeout / BEATS):
             session.wake.clear()  # by the watch on our node, perhaps
             self._prove()
@@ -321,12 +321,12 @@ class SharedPool:
             answered = True
         except Cut:
             answered = self._leave_later(claim.label)
-        self._lease = ""
+        self._node = ""
         session.close(LEAVE_S if answered else 0)
 
     def _leave(self) -> bool:
         """Take our nodes away; return whether the slot's was there. Raises Cut."""
-        there = not self._lease or self._session.remove(self._lease)
+        there = not self._node or self._session.remove(self._node)
         mine, _ahead = self._place()
         if mine:
             self._session.remove(f"{self._nodes.line}/{mine}")

@@ -153,11 +153,11 @@ class Chaos:
                 worker.freeze([build.pid for build in mine], seconds)
             else:
                 self.unguarded |= set(mine)
-                worker.freeze([*self.wardens(worker), worker.process.pid, *(build.pid for build in mine)], seconds)
+                worker.freeze([*self.watchdogs(worker), worker.process.pid, *(build.pid for build in mine)], seconds)
         self.seen[kind] += 1
 
-    def wardens(self, worker: Worker) -> list[int]:
-        """Return the wardens of a worker: those with its mark and command line that are not it."""
+    def watchdogs(self, worker: Worker) -> list[int]:
+        """Return the watchdogs of a worker: those with its mark and command line that are not it."""
         mark = f"CHAOS_WORKER={worker.env['CHAOS_WORKER']}\0".encode()
         found = []
         for entry in Path("/proc").iterdir():
