@@ -17,10 +17,9 @@ import time
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from ipclock import users
 from ipclock._typing import TYPE_CHECKING, NamedTuple
 from ipclock.errors import N_, HistoryFailed
-from ipclock.linux import isolated
+from ipclock.linux import isolated, trusted_path
 from ipclock.pool.directory import SAFE_FLAGS
 
 if TYPE_CHECKING:
@@ -155,13 +154,12 @@ def _keeper(path: str, folder: str) -> tuple[int, int]:
             status = os.lstat("/".join(names[:count]) or "/")
         except FileNotFoundError:
             break  # is made by whoever may
-        # in a sticky one others cannot replace what is there; but SQLite makes new names in the last one
-        exposed = count == len(names) or not status.st_mode & stat.S_ISVTX
-        if exposed and status.st_mode & stat.S_IWOTH:
+        writers = trusted_path.writers(status, new=count == len(names))  # in the last one SQLite makes new names
+        if writers.others:
             raise HistoryFailed(path, N_("everybody may write to its folder"))
-        if status.st_uid != 0 and not users.is_hidden(status.st_uid):
+        if not trusted_path.is_roots(status):
             return status.st_uid, status.st_gid
-        if exposed and status.st_mode & stat.S_IWGRP:
+        if writers.group:
             return NOBODY, status.st_gid  # a member of the group, and no more than that
     return 0, 0
 

@@ -16,6 +16,7 @@ from ipclock import users
 from ipclock._typing import TYPE_CHECKING, NamedTuple
 from ipclock.bounded import LAST_WORD, whole
 from ipclock.errors import N_, NotPermitted
+from ipclock.linux import trusted_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,9 +133,10 @@ def open_parent(path: str) -> int:
 
 def is_safe(path: str, status: os.stat_result) -> bool:
     """Return whether nobody but root can replace what others have in the folder: if all may write, it is sticky."""
-    if not status.st_mode & stat.S_IWOTH:
+    if not trusted_path.writers(status, new=True).others:
         return True
-    return bool(status.st_mode & stat.S_ISVTX) and (status.st_uid == 0 or _is_systems(path, status))
+    sticky = not trusted_path.writers(status).others
+    return sticky and (status.st_uid == 0 or _is_systems(path, status))
 
 
 def _is_systems(path: str, status: os.stat_result) -> bool:
@@ -149,5 +151,5 @@ def _is_systems(path: str, status: os.stat_result) -> bool:
     while parents[-1] != "/":
         parents.append(os.path.dirname(parents[-1]))
     above = [os.stat(parent) for parent in parents]
-    known = all(users.is_hidden(one.st_uid) or one.st_uid in (0, os.geteuid()) for one in (status, *above))
-    return known and not any(one.st_mode & stat.S_IWOTH for one in above)
+    known = all(trusted_path.is_roots(one) or one.st_uid == os.geteuid() for one in (status, *above))
+    return known and not any(trusted_path.writers(one, new=True).others for one in above)

@@ -10,17 +10,16 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import stat
 from contextlib import suppress
 
-from ipclock import users, utf8
+from ipclock import utf8
 from ipclock._typing import TYPE_CHECKING
 from ipclock.bounded import moment
 from ipclock.config.environment import hook_environment
 from ipclock.config.settings import read_hooks
 from ipclock.errors import UnsafeHook
 from ipclock.i18n import _
-from ipclock.linux import clocks, descriptors
+from ipclock.linux import clocks, descriptors, trusted_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 EVENTS = ("wait", "acquire", "release", "timeout")
 FACTS = ("event", "name", "label", "ticket", "slot", "pid", "waited_s", "held_s", "outcome", "code")
 WAIT_S = 0.25  # of two builds that start together one stands behind the other for a moment; that is no wait
-MAX_LINKS = 40  # as path_resolution(7) has it
 
 
 class Hooks:
@@ -170,27 +168,11 @@ def _become_hook(command: str, environment: Mapping[str, str], stdin: int, out: 
 
 
 def _require_roots(path: str) -> None:
-    """Raise UnsafeHook (78) unless nobody but root can have put what lies at *path* there, or can change it.
-
-    Goes the way of the kernel, link by link: whoever owns one folder or link on it decides where it ends.
-    """
-    at, names, links = "/", os.path.join(os.getcwd(), path).split("/"), 0
-    while names:
-        name = names.pop(0)
-        if name not in ("", "."):
-            at = os.path.dirname(at) if name == ".." else os.path.join(at, name)
-        try:
-            status = os.lstat(at)
-            link = os.readlink(at) if stat.S_ISLNK(status.st_mode) else None
-        except OSError as error:
-            raise UnsafeHook(path, at, error.strerror or str(error)) from None
-        # in a sticky folder others can neither replace nor rename what is root's
-        sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-        exposed = link is None and not sticky and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        links += link is not None
-        # in a user namespace root's files are those of somebody without a uid; whoever has one there is known by it
-        if not (status.st_uid == 0 or users.is_hidden(status.st_uid)) or exposed or links > MAX_LINKS:
-            raise UnsafeHook(path, at)
-        if link is not None:
-            at = "/" if link.startswith("/") else os.path.dirname(at)
-            names = link.split("/") + names
+    """Raise UnsafeHook (78) unless nobody but root can have put what lies at *path* there, or can change it."""
+    at = path
+    try:
+        for at, status, _link in trusted_path.steps(path):
+            if not trusted_path.is_roots(status) or any(trusted_path.writers(status)):
+                raise UnsafeHook(path, at)
+    except OSError as error:
+        raise UnsafeHook(path, error.filename or at, error.strerror or str(error)) from None
