@@ -2,7 +2,7 @@
 
     .venv/bin/python -m contrib.bench
 
-Runs every part with whichever peers are installed and writes RESULTS.md and its plots. See contrib/bench/README.md.
+Runs every part with whichever peers are installed, and writes all tables and plots. See contrib/bench/README.md.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         help="the Python in whose environment ipclock and the peers of PyPI are installed"
         " (without it a new environment is made, and removed)",
     )
-    made.add_argument("--out", type=Path, default=HERE, help="the folder of RESULTS.md")
+    made.add_argument("--out", type=Path, default=HERE.parents[1] / "build" / "bench", help="folder of the results")
     return made
 
 
@@ -54,7 +54,7 @@ def head(bench: parts.Bench, begun: float, loads: list[float]) -> str:
         f" {(time.monotonic() - begun) / 60:.0f} minutes; load at the start and after each part: {load}.\n\n"
         f"{versions}.\n\n"
         "Each cell is the **median**, (p95) where there is more than one round, and × the median of the ratios to the"
-        " floor in the same round. How it is measured: [README.md](README.md)."
+        " floor in the same round. How it is measured: contrib/bench/README.md."
     )
 
 

@@ -1,4 +1,7 @@
-"""README.md and README.ko.md: what they show is what a shell shows, and what they name is what there is."""
+"""README.md and README.ko.md: what they show and name is true, and both say the same.
+
+That everything is documented is asserted of the manual pages (tests/packaging/test_manual.py).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from argparse import ArgumentParser, _SubParsersAction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +23,10 @@ if TYPE_CHECKING:
     from tests.helpers.world import World
 
 ROOT = Path(__file__).parents[2]
-README, KOREAN = (ROOT / name for name in ("README.md", "README.ko.md"))
-TEXTS = {path.name: path.read_text() for path in (README, KOREAN)}
+TEXTS = {name: (ROOT / name).read_text() for name in ("README.md", "README.ko.md")}
+FOLDERS = ("*.md", ".github/*.md", "contrib/**/*.md", "ipclock/**/*.md", "tests/**/*.md")
+PAGES = [page for folder in FOLDERS for page in sorted(ROOT.glob(folder))]
+DEFAULTS = {setting.key: setting.default for setting in SETTINGS}
 # what differs from run to run
 VARYING = {
     r"PID: \d+": "PID",
@@ -71,11 +77,15 @@ def test_a_shell_shows_what_the_readme_shows(name: str, world: World, tmp_path: 
     assert (shell.wait(), shell.process.stdout and shell.process.stdout.read()) == (0, b"")
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_each_command_is_named(name: str) -> None:
-    named = set(re.findall(r"(?:^|; )ipclock ([a-z]+)", TEXTS[name], re.MULTILINE))
+def blocks(text: str) -> list[str]:
+    """Return the lines of the blocks of code, but for those of the console that a shell is asked about."""
+    found = re.findall(r"^```(?:sh|bash|python)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [line for block in found for line in block.splitlines()]
 
-    assert named == set(command_line.COMMANDS)
+
+def spans(text: str) -> list[str]:
+    """Return all that stands in code within a line, in order of the alphabet."""
+    return sorted(re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text))
 
 
 def rows(text: str) -> list[list[str]]:
@@ -83,38 +93,80 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_each_setting_is_named_with_its_default(name: str) -> None:
-    cells = [row for row in rows(TEXTS[name]) if re.match(r"`[A-Z_]+`", row[0])]
-    named = {key: row[1] for row in cells for key in re.findall(r"`([A-Z_]+)`", row[0])}
-
-    assert set(named) == {setting.key for setting in SETTINGS}
-    given = {setting.key: setting.default for setting in SETTINGS if setting.default}
-    assert {key: value for key, value in given.items() if value not in named[key].replace("`", "").split(", ")} == {}
+def options() -> dict[str, set[str]]:
+    """Return the options of each command."""
+    action = next(action for action in command_line.get_parser()._actions if isinstance(action, _SubParsersAction))
+    choices: dict[str, ArgumentParser] = action.choices
+    return {name: set(parser._option_string_actions) for name, parser in choices.items()}
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_each_exit_status_is_named(name: str) -> None:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.IpclockError)]
-    first = [row[0] for row in rows(TEXTS[name]) if re.fullmatch(r"[\d, ]+", row[0])]
+def test_each_command_is_named_and_each_named_one_exists(name: str) -> None:
+    code = blocks(TEXTS[name]) + spans(TEXTS[name])
+    called = {command for text in code for command in re.findall(r"(?:^|sudo |do )ipclock ([a-z]+)", text)}
 
-    assert {int(number) for cell in first for number in cell.split(", ")} == {kind.status for kind in kinds} | {
-        126,
-        127,
+    missing = set(command_line.COMMANDS) - called - set(code)
+
+    assert (missing, called - set(command_line.COMMANDS)) == (set(), set())
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_each_option_that_is_named_exists(name: str) -> None:
+    known = options()
+    # a line ends where the build's own words begin, but for the comment behind them
+    lines = [re.sub(r" -- .*?(#|; done|$)", r" \1", line) for line in blocks(TEXTS[name])]
+    called = [re.search(r"(?:^|sudo |do )ipclock ([a-z]+)(.*)", line) for line in lines]
+    pairs = [(match[1], match[2]) for match in called if match]
+    pairs += [("wrap", span) for span in spans(TEXTS[name]) if span.startswith("-")]
+
+    named = {
+        (command, option)
+        for command, words in pairs
+        for option in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", words, re.ASCII)
     }
 
-
-def code(text: str) -> list[str]:
-    """Return all that stands in code, in order of the alphabet."""
-    return sorted(re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text))
-
-
-def test_the_readmes_name_the_same() -> None:
-    assert code(TEXTS["README.md"]) == code(TEXTS["README.ko.md"])
+    assert len(named) >= 6
+    assert {(command, option) for command, option in named if option not in known[command]} == set()
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_each_link_leads_somewhere(name: str) -> None:
-    links = re.findall(r"\]\(([^)#]+)", TEXTS[name])
+def test_each_setting_that_is_named_exists_and_the_default_wait_is_as_told(name: str) -> None:
+    named = {key for line in blocks(TEXTS[name]) for key in re.findall(r"^([A-Z_]+)=", line)}
 
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    wait = re.search(r"600(?: s at most|초)", TEXTS[name])
+
+    assert ("MAX_PARALLEL_BUILDS" in named, named - set(DEFAULTS)) == (True, set())
+    assert (DEFAULTS["BUILD_TIMEOUT"], wait is not None) == ("600", True)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_each_exit_status_that_is_named_is_one_of_ours(name: str) -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.IpclockError)]
+    named = {int(row[0]) for row in rows(TEXTS[name]) if row[0].isdecimal()}
+
+    assert ({2, 75, 76} - named, named - {kind.status for kind in kinds}) == (set(), set())
+
+
+def test_the_readmes_say_the_same_in_the_same_order() -> None:
+    def skeleton(text: str) -> tuple[object, ...]:
+        code = [line.partition("#")[0] for line in blocks(text)]
+        links = [link for link in re.findall(r"\]\(([^)#]+)", text) if link not in TEXTS]
+        return (
+            re.findall(r"^#+(?= )", text, re.MULTILINE),
+            code,
+            links,
+            [len(row) for row in rows(text)],
+            [row[0] for row in rows(text) if row[0].isdecimal()],
+            spans(text),
+        )
+
+    assert skeleton(TEXTS["README.md"]) == skeleton(TEXTS["README.ko.md"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_link_leads_somewhere(page: Path) -> None:
+    # what looks like a link in code is none
+    text = re.sub(r"^```.*?^```$|`[^`\n]+`", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    links = re.findall(r"\]\(([^)#\s]+)", text)
+
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
