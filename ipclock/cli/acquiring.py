@@ -119,45 +119,40 @@ def take_slot(
     """
     limit = settings.build_timeout
     block = not args.nonblock and limit > 0
-    progress = WaitingLine(
-        limit,
-        quiet=args.quiet,
-        interval=settings.progress_interval,
-        canvas=canvas,
-    )
+    line = WaitingLine(quiet=args.quiet, interval=settings.progress_interval, canvas=canvas)
     resized = CapacityFile(settings if pool.heeds_us else None).changed
     headroom = None
     if settings.memory is not None or settings.min_free_memory is not None:
         headroom = pool.headroom(claim.memory)
         claim.ready = headroom.ready
 
-    prospect = None
+    status = None
 
     def on_wait(ticket: int) -> None:
         if (capacity := resized()) is not None:
             pool.resize(capacity, context)
-        nonlocal prospect
+        nonlocal status
         if block and hooks:
             hooks.waiting(claim)
-        if block and progress.due():
-            prospect = prospect or _prospect(pool, claim, headroom, settings)
-            progress.waiting(prospect.view(ticket))
+        if block and line.due():
+            status = status or _wait_status(pool, claim, headroom, settings)
+            line.waiting(status.view(ticket), context.waited, context.timeout)
 
     limits = limit if block else DUE_PATIENCE_S
-    context = WaitContext(limits, check, on_wait, progress.stuck, _watching, progress.pace, resized)
+    context = WaitContext(limits, check, on_wait, line.stuck, _watching, line.pace, resized)
     try:
         pool.acquire(claim, context, block=block)
     except (SlotUnavailable, Interrupted, Superseded) as error:
-        progress.given_up(label=claim.label) if isinstance(error, Interrupted) else progress.clear()
+        line.given_up(label=claim.label) if isinstance(error, Interrupted) else line.clear()
         outcome = recorder.wait_ended(pool, claim, settings, error)
         if hooks and isinstance(error, SlotUnavailable):
             hooks.tell_of("timeout", claim, outcome)
         raise
     finally:
-        progress.clear()
+        line.clear()
     if args.verbose:
-        progress.details(claim.ticket, claim.slot)
-    progress.acquired(claim.label, claim.held, pool.capacity)
+        line.details(claim.ticket, claim.slot, context.waited)
+    line.acquired(claim.label, claim.held, pool.capacity)
     if headroom and headroom.alone and not args.quiet:
         _warn_of_memory(headroom)
     if hooks:
@@ -173,7 +168,7 @@ def _watching(find: Callable[[], list[list[int]]]) -> AbstractContextManager[boo
     return ExitWatcher(builds)
 
 
-def _prospect(pool: Engine, claim: Claim, headroom: Headroom | None, settings: Settings) -> WaitStatus:
+def _wait_status(pool: Engine, claim: Claim, headroom: Headroom | None, settings: Settings) -> WaitStatus:
     from ipclock.display.estimates import Estimator  # few have to wait
     from ipclock.display.wait_status import WaitStatus
 

@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, settings: Settings) -> int:
     """Take the slots back and say on stderr whose builds go on without one."""
     pool = options.open_for_administrator(settings)
-    stuck = WaitingLine(0, quiet=False, interval=1).stuck
+    stuck = WaitingLine(quiet=False, interval=1).stuck
     context = WaitContext(options.MUTEX_PATIENCE_S, on_stuck=stuck)
     now = pool.snapshot()
     slots = {holder.within or holder.ticket for holder in now.holders if args.ticket in (None, holder.ticket)}

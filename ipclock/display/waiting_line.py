@@ -36,12 +36,10 @@ class WaitingLine:
     On a *canvas* they are rewritten in place, as long as it is ours; else there is a line at each change.
     """
 
-    def __init__(self, limit: float, *, quiet: bool, interval: float, canvas: Canvas | None = None) -> None:
-        self._limit = limit
+    def __init__(self, *, quiet: bool, interval: float, canvas: Canvas | None = None) -> None:
         self._quiet = quiet
         self._interval = interval
         self._canvas = canvas
-        self._begun = time.monotonic()
         self._looked_at = self._written_at = float("-inf")
         self._written = ""
         self._rows: list[str] = []  # of ours on the terminal, the cursor in the last one
@@ -60,18 +58,17 @@ class WaitingLine:
         """Return whether `waiting` would look at the pool now: once a second is enough for a reader."""
         return not self._quiet and time.monotonic() - self._looked_at >= REWRITE_S
 
-    def waiting(self, view: WaitView) -> None:
-        """Show that the build waits, for whom, and for how long."""
+    def waiting(self, view: WaitView, waited: float, limit: float) -> None:
+        """Show that the build waits, for whom, and for how long: *waited* of *limit* seconds so far."""
         now = time.monotonic()
         resumed, self._looked_at = now - self._looked_at > RESUMED_S, now
-        waited = now - self._begun
-        lines = view.lines(waited, self._limit)
+        lines = view.lines(waited, limit)
         if self._canvas:
             drawable = self._canvas.drawable
             if resumed or not drawable:  # somebody else has written below our lines
                 self._rows = []
             if drawable:
-                self._rewrite(*lines, left=1 - waited / self._limit)
+                self._rewrite(*lines, left=1 - waited / limit)
                 return
         # what changed is told at once, the clock alone only at the interval
         holders = [(holder.ticket, holder.state) for holder in view.pool.holders]
@@ -88,10 +85,10 @@ class WaitingLine:
             text = _("⏳ the pool is locked by process {pid}, which does not go on")
             write_at_once(text.format(pid=pid or "?") + "\n")
 
-    def details(self, ticket: int, slot: int) -> None:
-        """Show which slot it is and how long the wait took."""
+    def details(self, ticket: int, slot: int, waited: float) -> None:
+        """Show which slot it is and how long the wait took, in seconds."""
         text = _("ipclock: ticket {ticket}, slot {slot}, waited {seconds} s")
-        write_at_once(text.format(ticket=ticket, slot=slot, seconds=f"{time.monotonic() - self._begun:.2f}") + "\n")
+        write_at_once(text.format(ticket=ticket, slot=slot, seconds=f"{waited:.2f}") + "\n")
 
     def given_up(self, label: str) -> None:
         """Show that the build has left the line."""

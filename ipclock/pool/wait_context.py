@@ -47,10 +47,16 @@ class WaitContext:
         self._resized = resized
         self.watching = watching
         self.timeout = timeout
-        self._deadline = time.monotonic() + timeout
+        self._begun = time.monotonic()
+        self._deadline = self._begun + timeout
         self._check = check
         self._on_wait = on_wait
         self._on_stuck = on_stuck
+
+    @property
+    def waited(self) -> float:
+        """Seconds since the wait has begun."""
+        return time.monotonic() - self._begun
 
     def chunk(self, limit: float) -> float:
         """Return how long to sleep now: *limit*, or what is left of the wait if that is less."""

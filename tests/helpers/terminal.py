@@ -68,7 +68,10 @@ class Terminal:
     def wait(self) -> int:
         """Return how the program ended: its status, or -n for signal n."""
         if self._status is None:
-            until(lambda: os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT), "the program's end")
+            try:
+                until(lambda: os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT), "the program's end")
+            except AssertionError as error:
+                raise AssertionError(f"{error}; so far {self.text!r}; {self._state()}") from None
             self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             self._reader.join(HANG_S)
         return self._status
