@@ -11,14 +11,15 @@ import pytest
 import ipclock
 from ipclock import errors, i18n
 from ipclock.cli import command_line
+from ipclock.config.settings import SETTINGS as KNOWN
 from ipclock.config.settings import Settings
 from ipclock.errors import IpclockError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NOTHING = Settings(*[None] * len(Settings._fields[:-1]))
-SETTINGS = NOTHING._replace(
+NOTHING = Settings({setting.key.lower(): None for setting in KNOWN})
+SETTINGS = NOTHING.replace(
     lock_dir="/nowhere", semaphore_name="/x", status_hint="see who builds", reset_hint="ask the admin"
 )
 NOT_THERE = FileNotFoundError(errno.ENOENT, "No such file or directory")

@@ -128,7 +128,7 @@ def open_pool(settings: Settings, *, create: bool = False) -> Engine:
     With *create* it is made if it is not there, and has as many slots as the settings say; else raises NoPool (69).
     """
     if not create:
-        settings = settings._replace(max_parallel_builds=None)
+        settings = settings.replace(max_parallel_builds=None)
     if settings.engine:
         pool: Engine = _zookeeper(settings.engine).SharedPool(settings, make=create)
         return pool

@@ -16,7 +16,7 @@ from ipclock.errors import BadConfig, BadValue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any, TypeVar
+    from typing import Any, TypeVar, overload
 
     T = TypeVar("T")
 
@@ -27,43 +27,28 @@ DEFAULT_FILES = ("{XDG_CONFIG_HOME}/ipclock/build-config.sh", "/etc/ipclock/buil
 
 
 class Setting(NamedTuple):
-    """One setting: its key in file and environment, the check that makes its value, its default, its option."""
+    """One setting: the check that makes its value, its default, its option, its key in file and environment."""
 
-    key: str
     check: Callable[[str], Any]
     default: str | None
-    option: str = ""
+    option: str
+    key: str = ""
 
 
-SETTINGS = (
-    Setting("MAX_PARALLEL_BUILDS", values.capacity, None, "--max-parallel-builds"),
-    Setting("BUILD_TIMEOUT", values.seconds, "600", "--wait"),
-    Setting("LOCK_DIR", values.directory, "/dev/shm", "--lock-dir"),
-    Setting("SEMAPHORE_NAME", values.name, DEFAULT_NAME, "--name"),
-    Setting("BUILD_SLOTS", values.slots, "1", "--slots"),
-    Setting("MAX_PER_LABEL", values.slots, None, "--per-label"),
-    Setting("BUILD_PRIORITY", values.priority, "0", "--priority"),
-    Setting("PRIORITY_MIN", values.priority, None, "--priority-min"),
-    Setting("MEMORY", values.memory_or_auto, None, "--memory"),
-    Setting("MIN_FREE_MEMORY", values.memory, None),
-    Setting("LOCK_MODE", values.mode, None, "--mode"),
-    Setting("LOCK_GROUP", values.group, None, "--group"),
-    Setting("LEFTOVERS", values.leftovers, "release", "--leftovers"),
-    Setting("ENGINE", values.engine, None, "--engine"),
-    Setting("ON_LOST", values.on_lost, "kill", "--on-lost"),
-    Setting("HISTORY", values.history, "auto"),
-    Setting("HISTORY_DAYS", values.days, "90"),
-    Setting("PROGRESS_INTERVAL", values.interval, "5"),
-    Setting("ON_WAIT", values.hook, None),
-    Setting("ON_ACQUIRE", values.hook, None),
-    Setting("ON_RELEASE", values.hook, None),
-    Setting("ON_TIMEOUT", values.hook, None),
-    Setting("STATUS_HINT", values.line, "ipclock status"),
-    Setting("RESET_HINT", values.line, None),
-)
+if TYPE_CHECKING:
+
+    @overload
+    def setting(check: Callable[[str], T], default: str, option: str = "") -> T: ...
+    @overload
+    def setting(check: Callable[[str], T], default: None, option: str = "") -> T | None: ...
 
 
-class Settings(NamedTuple):
+def setting(check: Callable[[str], Any], default: str | None, option: str = "") -> Any:
+    """Declare an attribute of `Settings`: a value that *check* makes of a text, None where there is no *default*."""
+    return Setting(check, default, option)
+
+
+class Settings:
     """The settings of one run. Times are in seconds, memory in bytes; names and paths are native, the rest is text.
 
     `max_parallel_builds` is None where nobody set it: an existing pool then keeps its capacity.
@@ -74,32 +59,47 @@ class Settings(NamedTuple):
     for each hook that a settings file gave, by its key, that file.
     """
 
-    max_parallel_builds: int | None
-    build_timeout: float
-    lock_dir: str
-    semaphore_name: str
-    build_slots: int
-    max_per_label: int | None
-    build_priority: int
-    priority_min: int | None
-    memory: int | str | None
-    min_free_memory: int | None
-    lock_mode: int | None
-    lock_group: int | None
-    leftovers: str
-    engine: str | None
-    on_lost: str
-    history: str | None
-    history_days: int
-    progress_interval: float
-    on_wait: str | None
-    on_acquire: str | None
-    on_release: str | None
-    on_timeout: str | None
-    status_hint: str
-    reset_hint: str | None
-    capacity_file: str | None = None
-    hook_files: Mapping[str, str] = {}
+    max_parallel_builds = setting(values.capacity, None, "--max-parallel-builds")
+    build_timeout = setting(values.seconds, "600", "--wait")
+    lock_dir = setting(values.directory, "/dev/shm", "--lock-dir")
+    semaphore_name = setting(values.name, DEFAULT_NAME, "--name")
+    build_slots = setting(values.slots, "1", "--slots")
+    max_per_label = setting(values.slots, None, "--per-label")
+    build_priority = setting(values.priority, "0", "--priority")
+    priority_min = setting(values.priority, None, "--priority-min")
+    memory = setting(values.memory_or_auto, None, "--memory")
+    min_free_memory = setting(values.memory, None)
+    lock_mode = setting(values.mode, None, "--mode")
+    lock_group = setting(values.group, None, "--group")
+    leftovers = setting(values.leftovers, "release", "--leftovers")
+    engine = setting(values.engine, None, "--engine")
+    on_lost = setting(values.on_lost, "kill", "--on-lost")
+    history = setting(values.history, "auto")
+    history_days = setting(values.days, "90")
+    progress_interval = setting(values.interval, "5")
+    on_wait = setting(values.hook, None)
+    on_acquire = setting(values.hook, None)
+    on_release = setting(values.hook, None)
+    on_timeout = setting(values.hook, None)
+    status_hint = setting(values.line, "ipclock status")
+    reset_hint = setting(values.line, None)
+    capacity_file: str | None
+    hook_files: Mapping[str, str]
+
+    def __init__(
+        self,
+        found: Mapping[str, Any],
+        capacity_file: str | None = None,
+        hook_files: Mapping[str, str] = {},
+    ) -> None:
+        self.__dict__.update(found, capacity_file=capacity_file, hook_files=hook_files)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"settings do not change: {name}")
+
+    def replace(self, **changes: object) -> Settings:
+        """Return the same settings but for these."""
+        return Settings(self.__dict__ | changes, self.capacity_file, self.hook_files)
 
     @property
     def pool_name(self) -> str:
@@ -116,6 +116,11 @@ class Settings(NamedTuple):
         if self.lock_mode == 0o600:
             return None
         return os.getegid() if self.lock_group is None and self.lock_mode else self.lock_group
+
+
+SETTINGS = tuple(
+    declared._replace(key=name.upper()) for name, declared in vars(Settings).items() if isinstance(declared, Setting)
+)
 
 
 class Source(NamedTuple):
@@ -226,11 +231,8 @@ def load_settings(options: Mapping[str, str | None] = {}, *, lenient: bool = Fal
     said = [source for source in found.sources if found_values[source.setting.key.lower()] is not None]
     files = {source.setting.key: source.file for source in said if source.file}
     hooks = {source.setting.key for source in found.sources if source.setting.check is values.hook}
-    return Settings(
-        **found_values,
-        capacity_file=files.get("MAX_PARALLEL_BUILDS"),
-        hook_files={key: path for key, path in files.items() if key in hooks},
-    )
+    hook_files = {key: path for key, path in files.items() if key in hooks}
+    return Settings(found_values, files.get("MAX_PARALLEL_BUILDS"), hook_files)
 
 
 def read_hooks(path: str) -> dict[str, str | None]:
@@ -266,8 +268,8 @@ class CapacityFile:
     """Tells when the settings file that gave the capacity gives another one; without *settings* never."""
 
     def __init__(self, settings: Settings | None) -> None:
-        self._path = settings and settings.capacity_file
-        self._known = settings and settings.max_parallel_builds
+        self._path = settings.capacity_file if settings else None
+        self._known = settings.max_parallel_builds if settings else None
         self._seen: tuple[int, int, int] | None = None
 
     def _stamp(self) -> tuple[int, int, int] | None:
