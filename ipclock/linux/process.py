@@ -149,6 +149,16 @@ def exists(identity: Identity) -> bool | None:
     return None if found is None else found is not False
 
 
+def signals_of(pid: int) -> tuple[set[int], set[int], set[int]]:
+    """Return the signals that a process catches, those that it blocks, and those that are pending for it."""
+    masks = {"SigCgt": 0, "SigBlk": 0, "ShdPnd": 0}  # proc_pid_status(5)
+    with suppress(OSError):
+        rows = [row.partition(":") for row in read(f"{at(pid)}/status").splitlines()]
+        masks |= {key: int(value, 16) for key, _, value in rows if key in masks}
+    caught, blocked, pending = ({bit + 1 for bit in range(64) if mask >> bit & 1} for mask in masks.values())
+    return caught, blocked, pending
+
+
 def is_stopped(identity: Identity) -> bool:
     """Return whether the process is surely there and stopped (SIGSTOP, or a tracer)."""
     found = _same(identity)

@@ -287,17 +287,15 @@ def _session(pid: int) -> int:
 def _spawn(
     command: Sequence[str], environment: Mapping[str, str], mask: set[signal.Signals | int]
 ) -> tuple[int, set[signal.Signals | int]]:
-    """Start the command; return its PID, and the signals that came before it was there: it is not to miss them.
-
-    Whatever is pending now counts: what has come since it was there, a moment ago, it has died of or cannot heed twice.
-    """
+    """Start the command; return its PID, and the signals that came before it was there: it is not to miss them."""
 
     def spawn(file: str, arguments: list[str]) -> tuple[int, set[signal.Signals | int]]:
         if not file:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        early = signal.sigpending()
         # a command must die of a closed pipe as it would without us
         pid = os.posix_spawnp(file, arguments, environment, setsigmask=mask, setsigdef=PYTHON_IGNORES)
-        return pid, signal.sigpending()
+        return pid, early | _missed(pid, signal.sigpending() - early, mask)
 
     try:
         return spawn(command[0], list(command))
@@ -309,6 +307,18 @@ def _spawn(
         return spawn("/bin/sh", ["sh", look_up(command[0]), *command[1:]])
     except OSError as error:
         raise CommandFailed(command[0], error) from None
+
+
+def _missed(pid: int, numbers: set[signal.Signals | int], mask: set[signal.Signals | int]) -> set[signal.Signals | int]:
+    """Return which of these signals, of the very moment of the start, came before the command was there.
+
+    Of one that came to it the command has died, or it has it pending. A command that catches it by now, or blocks what
+    is not in the *mask* that it began with, has run for longer than the moment before it was there.
+    """
+    if not numbers:
+        return numbers
+    caught, blocked, pending = process.signals_of(pid)
+    return numbers - caught - pending - (blocked - mask)
 
 
 def look_up(file: str) -> str:

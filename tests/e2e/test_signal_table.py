@@ -183,20 +183,59 @@ def test_a_signal_of_before_the_command_started_is_not_kept_from_it(world: World
     assert (heard, build.wait()) == (str(int(signal.SIGUSR1)), -signal.SIGKILL)
 
 
-def test_a_signal_to_the_group_right_before_the_command_is_there_is_not_kept_from_it(world: World) -> None:
-    code = """
-import os, signal, sys
+# the file that has the argument as its name is the sign that the command catches signals
+AT_THE_START = """
+import os, signal, sys, time
 from ipclock.cli.command_line import main
-spawn = os.posix_spawnp
-def spawn_late(*arguments, **options):
-    os.kill(0, signal.SIGUSR1)
-    return spawn(*arguments, **options)
-os.posix_spawnp = spawn_late
+spawn, caught = os.posix_spawnp, sys.argv.pop(1)
+def strike(*arguments, **options):
+    if not caught:
+        os.kill(0, signal.SIGUSR1)
+    pid = spawn(*arguments, **options)
+    while caught and not os.path.exists(caught):
+        time.sleep(0.001)
+    if caught:
+        os.kill(0, signal.SIGUSR1)
+    return pid
+os.posix_spawnp = strike
 sys.exit(main(sys.argv[1:]))
 """
-    build = world.spawn(sys.executable, "-c", code, "wrap", "-q", "a", "--", "sleep", "1000", process_group=0)
+
+
+def test_a_signal_to_the_group_right_before_the_command_is_there_is_not_kept_from_it(world: World) -> None:
+    wrap = ("wrap", "-q", "a", "--", "sleep", "1000")
+
+    build = world.spawn(sys.executable, "-c", AT_THE_START, "", *wrap, process_group=0)
 
     assert (build.wait(), world.settled()) == (-signal.SIGUSR1, (1, {}))
+
+
+@pytest.mark.parametrize("how", ["caught", "blocked"])
+def test_a_signal_to_the_group_right_after_the_command_is_there_comes_once(
+    how: str, world: World, tmp_path: Path
+) -> None:
+    sign = tmp_path / "sign"
+    code = f"""
+import os, signal, time
+came = []
+if {how == "caught"}:
+    signal.signal(signal.SIGUSR1, lambda number, frame: came.append(number))
+    signal.signal(signal.SIGUSR2, lambda number, frame: came.append(number))
+else:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGUSR2])
+os.close(os.open({str(sign)!r}, os.O_CREAT))
+print("ready", os.getpid(), flush=True)
+while signal.SIGUSR2 not in {{*came, *signal.sigpending()}}:
+    time.sleep(0.001)
+came += sorted(signal.sigpending())
+print(*map(int, came), flush=True)
+"""
+    wrap = ("wrap", "-q", "a", "--", sys.executable, "-c", code)
+
+    build = world.spawn(sys.executable, "-c", AT_THE_START, str(sign), *wrap, process_group=0).started()
+    build.signal(signal.SIGUSR2)
+
+    assert (build.line(), build.wait()) == ("10 12", 0)
 
 
 def test_nothing_of_wrap_outlives_it(world: World) -> None:
