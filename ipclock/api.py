@@ -30,7 +30,7 @@ class Slot:
 
     It counts as held while this process lives, and any process that inherited `fileno()`. Belongs to the thread that
     took it. Leaving the `with` block, or `release`, gives it back. Unlike `ipclock wrap` it does not write its record
-    again if somebody removes the pool's files meanwhile.
+    again if the pool's files are removed meanwhile.
     """
 
     def __init__(self, pool: LocalPool, label: str, claim: Claim, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Numbers as files say them. Whoever may write to a pool may write anything there: none leaves here without a bound.
+"""Numbers as files say them. Who may write to a pool may write anything there, so each has a bound.
 
 What no client of ours can have written is None: unreadable, never a guess.
 """

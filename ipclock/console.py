@@ -28,7 +28,7 @@ def encodable(text: str, stream: TextIO) -> str:
 
 
 def say(text: str, *, at_once: bool = False) -> None:
-    """Write one line for a person to stderr. If that is closed or full, nobody is told; *at_once*: nor if it blocks."""
+    """Write one line to stderr. It is dropped where that is closed or full; with *at_once* also where it blocks."""
     (write_at_once if at_once else _write)(text + "\n")
 
 
@@ -40,9 +40,9 @@ def _write(text: str) -> None:
 
 
 def write_at_once(text: str) -> None:
-    """Write to stderr, or not at all where that would block: Ctrl-S, a pipe that nobody reads.
+    """Write to stderr, or not at all where that would block: Ctrl-S, a pipe without a reader.
 
-    Whoever blocks here stands in line, or at the gate, or holds a slot, and everybody would wait for him (INV-7).
+    A process that blocks here stands in the queue, or at the gate, or holds a slot, and all others would wait (INV-7).
     """
     if sys.stderr is not None:
         with suppress(OSError, ValueError):

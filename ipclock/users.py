@@ -1,6 +1,6 @@
 """Users, as far as our user namespace shows them (user_namespaces(7)).
 
-Whoever has no uid in it shows as the overflow uid: the machine's root, another user, even we ourselves. So nothing
+A user without a uid in it shows as the overflow uid: the machine's root, another user, even we ourselves. So nothing
 follows from that uid, nor from two files that have it; the kernel is asked instead. The same holds for groups.
 """
 
@@ -58,7 +58,7 @@ def rules(uid: int) -> bool:
 
 
 def owns(fd: int) -> bool:
-    """Return whether the open file is ours, or that of a user whom we are root over."""
+    """Return whether the open file is ours, or that of a user that we are root over."""
     uid = os.fstat(fd).st_uid
     if not is_hidden(uid):
         return os.geteuid() in (0, uid)

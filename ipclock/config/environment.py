@@ -76,7 +76,7 @@ def hook_environment(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def sudo_user() -> int | None:
-    """Return the user (uid) who has started us as root by sudo(8); None where that is nobody."""
+    """Return the user (uid) who has started us as root by sudo(8); None where there is none."""
     text = os.environ.get("SUDO_UID", "")
     return int(text) if os.geteuid() == 0 and text.isascii() and text.isdigit() and len(text) < 11 else None
 
@@ -90,7 +90,7 @@ def inherited_environment() -> dict[str, str]:
     """Return the environment that this process was started with, as a command gets it that needs no slot of its own.
 
     In the C locale Python sets LC_CTYPE for itself and for all that it starts (PEP 538); a command is to see its own.
-    Without what has no name, which Python passes on to nobody.
+    Without what has no name, which Python passes on to no child.
     """
     found = {key: text for key, text in os.environ.items() if key}
     if found.get("LC_CTYPE") in _COERCED:

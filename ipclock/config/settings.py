@@ -51,8 +51,8 @@ def setting(check: Callable[[str], Any], default: str | None, option: str = "") 
 class Settings:
     """The settings of one run. Times are in seconds, memory in bytes; names and paths are native, the rest is text.
 
-    `max_parallel_builds` is None where nobody set it: an existing pool then keeps its capacity.
-    `reset_hint` is None where nobody set it: what helps depends on who reads it.
+    `max_parallel_builds` is None where it is not set: an existing pool then keeps its capacity.
+    `reset_hint` is None where it is not set: what helps depends on the reader.
     `history` is the file of finished builds, None where none is kept.
     `on_wait` and its like are commands for sh(1), None where nothing is to be run.
     `capacity_file` names the settings file that gave the capacity, None where it came from elsewhere. `hook_files` has
@@ -112,7 +112,7 @@ class Settings:
 
     @property
     def shared_with(self) -> int | None:
-        """The group (gid) that may use a pool of ours besides its owner; None: nobody. LOCK_MODE=0600 excludes all."""
+        """The group (gid) that may use a pool of ours besides its owner; None: none. LOCK_MODE=0600 excludes all."""
         if self.lock_mode == 0o600:
             return None
         return os.getegid() if self.lock_group is None and self.lock_mode else self.lock_group

@@ -167,7 +167,7 @@ def engine(text: str) -> str:
 
 
 def on_lost(text: str) -> str:
-    """What becomes of a build whose slot nobody can vouch for: kill or warn."""
+    """What becomes of a build whose lease is over: kill or warn."""
     if text not in ON_LOST:
         raise ValueError(N_("kill or warn"))
     return text

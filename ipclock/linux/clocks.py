@@ -1,6 +1,7 @@
 """The clocks since boot, as the machine's first time namespace has them (time_namespaces(7)).
 
-Another one shifts what time.monotonic() and the start times in /proc say. What others read is told by the first one's.
+Another one shifts what time.monotonic() and the start times in /proc say. What others read is written by the first
+one's clocks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Sleeping on a named semaphore by the monotonic clock: sem_clockwait of glibc 2.30, which posix_ipc does not know.
 
 sem_timedwait(3) sleeps until a time on the wall clock. If that is set back by an hour meanwhile, the sleeper oversleeps
-by an hour, however short its chunks are: its time limit passes, and nobody signals a dead holder. Loaded only by those
+by an hour, however short its chunks are: its time limit passes, and a dead holder is not noticed. Loaded only by those
 who have to sleep.
 """
 

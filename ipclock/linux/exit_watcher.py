@@ -1,6 +1,6 @@
 """Wakes a sleeping client as soon as a build and its supervisor have ended, by a thread that waits for pidfds.
 
-The sleeper is woken by a signal, SIGURG, which nobody else sends and which does nothing: it only ends the sleep early.
+The sleeper is woken by SIGURG, a signal that nothing else sends and that does nothing: it only ends the sleep early.
 A post would do it too, but could meet a semaphore that is being closed. For a main thread only. See pidfd_open(2).
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST = 32  # builds; each costs two descriptors
 AGAIN_MS = 20  # a signal that comes just before the sleep does not end it: so it is sent
 TIMES = 3
-OVER_MS = 5000  # until the thread signals that nobody needs it any more
+OVER_MS = 5000  # until the thread ends that is not needed any more
 
 
 class ExitWatcher:

@@ -1,8 +1,8 @@
-"""A function in a process of its own: what it uses may hang or crash whoever uses it.
+"""A function in a process of its own: what it uses may hang or crash it, and leaves the caller alone.
 
 Guarantees: after so many seconds it is over, in whatever it hangs, and a signal that asks us to leave ends it sooner;
 its crash is an error here; and it keeps no descriptor of ours but the one for its answer, so no beacon stays lit and
-no pipe open for it. Not for a program of somebody else: fork(2) copies locks that other threads have.
+no pipe open for it. Not inside of other programs: fork(2) copies locks that other threads have.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _work(function: Callable[[], object], writing: int, seconds: float) -> NoRet
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-        signal.setitimer(signal.ITIMER_REAL, seconds + GRACE_S)  # if our parent is killed nobody else ends us
+        signal.setitimer(signal.ITIMER_REAL, seconds + GRACE_S)  # if our parent is killed nothing else ends us
         os.closerange(0, writing)
         os.closerange(writing + 1, DESCRIPTORS)
         answer = _answer_of(function)

@@ -35,7 +35,7 @@ def _ask(fd: int, command: int, kind: int, where: Range) -> int:
 
 
 def try_lock(fd: int, where: Range = WHOLE) -> bool:
-    """Take the write lock if nobody has it; return whether it is ours now. Needs a writable descriptor."""
+    """Take the write lock if it is free; return whether it is ours now. Needs a writable descriptor."""
     try:
         _ask(fd, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, where)
     except BlockingIOError:
@@ -71,7 +71,7 @@ def holds(fd: int, where: Range = WHOLE) -> bool:
 def table(start: int) -> dict[tuple[int, int], int]:
     """Return how many bytes each write lock has that begins at *start*, by its file (st_dev, st_ino).
 
-    From /proc/locks, which everybody may read and which has the locks of all users, containers and removed files. None
+    From /proc/locks, which all users may read and which has the locks of all users, containers and removed files. None
     where the kernel shows no such table.
     """
     # a table of several pages is read in pieces, between which an end may move a row from one into the other

@@ -167,10 +167,10 @@ class Peak:
 
 
 class OomWatch:
-    """Knows whom the kernel's out-of-memory killer has killed since the watch began.
+    """Knows which processes the kernel's out-of-memory killer has killed since the watch began.
 
     The kernel's log names the victims. Where it may not be read (kernel.dmesg_restrict; another PID namespace), the
-    `oom_kill` counters of our memory cgroup and its ancestors tell only that somebody was killed.
+    `oom_kill` counters of our memory cgroup and its ancestors tell only that one was killed.
     """
 
     def __init__(self, root: str = "") -> None:

@@ -1,6 +1,6 @@
 """Processes: who they are for certain, whether they still exist, what they hold open.
 
-A PID alone names nobody: it is used again, and means another process in another
+A PID alone names no process: it is used again, and means another process in another
 PID namespace. An `Identity` adds the start time in clock ticks (field 22 of proc_pid_stat(5), as the first time
 namespace has it; unlike psutil's create_time it does not move with the wall clock), the boot and the namespace. Errs
 towards "unknown", never towards "gone".
@@ -177,7 +177,7 @@ def ancestors() -> list[Identity]:
     """Return this process, its parent, and so on, as far as they can be seen.
 
     Itself too: a shell lets the last command of `sh -c` take its place, and then we are the script. Not the machine's
-    init: whoever runs runs inside of that.
+    init: all processes run inside of that.
     """
     found = []
     pid = os.getpid()

@@ -1,7 +1,7 @@
 """proc(5): whether it is there, and where it has a process.
 
 It shows the PIDs of the namespace for which it was mounted. In another one, without a mount of its own, a PID of ours
-is that of somebody else in it. So each PID goes through `at` on its way there, and through `here` on its way back.
+is that of another process in it. So each PID goes through `at` on its way there, and through `here` on its way back.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 FOLDER = "/dev/shm"
 VERSION = str(posix_ipc.VERSION)
 SIZE = 32
-MOST_UNITS = 10_000  # ten times what a pool can have: whoever takes back more, one by one, does so for hours
+MOST_UNITS = 10_000  # ten times what a pool can have: to take back more, one by one, lasts for hours
 # struct new_sem: a 64-bit word (value, number of waiters), then FUTEX_PRIVATE_FLAG's complement for pshared
 SHARED_MARK = (128).to_bytes(4, sys.byteorder)
 

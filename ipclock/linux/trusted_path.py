@@ -53,14 +53,14 @@ def steps(path: str) -> Iterator[Step]:
 
 
 def is_roots(status: os.stat_result) -> bool:
-    """Return whether it is root's: in a user namespace that is a user without a uid, and everybody in it has one."""
+    """Return whether it is root's: in a user namespace that is a user without a uid, and all users in it have one."""
     return status.st_uid == 0 or users.is_hidden(status.st_uid)
 
 
 def writers(status: os.stat_result, *, new: bool = False) -> Writers:
     """Return who can write there besides the owner; with *new*, also who can only put new names into a directory.
 
-    In a sticky one nobody can rename or remove what is somebody else's (inode(7)). Who may write to a link, its owner
+    In a sticky one no user can rename or remove another user's file (inode(7)). Who may write to a link, its owner
     alone decides.
     """
     mode = status.st_mode

@@ -56,7 +56,7 @@ def give(fd: int, mode: int, group: int | None) -> None:
 
 def group_of(status: os.stat_result) -> int | None:
     """Return the group that a folder is shared with; None where it is its owner's alone."""
-    # without setgid the files in it would get the groups of whoever makes them
+    # without setgid the files in it would get the groups of their makers
     return status.st_gid if status.st_mode & stat.S_IWGRP and status.st_mode & stat.S_ISGID else None
 
 
@@ -71,7 +71,7 @@ def accept(path: str, folder: int) -> None:
 
 
 def require_safe(lock_dir: str, fd: int) -> None:
-    """Raise NotPermitted (77) for a folder in which others than root can replace what somebody has."""
+    """Raise NotPermitted (77) for a folder in which users other than root can replace each other's files."""
     if not place.is_safe(lock_dir, os.fstat(fd)):
         raise NotPermitted(lock_dir, N_("world-writable, but not root's with the sticky bit"))
 
@@ -95,7 +95,7 @@ def as_user(uid: int, gid: int) -> Iterator[None]:
 def make_lock_dir(path: str) -> str:
     """Make a folder for pools and its parents, if need be; return its path without links.
 
-    Everybody may look into what is made, and only we may write. Raises NotPermitted (77), OSError.
+    All users may look into what is made, and only we may write. Raises NotPermitted (77), OSError.
     """
     _make_parents(path)
     path = os.path.realpath(path)

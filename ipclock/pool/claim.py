@@ -96,7 +96,7 @@ class Claim:
 
 
 class RemovedHolder(NamedTuple):
-    """A holder that has lost its slot, by death or by a reset: what there is to tell of it, and to whom.
+    """A holder that has lost its slot, by death or by a reset: what the history and the messages say of it.
 
     `shown` is its label as it may be printed, `pid` that of the build where it is known, "?" where none is. `times` has
     the stamps of its record. Whose `supervised` build goes on tells of it at its end.

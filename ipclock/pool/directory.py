@@ -235,7 +235,7 @@ class Directory:
             raise Foreign(self.path, self._owner[0])
 
     def share(self, group: int | None) -> None:
-        """Share the folder and all that is in it with *group*, or with nobody. Only its owner and root may.
+        """Share the folder and all that is in it with *group*, or make it private. Only its owner and root may.
 
         In the mutex: a record that is made meanwhile may stay as it was. Raises Foreign (77).
         """
@@ -274,7 +274,7 @@ class Directory:
     def _is_part(self, status: os.stat_result) -> bool:
         """Return whether a file or folder was made for this pool, and not moved into it.
 
-        Whoever may write to the pool may move a file of root's there, from a folder of its own.
+        A user who may write to the pool may move a file of root's there, from a folder of its own.
         """
         return status.st_uid == self.owner if self.group is None else status.st_gid == self.group
 
@@ -284,7 +284,7 @@ class Directory:
         return FOLDER_MODES[self.mode]
 
     def misfits(self) -> list[str]:
-        """Return what lies in the folder without the pool's mode or group, or with an owner whom it does not trust.
+        """Return what lies in the folder without the pool's mode or group, or with an owner that it does not trust.
 
         Drafts are left out: scripts make them, with modes of their own.
         """
@@ -382,7 +382,7 @@ def _is_in_the_making(pool: str, found: Place) -> bool:
 
 
 def _make(lock_dir: str, pool: str, group: int | None) -> None:
-    """Make an empty folder for the pool, and its place. Does nothing where somebody else is first."""
+    """Make an empty folder for the pool, and its place. Does nothing where another maker is first."""
     name = os.path.basename(place.path_of(pool))
     lock_dir = make_lock_dir(lock_dir)
     parent = place.open_parent(f"{lock_dir}/{name}")

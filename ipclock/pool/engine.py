@@ -47,7 +47,7 @@ class Engine(Protocol):
         """How often `watch` is to be called, in seconds."""
 
     def close(self) -> None:
-        """Close what was opened; takes nobody's slot away."""
+        """Close what was opened; takes no slot away."""
 
     # A client's own way.
 
@@ -76,7 +76,7 @@ class Engine(Protocol):
         """
 
     def release(self, claim: Claim) -> None:
-        """Give the slot back, trying again for a while where nobody answers. One that was taken away gives nothing."""
+        """Give the slot back, trying again for a while if no server answers. One that was taken away gives nothing."""
 
     # What there is to see.
 
@@ -113,7 +113,7 @@ class Engine(Protocol):
         """Make *capacity* the pool's, for those who wait already too."""
 
     def drain(self, drain: Drain | None, context: WaitContext) -> None:
-        """Admit nobody from now on, or (None) go on admitting."""
+        """Admit no build from now on, or (None) go on admitting."""
 
     def evict(self, context: WaitContext, ticket: int | None = None, *, nested: bool = True) -> list[RemovedHolder]:
         """Take the slots of all holders, or the slot of *ticket*; return the living, whose processes go on.
@@ -131,7 +131,7 @@ class Engine(Protocol):
         """Let *group* (gid) use the pool too, or only its owner. Raises Foreign (77)."""
 
     def allow_priority(self, lowest: int, context: WaitContext) -> None:
-        """Let everybody in the pool ask for a priority from *lowest* on. Raises Foreign (77)."""
+        """Let all members of the pool ask for a priority from *lowest* on. Raises Foreign (77)."""
 
     def tidy(self, context: WaitContext) -> None:
         """Make the pool whole, and clear away who died in it."""

@@ -1,7 +1,7 @@
 """Whether there is memory for one more build: what is left, less what the running ones have still to grow.
 
-Asked by the one at the gate only, once a second at most. Errs towards waiting, but never for ever: beside nobody a
-build is always admitted.
+Asked by the one at the gate only, once a second at most. Errs towards waiting, but never for ever: a build is always
+admitted where no other one runs.
 """
 
 from __future__ import annotations

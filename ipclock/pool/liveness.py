@@ -37,7 +37,7 @@ def verdict(store: Store, state: str, entry: RecordName) -> str:
     record = store.read(state, entry)
     if record is None:
         return policy.DEAD
-    # the namespace of a command that cannot be asked might be gone with it, and nobody would ever know
+    # the namespace of a command that cannot be asked might be gone with it, without a trace
     bound = identity(record) if record.kind == "pid" else command(record)
     return policy.verdict(record.kind, beacon, process.exists(bound) if bound else None)
 
@@ -56,8 +56,8 @@ def keepers(store: Store, record: Record, *, whosever: bool = False) -> list[int
     """Return the PIDs of those who keep the slot: by the beacon, or by being the process that the record names.
 
     What a record merely names, a process or the file of another one, is believed of its owner's processes alone: a
-    reset by root would end whatever somebody has written there. *whosever*: who is seen to hold the beacon counts, for
-    those who end nothing; what root writes in the pool of a user is a file of that user.
+    reset by root would end whatever another user has written there. With *whosever* each process that holds the beacon
+    counts, for callers that end nothing; what root writes in the pool of a user is a file of that user.
     """
     found = descriptors.keepers_of(record.device, record.inode, store.beacons.holder().start)
     if record.names_beacon and not whosever:

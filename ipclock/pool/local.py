@@ -188,7 +188,7 @@ def open_for_administrator(
     """Open the pool as `open_pool` does, with whatever is damaged in it replaced.
 
     What root may not use it takes over, with *ours* also what is another user's. Returns the pool, and what was taken.
-    Without *ours* it is not made: raises NoPool (69). With *resize* the capacity counts, whoever says it.
+    Without *ours* it is not made: raises NoPool (69). With *resize* the capacity counts, whatever user asks for it.
     """
     # what is to be repaired may lie at the semaphore's path before there is a pool
     if not ours and not os.path.lexists(path_of(settings.semaphore_name)):
@@ -220,7 +220,7 @@ def open_for_administrator(
 
 
 def move(settings: Settings) -> None:
-    """Let the pool's folder lie where the settings say, if nobody holds or waits. Raises PoolInUse (75)."""
+    """Let the pool's folder lie where the settings say, if no client holds or waits. Raises PoolInUse (75)."""
     from ipclock.pool import takeover
 
     with suppress(NoPool):

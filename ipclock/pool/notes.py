@@ -1,6 +1,6 @@
-"""What somebody has laid down about a pool, for all who come: a drain, and who has changed N last.
+"""Notes about a pool for its later clients: a drain, and who has changed N last.
 
-A note is a small file of `key=value` lines in the pool's folder. These are its words, whoever keeps them.
+A note is a small file of `key=value` lines in the pool's folder. This is what they say, wherever they are kept.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Resize(NamedTuple):
 
 
 def _uid(fields: Mapping[str, str], owner: int) -> int:
-    # what root writes in somebody's pool is a file of that one
+    # what root writes in a user's pool is a file of that user
     uid = whole(fields.get("uid", ""), LAST_UID)
     return owner if uid is None else uid
 

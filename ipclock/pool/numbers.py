@@ -28,12 +28,12 @@ _HIGHEST_NICE, _LOWEST_NICE = -20, 19  # the file counts from there: its numbers
 class Numbers(Directory):
     """The mutex and the numbers of an opened pool folder."""
 
-    # what the state folders hold, as far as it was read in the section that we are in: nobody else changes it then
+    # what the state folders hold, as far as it was read in the section that we are in: no other client changes it then
     _seen: dict[str, list[RecordName]] | None = None
 
     @contextmanager
     def mutex(self, busy: Callable[[float, int], None]) -> Iterator[None]:
-        """Hold the pool's mutex. While somebody else has it, `busy(seconds so far, their PID)` is called often.
+        """Hold the pool's mutex. While another process has it, `busy(seconds so far, their PID)` is called often.
 
         It may raise to stop waiting. The kernel frees the mutex of a dead owner; a stopped one keeps it.
         An OSError inside leaves as NotPermitted (77), CannotCreate (73), or NoPool (69): the pool was removed.
@@ -63,11 +63,11 @@ class Numbers(Directory):
             pause = min(pause * 2, 0.005 if time.monotonic() - begun < 1 else 0.05)
 
     def mutex_owner(self) -> int | None:
-        """Return the PID that is written into the mutex while somebody has it, 0 for none; None while it is free."""
+        """Return the PID that is written into the mutex while a process has it, 0 for none; None while it is free."""
         return (self._number("mutex", LAST_PID) or 0) if is_locked(self._fds["mutex"]) else None
 
     def idle_s(self) -> float:
-        """Return the seconds since somebody last took the mutex.
+        """Return the seconds since the mutex was last taken.
 
         A step of the wall clock makes it wrong until the next taking.
         """
@@ -85,7 +85,7 @@ class Numbers(Directory):
     @property
     def capacity(self) -> int | None:
         """The pool's capacity; None in a pool that has none yet, or one that cannot be."""
-        # whoever levels to a damaged number would post for hours, in the mutex
+        # a client that levels to a damaged number would post for hours, in the mutex
         return self._number("capacity", MAX_CAPACITY)
 
     @capacity.setter

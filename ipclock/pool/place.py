@@ -132,7 +132,7 @@ def open_parent(path: str) -> int:
 
 
 def is_safe(path: str, status: os.stat_result) -> bool:
-    """Return whether nobody but root can replace what others have in the folder: if all may write, it is sticky."""
+    """Return whether only root can replace what others have in the folder: if all may write, it is sticky."""
     if not trusted_path.writers(status, new=True).others:
         return True
     sticky = not trusted_path.writers(status).others

@@ -1,6 +1,6 @@
 """Who is alive, who may have a slot, who is next: pure functions over plain values.
 
-Knows nothing of files, processes or time; whoever calls these holds the pool's mutex. PROTOCOL.md gives the reasons.
+Knows nothing of files, processes or time; the caller holds the pool's mutex. PROTOCOL.md gives the reasons.
 A build takes one unit of the pool, or more (`--slots`); what is said of units is said of slots.
 """
 
@@ -80,14 +80,14 @@ def units_to_reserve(held: int, wanted: int, allowed: int) -> int:
 
 
 def units_to_post(taken: int, allowed: int, value: int) -> int:
-    """Return what the semaphore's value lacks of the units that nobody has (INV-4); negative: what is too much."""
+    """Return what the semaphore's value lacks of the free units (INV-4); negative: what is too much."""
     return max(0, allowed - taken) - value
 
 
 def rank(entry: RecordName) -> tuple[int, int]:
     """Return where a waiter stands in line: by ticket, each step of priority being worth PLACES tickets (INV-6).
 
-    So within one priority it is first come, first served, and nobody waits for ever: whoever comes more than
+    So within one priority it is first come, first served, and no build waits for ever: one that comes more than
     PLACES times the difference of the priorities later stands behind, whatever its priority.
     """
     return entry.ticket + PLACES * entry.priority, entry.ticket
@@ -102,7 +102,7 @@ def nap(place: float) -> float:
 
 
 def in_turn(waiters: list[RecordName], second: float) -> list[RecordName]:
-    """Return whom of the line to look at in this second: about SWEPT, everybody within so many seconds as it takes."""
+    """Return about SWEPT waiters, others each second, so that all are looked at after len / SWEPT seconds."""
     parts = 1 + len(waiters) // SWEPT
     return [entry for entry in waiters if entry.ticket % parts == int(second) % parts]
 
@@ -120,7 +120,7 @@ def counts_labels(entry: RecordName, holders: Iterable[RecordName]) -> bool:
 def has_room_for_label(entry: RecordName, key: str, holders: Iterable[tuple[RecordName, str]]) -> bool:
     """Return whether one more build of the label with *key* may run beside these holders, each with its own key.
 
-    The lowest limit among them and the newcomer counts, so nobody who asked to be alone gets company.
+    The lowest limit among them and the newcomer counts, so a build that asked to be alone stays alone.
     """
     same = [holder for holder, its_key in holders if its_key == key]
     limits = [one.limit for one in (entry, *same) if one.limit]

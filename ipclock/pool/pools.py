@@ -1,6 +1,6 @@
 """Which pools there are on this machine, for the commands that make none.
 
-Looks at names and at who may use what bears them; opens nothing. Another may make or remove a pool right after.
+Looks at names and at who may use what has them; opens nothing. Another may make or remove a pool right after.
 """
 
 from __future__ import annotations

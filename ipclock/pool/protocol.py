@@ -2,7 +2,7 @@
 
 Read it against PROTOCOL.md beside it, which holds the words, the invariants (INV-n) and the reasons. In short: the
 records are the truth, the semaphore is the gate; a step under the mutex brings the semaphore's value back to what
-the records say and calls the next waiter. Guarantees INV-1 to INV-7 whoever is killed or stopped at any line.
+the records say and calls the next waiter. Guarantees INV-1 to INV-7 for a client that is killed or stopped at any line.
 Does not guarantee anything about the processes of a build that close its beacon themselves.
 One file, because the order of the steps is one argument.
 """
@@ -46,13 +46,13 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-FIRST_CHUNK_S = 0.1  # who does not get its unit at once is told so soon
+FIRST_CHUNK_S = 0.1  # a waiter that does not get its unit at once shows so soon
 GATE_CHUNK_S = 1.0
 BLIND_CHUNK_S = 0.33  # the one at the gate looks for holders that died, where their end does not wake it
-CALLED_S = 5.0  # whoever is called and does not act for so long is passed over until it does
+CALLED_S = 5.0  # a waiter that is called and does not act for so long is passed over until it does
 KEEP_DUE_S = 1.0
 RECOVER_DUE_S = 0.5  # without a section; with the nap of one who is near less than two seconds
-LEAVE_PATIENCE_S = 10.0  # for the mutex on the way out; the beacon is out by then, so nobody depends on it
+LEAVE_PATIENCE_S = 10.0  # for the mutex on the way out; the beacon is out by then, so nothing depends on it
 
 
 class Pool:
@@ -103,7 +103,7 @@ class Pool:
         return cls(name, store, gate, Turns(name, store), capacity)
 
     def close(self) -> None:
-        """Close what was opened; takes nobody's slot away."""
+        """Close what was opened; takes no slot away."""
         self.gate.close()
         self.store.close()
 
@@ -171,7 +171,7 @@ class Pool:
     def join(self, claim: Claim, context: WaitContext, ticket: int) -> bool:
         """Make the claim a holder in the slot of *ticket*, whose build it runs inside of; False if that is given back.
 
-        At once: it takes no unit and waits for nobody, or it would wait for the build around it. The slot is given on
+        At once: it takes no unit and does not wait, or it would wait for the build around it. The slot is given on
         when the last one of those in it has ended.
         """
         claim.times = stamp("arrived") | stamp("admitted")
@@ -225,7 +225,7 @@ class Pool:
         """Sleep until the claim's record lies in `gate/`."""
         if self.store.has(GATE, claim.entry, claim.record):
             return
-        claim.entry = claim.entry._replace(reserved=0)  # whoever sent it back from the gate has given that up
+        claim.entry = claim.entry._replace(reserved=0)  # a waiter that was sent back from the gate has none
         while not self.store.has(GATE, claim.entry, claim.record):
             if claim.turn is None:
                 # then look again: a call that came before the turn existed could not post it
@@ -257,14 +257,14 @@ class Pool:
                 if claim.entry.reserved == claim.entry.units:
                     if claim.ready():
                         return
-                    time.sleep(context.chunk(chunk))  # what it is not ready for, memory, nobody announces
+                    time.sleep(context.chunk(chunk))  # memory that becomes free wakes no waiter
                 elif self.gate.wait(context.chunk(chunk)):
                     return
                 self.tick(claim, context, at_gate=True)
                 chunk = GATE_CHUNK_S if watched else BLIND_CHUNK_S
 
     def _builds(self) -> list[list[int]]:
-        """Return the processes of each build; while we are at the gate, nobody else is admitted."""
+        """Return the processes of each build; while we are at the gate, no other client is admitted."""
         records = (self.store.read(HOLDING, entry) for entry in self.store.entries(HOLDING))
         return [liveness.processes(record) for record in records if record]
 
@@ -315,7 +315,7 @@ class Pool:
                 raise NoPool(self.store.path)
 
     def _overtakes(self, entry: RecordName, holders: list[RecordName]) -> bool:
-        """Return whether somebody ahead in line, passed over so far, could go to the gate now."""
+        """Return whether a waiter ahead, passed over so far, could go to the gate now."""
         ahead = [other for other in self.store.entries(QUEUED) if policy.rank(other) < policy.rank(entry)]
         return self._first(ahead, holders) is not None
 
@@ -336,7 +336,7 @@ class Pool:
         with suppress(IpclockError), self._mutex(WaitContext(LEAVE_PATIENCE_S)):
             self._drop_turn(claim)
             if not self._listed(claim):
-                # under the old epoch somebody has cleared it since the beacon went out
+                # under the old epoch another client has cleared it since the beacon went out
                 claim.evicted = claim.slot > 0 and claim.era != self.store.era
             for state in states:
                 for entry in self.store.entries(state):
@@ -345,7 +345,7 @@ class Pool:
             self._pass_on()
         claim.record.close()
         claim.record = None
-        # whoever was woken may be queued on our processor, and would sit out the rest of our slice
+        # the process that was woken may be queued on our processor, and would wait for the end of our time slice
         os.sched_yield()
 
     def recover(self, sweep: list[RecordName] | None = None) -> None:
@@ -358,7 +358,7 @@ class Pool:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        """Call the next one and level the value, which comes last: whoever a post wakes wants the mutex next."""
+        """Call the next one, then level the value: a waiter that the post wakes wants the mutex next."""
         self.call_next()
         self._level()
 
@@ -407,7 +407,7 @@ class Pool:
             self.gate.try_wait()
 
     def call_next(self) -> None:
-        """Call the first waiter that is there and not stopped, if nobody stands at the gate. In the mutex."""
+        """Call the first waiter that is there and not stopped, if none stands at the gate. In the mutex."""
         if self.store.entries(GATE):
             return
         if entry := self._first(self.store.entries(QUEUED), self.store.entries(HOLDING)):
@@ -453,7 +453,7 @@ class Pool:
                     self.recover()
 
     def tidy(self, context: WaitContext) -> None:
-        """Recover and call the next one, for a pool that nobody's step has looked after lately."""
+        """Recover and call the next one, for a pool in which no client has taken a step lately."""
         with self._mutex(context):
             self.recover(policy.in_turn(self.store.entries(QUEUED), time.monotonic()))
 
@@ -489,7 +489,7 @@ class Pool:
                 self._restore(claim)
 
     def _keep_turn(self, claim: Claim) -> None:
-        # after the record, which leads whoever clears it to the turn
+        # after the record, since a client that clears the record removes its turn too
         if claim.turn and claim.turn.replaced():
             with suppress(IpclockError):  # until it can be made, the waiter has its own ticks
                 turn = self.turns.create(claim.ticket)
@@ -568,13 +568,13 @@ class Pool:
         self.tidy(context)
 
     def drain(self, drain: Drain | None, context: WaitContext) -> None:
-        """Admit nobody from now on, or (None) go on admitting. Running builds are never stopped for it."""
+        """Admit no build from now on, or (None) go on admitting. Running builds are never stopped for it."""
         with self._mutex(context):
             self.store.drain = drain
             self.recover(self.store.entries(QUEUED))
 
     def allow_priority(self, lowest: int, context: WaitContext) -> None:
-        """Let everybody in the pool ask for a priority from *lowest* on. Raises Foreign (77): its owner says that."""
+        """Let all members of the pool ask for a priority from *lowest* on. Raises Foreign (77): its owner says that."""
         with self._mutex(context):
             if lowest != self.store.lowest_priority:
                 self.store.require_owner()
@@ -630,7 +630,7 @@ class Pool:
             # a look at a file whose server does not answer keeps us here, rather than all others out of the mutex
             self._wanted = context.capacity(self._wanted)
             with self.store.mutex(lambda seconds, pid: context.stuck(self.store.path, seconds, pid)):
-                # a mutex that was removed excludes nobody who opens the folder anew
+                # a removed mutex excludes no client that opens the folder anew
                 if not self.store.vanished():
                     # again: it may have changed while we waited for the mutex
                     self._wanted = context.capacity(self._wanted)
@@ -648,7 +648,7 @@ class Pool:
             self.store.capacity = self.capacity
         elif self._wanted not in (None, self.store.capacity):
             self.store.resize(self._wanted)
-        self._wanted = None  # said once: a later change by somebody else stands
+        self._wanted = None  # said once: a later change by another client stands
         if not self.store.settled:
             self._unlisted = self.store.unlisted()
             if not self._searched:
@@ -657,7 +657,7 @@ class Pool:
             self.store.settled = not self._unlisted
 
     def _spare_tickets(self) -> None:
-        """See that nobody draws the ticket of a client of an old folder, as far as its record or turn can be seen."""
+        """Skip the tickets of clients of an old folder, as far as their records or turns can be seen."""
         lost = [name.rpartition("/") for name in descriptors.locked_files(os.path.basename(self.store.path))]
         known = {entry.ticket for state, _, name in lost if state != NEW and (entry := parse(name))}
         seen = known | self.turns.tickets()

@@ -1,6 +1,6 @@
-"""The line of a pool: whom the rules let go to the gate, and in which order. Reads records where labels have a say.
+"""The queue of a pool: which waiters may go to the gate, and in which order. Reads records where labels matter.
 
-Changes nothing and asks nobody whether he lives: that is `pool`'s, who calls these in the mutex.
+Changes nothing, and does not ask which clients live: `protocol` does, which calls these in the mutex.
 """
 
 from __future__ import annotations

@@ -42,12 +42,12 @@ class Store(Numbers):
 
     @property
     def drained(self) -> bool:
-        """Whether nobody is to be admitted."""
+        """Whether no build is to be admitted."""
         return self.drain is not None
 
     @property
     def drain(self) -> Drain | None:
-        """Who keeps builds from being started, and why; None if nobody does, or no longer.
+        """Who keeps builds from being started, and why; None where builds may start.
 
         What cannot be read or understood keeps them from it all the same.
         """
@@ -107,7 +107,7 @@ class Store(Numbers):
     def draw_ticket(self) -> int:
         """Return the next ticket. Without a readable counter it goes on behind every ticket in use.
 
-        Numbers near the last one are nobody's, whoever wrote them: another ticket would not be one any more.
+        A counter near the last possible ticket is damage: the next ticket could not be one any more.
         """
         last = self._number("ticket", LAST_DRAWN)
         if last is None:
@@ -126,7 +126,7 @@ class Store(Numbers):
             self._write_number("ticket", ticket)
 
     def entries(self, state: str) -> list[RecordName]:
-        """Return the records in a state folder in order of their tickets; other names there are nobody's."""
+        """Return the records in a state folder in order of their tickets; other names there are ignored."""
         if self._seen is not None and state in self._seen:
             return list(self._seen[state])
         try:
@@ -302,7 +302,7 @@ class Store(Numbers):
         except FileNotFoundError:
             return False
         except OSError as error:
-            # a link, or a socket, is nobody's record
+            # a link, or a socket, is no record
             return False if error.errno in (errno.ELOOP, errno.ENXIO) else None
         try:
             return is_locked(fd, where)
@@ -327,7 +327,7 @@ class Store(Numbers):
     def shares_beacon(self, descriptors: list[int]) -> bool:
         """Return whether one of our *descriptors* of a record whose beacon is held is what holds it.
 
-        Somebody who merely opened the file sees the lock; through its own open file it looks free.
+        A process that merely opened the file sees the lock; through the open file that has it, it looks free.
         """
         return any(not is_locked(fd, self.beacons.holder()) for fd in descriptors)
 
@@ -362,7 +362,7 @@ class Store(Numbers):
                         os.unlink(name, dir_fd=self._fds[state])
 
     def sweep(self) -> None:
-        """Clear away a drain whose time is over, and files in `new/` that nobody has locked for a minute.
+        """Clear away a drain whose time is over, and files in `new/` that have had no lock for a minute.
 
         The writers of those died. In the mutex.
         """
@@ -376,7 +376,7 @@ class Store(Numbers):
                 if old and (self._beacon(NEW, name) is False or not stat.S_ISREG(status.st_mode)):
                     os.unlink(name, dir_fd=self._fds[NEW])
             except OSError:
-                continue  # gone meanwhile, or a folder that somebody planted
+                continue  # gone meanwhile, or a planted folder
 
 
 def _unlink(name: str, folder: int) -> None:

@@ -27,7 +27,7 @@ def open_gate(name: str, folder: Directory, *, repair: bool = False) -> Semaphor
                 raise
             unlink(name)
             try:
-                # a folder, or in a sticky folder somebody else's file, is still there: trying on would never end
+                # a folder, or in a sticky folder another user's file, is still there: trying on would never end
                 gate = open_existing(name, folder.trusts)
             except DamagedSemaphore:
                 raise foreign(path_of(name), N_("what lies there cannot be replaced; remove it")) from None

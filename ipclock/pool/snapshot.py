@@ -116,7 +116,7 @@ def take(store: Store, name: str, *, waiters: bool = True) -> Snapshot:
 
 
 def empty(name: str, capacity: int) -> Snapshot:
-    """Return what a pool that nobody has made yet would show."""
+    """Return what a pool that is not made yet would show."""
     return Snapshot(name, capacity, 0, capacity, capacity == 0, None, [], [])
 
 
@@ -240,6 +240,6 @@ def _user(record: Record) -> str:
 
 
 def uid_of(record: Record) -> int:
-    """Return whose the record is: root's in somebody's pool are the owner's files, so the record says it too."""
+    """Return whose the record is: root's in a user's pool are files of that user, so the record says it too."""
     uid = _number(record, "uid", LAST_UID)
     return record.uid if uid is None else uid

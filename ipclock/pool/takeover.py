@@ -1,9 +1,10 @@
 """Puts another folder in the place of a pool: for root whatever lies there, for its owner to move it.
 
 The new folder is made whole beside the old one and takes the place by one exchange (renameat2(2)), so there is a pool
-at each moment and nobody can slip in. Nothing of the old folder is used: what its owner still has open has no effect.
-Builds that live are written into the new one, as `Pool` does after a removal: their beacons stay where they are. If
-the old folder cannot be read, the new one is not *settled*: the kernel's locks tell how many units they hold (INV-8).
+at each moment and no client can slip in. Nothing of the old folder is used: what its owner still has open has no
+effect. Builds that live are written into the new one, as `Pool` does after a removal: their beacons stay where they
+are. If the old folder cannot be read, the new one is not *settled*: the kernel's locks tell how many units they hold
+(INV-8).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Taken(NamedTuple):
 def replace(name: str, lock_dir: str, group: int | None, context: WaitContext, *, idle: bool = False) -> Taken | None:
     """Put a new folder in *lock_dir*, shared with *group*, in the place of the pool *name*; return what was there.
 
-    None where there was nothing. With *idle*, only while nobody holds or waits: raises PoolInUse (75), and what opening
+    None where there was nothing. With *idle*, only while the pool is idle: raises PoolInUse (75), and what opening
     the pool raises. Without, even what cannot be opened, and its semaphore with it: root alone may do that.
     Raises CannotCreate (73), NotPermitted (77).
     """
@@ -145,7 +146,7 @@ def _put(new: Store, *, settled: bool) -> None:
 
 
 def _discard(old: Store) -> None:
-    """Remove the old folder where it lay elsewhere; by its parent, which somebody may replace by a link meanwhile."""
+    """Remove the old folder where it lay elsewhere; by its parent, which may be replaced by a link meanwhile."""
     with suppress(OSError):
         parent = place.open_parent(old.path)
         try:

@@ -75,7 +75,7 @@ class WaitContext:
         self._on_wait(ticket)
 
     def stuck(self, path: str, seconds: float, pid: int) -> None:
-        """Somebody else has had the mutex for so long. Raises MutexStuck (75) when the time is up."""
+        """Another process has had the mutex for so long. Raises MutexStuck (75) when the time is up."""
         self._check()
         self._on_stuck(seconds, pid)
         # a section lasts well under a millisecond: even `-w 0` leaves it the time to end

@@ -1,8 +1,8 @@
-"""Commands of the user's own that are told what becomes of a build.
+"""Commands of the user's own that run when a build waits, starts and ends.
 
-Guarantees: a hook neither delays nor fails a build. It is on its own from its start: no child of ours, in a session of
-its own, and without any descriptor of ours, or one that hangs would keep the slot by the record's beacon. Root runs
-none that somebody else may have written. Does not know how a hook ends.
+Guarantees: a hook neither delays nor fails a build. It is forked twice into a session of its own and inherits no
+descriptor: that of the record would keep the slot while a hook hangs. Root runs none that another user may have
+written. Does not know how a hook ends.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Hooks:
         files = settings.hook_files if os.geteuid() == 0 else {}
         for path in set(files.values()):
             _require_roots(path)
-            # once more: what was read before that look may have been somebody else's
+            # once more: what was read before that look may have been another user's
             now = read_hooks(path)
             self._commands |= {key: now[key] for key, file in files.items() if file == path}
 
@@ -117,7 +117,7 @@ def _start(command: str, facts: Mapping[str, Any], out: int | None) -> int:
 
     known = {key: value for key, value in facts.items() if value is not None}
     environment = hook_environment({key: known.get(key) for key in FACTS})
-    fds = [os.memfd_create("ipclock-hook")]  # a file: one who does not read it keeps nobody waiting
+    fds = [os.memfd_create("ipclock-hook")]  # a file: a hook that does not read it keeps no writer waiting
     try:
         os.write(fds[0], json.dumps(known, ensure_ascii=False).encode() + b"\n")
         os.lseek(fds[0], 0, os.SEEK_SET)
@@ -143,7 +143,7 @@ def _start(command: str, facts: Mapping[str, Any], out: int | None) -> int:
 
 
 def _become_hook(command: str, environment: Mapping[str, str], stdin: int, out: int | None, problem: int) -> NoReturn:
-    """Cut whatever ties this process to its parent, and run the command in a child for which nobody waits."""
+    """Cut whatever ties this process to its parent, and run the command in a child for which no process waits."""
     try:
         os.setsid()
         for heeded in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
@@ -168,7 +168,7 @@ def _become_hook(command: str, environment: Mapping[str, str], stdin: int, out: 
 
 
 def _require_roots(path: str) -> None:
-    """Raise UnsafeHook (78) unless nobody but root can have put what lies at *path* there, or can change it."""
+    """Raise UnsafeHook (78) unless only root can have put what lies at *path* there, and can change it."""
     at = path
     try:
         for at, status, _link in trusted_path.steps(path):

@@ -1,8 +1,9 @@
 """Whether a signal came to our process group, or to us alone: a process in the group that gets what the group gets.
 
-kill(2) tells the receiver who has sent a signal, not to whom else. The sentinel does nothing but keep all signals
-blocked and say, when asked, which ones have come since. In a group the kernel serves the youngest member first, so what
-we have got of the group's the sentinel has got already. It keeps none of our descriptors open, and ends with us.
+A receiver learns which process has sent a signal, not whether the group has got it too. The sentinel does nothing but
+keep all signals blocked and say, when asked, which ones have come since. In a group the kernel serves the youngest
+member first, so what we have got of the group's the sentinel has got already. It keeps none of our descriptors open,
+and ends with us.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 ANSWER_S = 1.0  # it may be stopped, or frozen
-TWINS_S = 0.003  # timeout(1) sends to its command first and then to its group: one signal, if nobody is that fast
+TWINS_S = 0.003  # timeout(1) sends to its command first and then to its group: one signal, for what follows so fast
 DESCRIPTORS = 4096  # ours are far below
 _BYTES = 8  # a bit for each signal up to 64
 
@@ -33,7 +34,7 @@ class Sentinel:
 
     def __init__(self) -> None:
         self.pid = 0
-        self._seen = 0  # bit n - 1: signal n has come, and nobody has asked for it yet
+        self._seen = 0  # bit n - 1: signal n has come, and was not asked for yet
         try:
             asking, self._asking = os.pipe()
         except OSError:
@@ -97,7 +98,7 @@ class Sentinel:
     def _ask(self, pid: int) -> bytes:
         poll = select.poll()
         poll.register(self._answers, select.POLLIN)
-        # whoever has killed it has closed the pipe
+        # it was killed, which has closed the pipe
         with suppress(BrokenPipeError):
             os.write(self._asking, pid.to_bytes(_BYTES, "little"))
             if poll.poll(1000 * ANSWER_S) and (answer := os.read(self._answers, _BYTES)):

@@ -83,7 +83,7 @@ def run(
     *tick_s* seconds, and soon after the start; *on_reaped* gets what each process has used that we have waited for.
     *leftovers* says what becomes of processes of the command that outlive
     it, whosever children they are by then: "release" leaves them alone, "wait" waits for their end (a signal that asks
-    to leave ends them), "kill" ends them. Whoever is in a session of *apart* is none of them. *on_leftovers* gets
+    to leave ends them), "kill" ends them. Processes in a session of *apart* are none of them. *on_leftovers* gets
     "wait" or "kill" and their PIDs before it, "stay" and those of who could not be ended.
     Leaves what is heeded blocked, so that the caller can tidy up undisturbed.
     Raises CommandFailed (126, 127), and Interrupted if a signal came before the start.
@@ -127,7 +127,7 @@ def run(
     left = partial(_leftovers, earlier, apart, on_reaped)
     if leftovers == "release" or not (found := left()):
         return status
-    # what has ended the command ends the wait for what it has left; it may bear with others than SIGTERM, and go on
+    # what has ended the command ends the wait for what it has left; a command may survive signals other than SIGTERM
     if leftovers == "wait" and any(number == signal.SIGTERM or status in (-number, 128 + number) for number in asked):
         leftovers = "kill"
     on_leftovers(leftovers, found)
@@ -234,7 +234,7 @@ def _next(pending: list[int], numbers: set[signal.Signals], tick_s: float) -> si
     """Take the next of the blocked signals; None after about *tick_s* without one.
 
     To wait in sigtimedwait(2) itself would do, but for CPython's: it returns what lies on its stack if a stop (Ctrl-Z)
-    interrupts it beyond its time. A signal that nobody sent would go to the build, or none could, and the slot
+    interrupts it beyond its time.     A random signal would go to the build, or the call would fail, and the slot
     be given back under a build that runs. A zero time is never interrupted.
     """
     poll = select.poll()  # select(2) knows no descriptor above 1023, and a caller may have left us as many
