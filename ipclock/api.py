@@ -14,15 +14,13 @@ from ipclock.history import recorder
 from ipclock.linux import process
 from ipclock.pool import local
 from ipclock.pool.claim import Claim
-from ipclock.pool.wait_context import WaitContext
+from ipclock.pool.wait_context import DUE_S, WaitContext
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from ipclock.config.settings import Settings
     from ipclock.pool.local import LocalPool
-
-DUE_PATIENCE_S = 10.0  # how long a caller that would not wait goes through the gate for a slot that is due to it
 
 
 class Slot:
@@ -124,7 +122,7 @@ def slot(
 
             warnings.warn(not_heeded(settings.pool_name, pool.capacity, wanted, pool.store.owner), stacklevel=2)
         block = block and settings.build_timeout > 0
-        limit = settings.build_timeout if block else DUE_PATIENCE_S
+        limit = settings.build_timeout if block else DUE_S
         context = WaitContext(limit, resized=CapacityFile(settings if pool.heeds_us else None).changed)
         # not in a slot that this very process has taken: its threads and loops hold slots of their own
         around = pool.around_us(process.identify(os.getpid()))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipclock.errors import HistoryFailed
-from ipclock.history import database, finished
+from ipclock.history import database, finished, outcomes
 from ipclock.history.finished import Expected, Row, expected, expected_many, record
 from tests.helpers.crash_at import OTHER_USER, USER, become, child, in_child, needs_root, unshared
 from tests.helpers.world import SHM, until
@@ -240,7 +240,7 @@ def test_the_question_is_answered_by_an_index_alone(path: str) -> None:
 
     # no scan and no sort: else a million rows would cost a second for each waiting line
     plan = "SEARCH finished USING COVERING INDEX by_label (label=? AND outcome=? AND ended>? AND ended<?)"
-    assert plans == [plan] * len(finished.HELD)
+    assert plans == [plan] * len(outcomes.HELD)
 
 
 # Files that are not as they should be

@@ -12,7 +12,7 @@ import pytest
 
 from ipclock import i18n
 from ipclock.display.html import page, svg, timeline
-from ipclock.history import counters, finished, queries, statistics
+from ipclock.history import outcomes, queries, statistics
 from tests.helpers import pasts
 from tests.helpers.pasts import GB, build, wait
 
@@ -134,8 +134,8 @@ def test_each_lane_has_its_name_and_its_bars_beside_it() -> None:
 
 
 def test_an_outcome_is_told_by_a_shape_too() -> None:
-    rows = [build(outcome, NOON + 10 * at, 10, outcome=outcome) for at, outcome in enumerate(finished.HELD)]
-    rows += [wait(outcome, NOON, 9, outcome) for outcome in counters.OUTCOMES if outcome not in finished.HELD]
+    rows = [build(outcome, NOON + 10 * at, 10, outcome=outcome) for at, outcome in enumerate(outcomes.HELD)]
+    rows += [wait(outcome, NOON, 9, outcome) for outcome in outcomes.OUTCOMES if outcome not in outcomes.HELD]
 
     tree = strip_of(*rows)
 
@@ -149,7 +149,7 @@ def test_an_outcome_is_told_by_a_shape_too() -> None:
 
 
 def test_every_outcome_of_the_history_has_its_shape_and_its_word() -> None:
-    assert set(svg.OUTCOMES) == set(counters.OUTCOMES)
+    assert set(svg.OUTCOMES) == set(outcomes.OUTCOMES)
 
 
 def test_the_pointer_finds_all_of_a_row() -> None:

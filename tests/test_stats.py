@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock.history import counters, finished, queries, statistics
+from ipclock.history import outcomes, queries, statistics
 from ipclock.history.finished import Row, record
 from ipclock.history.queries import read
 from ipclock.history.statistics import Bin, Box, Grid, Part, Past, Spread, report
@@ -224,7 +224,7 @@ def test_an_index_answers_for_each_label_without_the_table(path: Path) -> None:
 
 
 def test_the_last_rows_are_read_the_oldest_first_and_no_more_of_them(path: Path) -> None:
-    rows = [build("ab"[at % 2], 10.0 * at, 1, ticket=at, outcome=finished.HELD[at % 5]) for at in range(1, 30)]
+    rows = [build("ab"[at % 2], 10.0 * at, 1, ticket=at, outcome=outcomes.HELD[at % 5]) for at in range(1, 30)]
     past_of(path, *rows, build("a", 500, 1, pool="/other"), build("a", -1, 1))
     grid = Grid(NOW, 100.0, 10)
 
@@ -277,7 +277,7 @@ def test_an_index_finds_the_last_rows_and_answers_for_the_waits(path: Path) -> N
         connection.set_trace_callback(None)
         plans = [row[3] for text in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
 
-    kinds = len(counters.OUTCOMES)
+    kinds = len(outcomes.OUTCOMES)
     assert plans == [
         "SEARCH finished USING INDEX by_time (ended>? AND ended<?)",
         *["SEARCH finished USING INDEX by_label (label=? AND outcome=? AND ended>? AND ended<?)"] * kinds,

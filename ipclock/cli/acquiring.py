@@ -17,7 +17,7 @@ from ipclock.errors import Interrupted, SlotUnavailable, Superseded
 from ipclock.history import finished, recorder
 from ipclock.i18n import _
 from ipclock.pool.claim import Claim
-from ipclock.pool.wait_context import WaitContext
+from ipclock.pool.wait_context import DUE_S, WaitContext
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from ipclock.pool.engine import Engine
     from ipclock.pool.headroom import Headroom
     from ipclock.run.hooks import Hooks
-
-DUE_PATIENCE_S = 10.0  # how long -n goes through the gate for a slot that is due to it
 
 
 def slot_around_us(pool: Engine, holder: Identity | None = None) -> int | None:
@@ -61,7 +59,7 @@ def join(
 ) -> bool:
     """Hold a part of the slot of the build around us, at once; return whether there is such a build."""
     ticket = slot_around_us(pool, holder)
-    if ticket is None or not pool.join(claim, WaitContext(DUE_PATIENCE_S, check), ticket):
+    if ticket is None or not pool.join(claim, WaitContext(DUE_S, check), ticket):
         return False
     if args.verbose:
         say(_("   inside the slot of ticket {ticket}").format(ticket=ticket))
@@ -138,7 +136,7 @@ def take_slot(
             status = status or _wait_status(pool, claim, headroom, settings)
             line.waiting(status.view(ticket), context.waited, context.timeout)
 
-    limits = limit if block else DUE_PATIENCE_S
+    limits = limit if block else DUE_S
     context = WaitContext(limits, check, on_wait, line.stuck, _watching, line.pace, resized)
     try:
         pool.acquire(claim, context, block=block)

@@ -9,6 +9,7 @@ from ipclock._typing import TYPE_CHECKING
 from ipclock.console import say
 from ipclock.errors import N_, CommandFailed, IpclockError
 from ipclock.history import finished, recorder
+from ipclock.history.outcomes import OF_WAITS
 from ipclock.i18n import _, told
 from ipclock.linux import process
 from ipclock.run.usage import UsageMeter
@@ -83,7 +84,7 @@ class BuildRun:
         if self.nested:
             return
         if self._hooks:
-            outcome = recorder.ENDINGS.get(type(error), "failed")
+            outcome = OF_WAITS.get(type(error), "failed")
             self._hooks.tell_of("release", claim, outcome, getattr(error, "status", None))
         if isinstance(error, CommandFailed):
             recorder.never_started(self._settings, claim.label, self._pool.capacity, error.status, claim.times)

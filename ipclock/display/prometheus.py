@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ipclock.errors import NoLibrary
-from ipclock.history.counters import BOUNDS, OTHERS, OUTCOMES
+from ipclock.history.counters import BOUNDS, OTHERS
+from ipclock.history.outcomes import OUTCOMES
 from ipclock.utf8 import printable
 
 if TYPE_CHECKING:

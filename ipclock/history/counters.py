@@ -11,11 +11,11 @@ import math
 from bisect import bisect_left
 
 from ipclock._typing import TYPE_CHECKING, NamedTuple
+from ipclock.history.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
     from ipclock.history.database import Connection
 
-OUTCOMES = ("done", "failed", "signal", "timeout", "busy", "interrupted", "superseded", "evicted", "orphaned", "oom")
 MAX_LABELS = 100
 OTHERS = ""  # what those without a place are counted under; no label is empty
 NO_HOLD = -1.0

@@ -13,13 +13,13 @@ from ipclock._typing import TYPE_CHECKING, NamedTuple
 from ipclock.errors import HistoryFailed
 from ipclock.history import counters as counted
 from ipclock.history import database
+from ipclock.history.outcomes import HELD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ipclock.history.database import Connection
 
-HELD = ("done", "failed", "signal", "evicted", "orphaned", "oom")  # those of a build that had a slot
 RECENT = 50  # a label's last builds, from which its next one is foretold
 PRUNED_AT_ONCE = 20  # more than one new row makes old; bounds what a single build pays
 

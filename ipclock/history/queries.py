@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from ipclock.errors import HistoryFailed
 from ipclock.history import counters as counted
 from ipclock.history import database
-from ipclock.history.counters import OUTCOMES
 from ipclock.history.finished import SCHEMA, Row, read_as, sound
+from ipclock.history.outcomes import OUTCOMES
 from ipclock.history.statistics import Bin, Grid, Part, Past
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import time
 from ipclock import utf8
 from ipclock._typing import TYPE_CHECKING
 from ipclock.console import say
-from ipclock.errors import HistoryFailed, Interrupted, SlotBusy, SlotTimeout, Superseded
+from ipclock.errors import HistoryFailed
 from ipclock.history import finished
+from ipclock.history.outcomes import OF_WAITS
 from ipclock.i18n import _, told
 from ipclock.linux import clocks, process
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from ipclock.pool.record_name import RecordName
 
 MAX_LABEL = 255
-# how a wait ends without a slot
-ENDINGS = {SlotTimeout: "timeout", SlotBusy: "busy", Interrupted: "interrupted", Superseded: "superseded"}
 
 
 def outcome_of(claim: Claim, status: int, *, starved: bool) -> str:
@@ -53,7 +52,7 @@ def wait_ended(
 
     *tell* is that of a program of somebody else, as for `slot_ended`.
     """
-    outcome = ENDINGS.get(type(error))
+    outcome = OF_WAITS.get(type(error))
     if outcome:
         _write(settings, [_row(pool, claim.label, claim.entry, claim.times, os.getuid(), outcome)], pool, tell)
     return outcome

@@ -7,11 +7,10 @@ percentiles of a label with very many builds are those of an evenly spaced part 
 from __future__ import annotations
 
 from ipclock._typing import TYPE_CHECKING, NamedTuple
+from ipclock.history.outcomes import FAILURES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-FAILURES = ("failed", "signal", "oom")  # ends of a build that had its slot to the last
 
 
 class Part(NamedTuple):

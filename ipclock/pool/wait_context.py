@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 MUTEX_GRACE_S = 1.0
+DUE_S = 10.0  # how long a client that would not wait goes through the gate for a slot that is due to it
 
 
 def _nothing(*_: object) -> None:

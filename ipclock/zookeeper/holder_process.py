@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ipclock.errors import Interrupted
 from ipclock.history import recorder
-from ipclock.linux import process
+from ipclock.linux import process, terminal
 from ipclock.pool.claim import RemovedHolder
 from ipclock.run import supervisor
 from ipclock.zookeeper.lease_guard import LeaseGuard
@@ -86,9 +86,4 @@ class HolderProcess:
     def _leave_the_terminal(self) -> None:
         os.write(self._writing, b"k")
         os.close(self._writing)
-        os.setsid()  # Ctrl-C is the script's, which may go on after it
-        os.chdir("/")
-        null = os.open(os.devnull, os.O_RDWR)
-        for fd in (0, 1, 2):
-            os.dup2(null, fd)  # `$(ipclock acquire ...)` waits until nobody has its pipe any more
-        os.close(null)
+        terminal.leave()  # Ctrl-C is the script's, and `$(ipclock acquire ...)` waits for the end of its pipe

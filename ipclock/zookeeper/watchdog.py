@@ -12,7 +12,7 @@ import struct
 import time
 from contextlib import suppress
 
-from ipclock.linux import process, terminate
+from ipclock.linux import process, terminal, terminate
 
 NEWS = struct.Struct("idd")
 LOOK_S = 1.0
@@ -28,7 +28,7 @@ class Watchdog:
             try:
                 if os.fork() == 0:
                     os.close(self._writing)
-                    _leave_the_terminal()
+                    terminal.leave()
                     _stand_by(reading)
             finally:
                 os._exit(0)
@@ -40,15 +40,6 @@ class Watchdog:
         """Tell that the build *pid* may run until then (time.monotonic), less *grace*; 0 for one that has ended."""
         with suppress(OSError):  # full, if the watchdog is stopped; gone, if somebody killed it
             os.write(self._writing, NEWS.pack(pid, until, grace))
-
-
-def _leave_the_terminal() -> None:
-    os.setsid()
-    os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    os.close(null)
 
 
 def _stand_by(reading: int) -> None:

@@ -19,8 +19,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as text_format
 
-from ipclock.history.counters import BOUNDS, MAX_LABELS, OUTCOMES
+from ipclock.history.counters import BOUNDS, MAX_LABELS
 from ipclock.history.finished import Row, record
+from ipclock.history.outcomes import OUTCOMES
 from tests.helpers.machine import ROOT
 from tests.helpers.world import HANG_S, until
 
