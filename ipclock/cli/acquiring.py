@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from ipclock.display.canvas import Canvas
     from ipclock.display.wait_status import WaitStatus
     from ipclock.linux.process import Identity
-    from ipclock.pool.engine import Engine
+    from ipclock.pool.engine import Client
     from ipclock.pool.headroom import Headroom
     from ipclock.run.hooks import Hooks
 
 
-def slot_around_us(pool: Engine, holder: Identity | None = None) -> int | None:
+def slot_around_us(pool: Client, holder: Identity | None = None) -> int | None:
     """Return the ticket of the build that this process runs inside of: to wait for another slot would be for ever.
 
     None where there is no such build in this pool. The processes say so, and the environment which one is meant where
@@ -55,7 +55,7 @@ def slot_around_us(pool: Engine, holder: Identity | None = None) -> int | None:
 
 
 def join(
-    pool: Engine, claim: Claim, args: Namespace, check: Callable[[], None], holder: Identity | None = None
+    pool: Client, claim: Claim, args: Namespace, check: Callable[[], None], holder: Identity | None = None
 ) -> bool:
     """Hold a part of the slot of the build around us, at once; return whether there is such a build."""
     ticket = slot_around_us(pool, holder)
@@ -102,7 +102,7 @@ def _memory_for(label: str, settings: Settings) -> int:
 
 
 def take_slot(
-    pool: Engine,
+    pool: Client,
     claim: Claim,
     args: Namespace,
     settings: Settings,
@@ -166,7 +166,7 @@ def _watching(find: Callable[[], list[list[int]]]) -> AbstractContextManager[boo
     return ExitWatcher(builds)
 
 
-def _wait_status(pool: Engine, claim: Claim, headroom: Headroom | None, settings: Settings) -> WaitStatus:
+def _wait_status(pool: Client, claim: Claim, headroom: Headroom | None, settings: Settings) -> WaitStatus:
     from ipclock.display.estimates import Estimator  # few have to wait
     from ipclock.display.wait_status import WaitStatus
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ipclock.config.settings import Settings
     from ipclock.pool.claim import Claim
-    from ipclock.pool.engine import Engine
+    from ipclock.pool.engine import Client
     from ipclock.run.hooks import Hooks
     from ipclock.zookeeper.lease_guard import LeaseGuard
 
@@ -38,7 +38,7 @@ class BuildRun:
     the build is said, once, and never ends `wrap` before the build. Make it before there are threads.
     """
 
-    def __init__(self, pool: Engine, claim: Claim, settings: Settings, hooks: Hooks | None, *, quiet: bool) -> None:
+    def __init__(self, pool: Client, claim: Claim, settings: Settings, hooks: Hooks | None, *, quiet: bool) -> None:
         self.nested = False
         self.used = UsageMeter()
         self._pool = pool
@@ -132,7 +132,7 @@ class BuildRun:
         return [holder.label for holder in holders if holder.ticket != self._claim.ticket]
 
 
-def _guard(pool: Engine, claim: Claim, settings: Settings) -> LeaseGuard:
+def _guard(pool: Client, claim: Claim, settings: Settings) -> LeaseGuard:
     from ipclock.zookeeper.lease_guard import LeaseGuard  # no pool of one machine needs it
     from ipclock.zookeeper.watchdog import Watchdog
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from ipclock.config.settings import Settings
-    from ipclock.pool.engine import Engine
+    from ipclock.pool.engine import Administrator, Client, PoolEngine
     from ipclock.pool.local import LocalPool
     from ipclock.pool.snapshot import Snapshot
     from ipclock.run.hooks import Hooks
@@ -122,7 +122,7 @@ def add_ticket(parser: ArgumentParser, help_text: str) -> None:
     parser.add_argument("ticket", metavar="TICKET", nargs="?", type=number("TICKET", 10**19), help=help_text)
 
 
-def open_pool(settings: Settings, *, create: bool = False) -> Engine:
+def open_pool(settings: Settings, *, create: bool = False) -> PoolEngine:
     """Open the pool that the settings name.
 
     With *create* it is made if it is not there, and has as many slots as the settings say; else raises NoPool (69).
@@ -130,12 +130,12 @@ def open_pool(settings: Settings, *, create: bool = False) -> Engine:
     if not create:
         settings = settings.replace(max_parallel_builds=None)
     if settings.engine:
-        pool: Engine = _zookeeper(settings.engine).SharedPool(settings, make=create)
+        pool: PoolEngine = _zookeeper(settings.engine).SharedPool(settings, make=create)
         return pool
     return local.open_pool(settings, create=create)
 
 
-def open_for_build(args: Namespace, settings: Settings) -> Engine:
+def open_for_build(args: Namespace, settings: Settings) -> Client:
     """Open the pool for a build, making it if it is not there, and say where it differs from what the settings say."""
     if settings.engine:
         return open_pool(settings, create=True)
@@ -162,7 +162,7 @@ def _tell_of_capacity(pool: LocalPool, settings: Settings) -> None:
     say(_("   'ipclock init --max-parallel-builds {wanted}' changes it for all.").format(wanted=wanted))
 
 
-def open_for_administrator(settings: Settings, *, ours: bool = False, resize: bool = False) -> Engine:
+def open_for_administrator(settings: Settings, *, ours: bool = False, resize: bool = False) -> Administrator:
     """Open the pool to repair it, and say what root has taken over for that.
 
     With *ours* it is made if it is not there, and where we are root it is root's from now on; else raises NoPool (69).

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ipclock.display.estimates import Activity, Estimator
     from ipclock.pool.claim import Claim
-    from ipclock.pool.engine import Engine
+    from ipclock.pool.engine import Client
     from ipclock.pool.headroom import Headroom
     from ipclock.pool.snapshot import Holder, Snapshot
 
@@ -66,7 +66,7 @@ class WaitView(NamedTuple):
 class WaitStatus:
     """What one who waits is told, and learns no more often than it has to: all who wait together take little time."""
 
-    def __init__(self, pool: Engine, claim: Claim, headroom: Headroom | None, outlook: Estimator) -> None:
+    def __init__(self, pool: Client, claim: Claim, headroom: Headroom | None, outlook: Estimator) -> None:
         self._pool = pool
         self._claim = claim
         self._headroom = headroom
@@ -101,7 +101,7 @@ class WaitStatus:
         return WaitView(now, position, reasons, self._uses, None if reasons else left)
 
 
-def _reasons(pool: Engine, claim: Claim, headroom: Headroom | None) -> list[str]:
+def _reasons(pool: Client, claim: Claim, headroom: Headroom | None) -> list[str]:
     """Return what keeps the claim waiting besides the builds that run."""
     found = []
     held_back = pool.held_back(claim)

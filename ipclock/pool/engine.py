@@ -1,7 +1,7 @@
 """What the commands need of a pool, wherever it is kept: a machine's /dev/shm, or servers that several hosts share.
 
-A command is given an `Engine` and never asks which one it is. What one cannot do it refuses by Unsupported (69),
-before anybody stands in line for it; nothing is ignored.
+A command is given what it needs of one, a `Client` or an `Administrator`, and never asks which engine it is. What one
+cannot do it refuses by Unsupported (69), before a build stands in line for it; nothing is ignored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """One named set of slots. Use it from one thread."""
+    """One named set of slots, as all commands see it. Use it from one thread."""
 
     @property
     def name(self) -> str:
@@ -34,6 +34,37 @@ class Engine(Protocol):
     def capacity(self) -> int:
         """The number of slots, N."""
 
+    def close(self) -> None:
+        """Close what was opened; takes no slot away."""
+
+    def snapshot(self, *, waiters: bool = True) -> Snapshot:
+        """Return the pool as it stands. Without *waiters* the line is left out, which spares reading it."""
+
+    def holds(self, ticket: int) -> bool:
+        """Return whether the ticket has a slot."""
+
+    def around_us(self, besides: Identity | None = None) -> list[int]:
+        """Return the tickets of the builds that this process runs inside of, but for those that *besides* holds."""
+
+    def encloses_us(self, ticket: str) -> bool:
+        """Return whether this process runs inside the build that holds *ticket*: a proof, not a belief."""
+
+    def kept_by(self, ticket: int) -> list[int]:
+        """Return the PIDs of the processes that keep the slot, besides this one and those that it runs in."""
+
+    def ended_with(self, ticket: int) -> int | None:
+        """Return the PID of the process whose end was that of the slot, where that can still be told."""
+
+    def take_dead(self) -> list[RemovedHolder]:
+        """Return the holders that this client has found dead and cleared away, each of them once."""
+
+    def resize(self, capacity: int, context: WaitContext) -> None:
+        """Make *capacity* the pool's, for those who wait already too."""
+
+
+class Client(Engine, Protocol):
+    """What a build asks of a pool, from its arrival to its end."""
+
     @property
     def heeds_us(self) -> bool:
         """Whether it counts how many slots this client says that the pool is to have."""
@@ -45,11 +76,6 @@ class Engine(Protocol):
     @property
     def tick_s(self) -> float:
         """How often `watch` is to be called, in seconds."""
-
-    def close(self) -> None:
-        """Close what was opened; takes no slot away."""
-
-    # A client's own way.
 
     def acquire(self, claim: Claim, context: WaitContext, *, block: bool = True) -> Claim:
         """Wait until the claim holds a slot and return it.
@@ -78,11 +104,6 @@ class Engine(Protocol):
     def release(self, claim: Claim) -> None:
         """Give the slot back, trying again for a while if no server answers. One that was taken away gives nothing."""
 
-    # What there is to see.
-
-    def snapshot(self, *, waiters: bool = True) -> Snapshot:
-        """Return the pool as it stands. Without *waiters* the line is left out, which spares reading it."""
-
     def place(self, ticket: int) -> int:
         """Return the place in line of a waiter, from 1."""
 
@@ -92,25 +113,12 @@ class Engine(Protocol):
     def held_back(self, claim: Claim) -> str:
         """Return what lets later ones pass a waiter, as `snapshot.Waiter.held_back`."""
 
-    def holds(self, ticket: int) -> bool:
-        """Return whether the ticket has a slot."""
+    def headroom(self, need: int) -> Headroom:
+        """Return what tells whether there is memory for a build that needs so many bytes (0: not known)."""
 
-    def around_us(self, besides: Identity | None = None) -> list[int]:
-        """Return the tickets of the builds that this process runs inside of, but for those that *besides* holds."""
 
-    def encloses_us(self, ticket: str) -> bool:
-        """Return whether this process runs inside the build that holds *ticket*: a proof, not a belief."""
-
-    def kept_by(self, ticket: int) -> list[int]:
-        """Return the PIDs of the processes that keep the slot, besides this one and those that it runs in."""
-
-    def ended_with(self, ticket: int) -> int | None:
-        """Return the PID of the process whose end was that of the slot, where that can still be told."""
-
-    # What an administrator does.
-
-    def resize(self, capacity: int, context: WaitContext) -> None:
-        """Make *capacity* the pool's, for those who wait already too."""
+class Administrator(Engine, Protocol):
+    """What is done to a pool as a whole, or to another build in it."""
 
     def drain(self, drain: Drain | None, context: WaitContext) -> None:
         """Admit no build from now on, or (None) go on admitting."""
@@ -120,9 +128,6 @@ class Engine(Protocol):
 
         Without *nested* the builds that run in that slot beside *ticket* keep it. Raises NoTicket (2).
         """
-
-    def take_dead(self) -> list[RemovedHolder]:
-        """Return the holders that this client has found dead and cleared away, each of them once."""
 
     def end(self, ticket: int) -> None:
         """End the processes that keep a slot, and all that they have started. Raises StillRunning (77)."""
@@ -136,5 +141,6 @@ class Engine(Protocol):
     def tidy(self, context: WaitContext) -> None:
         """Make the pool whole, and clear away who died in it."""
 
-    def headroom(self, need: int) -> Headroom:
-        """Return what tells whether there is memory for a build that needs so many bytes (0: not known)."""
+
+class PoolEngine(Client, Administrator, Protocol):
+    """A pool for builds and for administrators, as `options.open_pool` returns it."""

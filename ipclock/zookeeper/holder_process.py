@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
     from ipclock.linux.process import Identity
     from ipclock.pool.claim import Claim
-    from ipclock.pool.engine import Engine
+    from ipclock.pool.engine import Client
     from ipclock.run.supervisor import PendingSignals
 
 POLL_S = 0.2
@@ -61,7 +61,7 @@ class HolderProcess:
             supervisor.die_of(-status)
         return status
 
-    def keep(self, pool: Engine, claim: Claim, settings: Settings, script: Identity) -> int:
+    def keep(self, pool: Client, claim: Claim, settings: Settings, script: Identity) -> int:
         """Let the script go on, and keep the slot until its end."""
         try:
             ended = os.pidfd_open(script.pid)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ipclock.config.settings import Settings
     from ipclock.pool.claim import Claim, Lease
-    from ipclock.pool.engine import Engine
+    from ipclock.pool.engine import Client
     from ipclock.zookeeper.watchdog import Watchdog
 
 
@@ -26,7 +26,7 @@ class LeaseGuard:
 
     def __init__(
         self,
-        pool: Engine,
+        pool: Client,
         claim: Claim,
         settings: Settings,
         find: Callable[[], list[int]],
