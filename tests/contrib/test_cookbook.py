@@ -264,7 +264,7 @@ def test_the_condition_of_the_unit_sees_a_drain_until_one_who_asks_for_a_slot_ha
     drained = Path(condition[1].replace("oracle-build", world.name[1:]))
     before = (world.run("init").returncode, drained.exists())
 
-    world.run("drain", "--for", "0.01")
+    world.run("drain", "--for", "1")
     until(lambda: not world.status()["drained"], "the end of the drain")
     after = drained.exists()
     world.run("wrap", "-n", "a", "--", "true")
