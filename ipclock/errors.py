@@ -36,6 +36,17 @@ class IpclockError(Exception):
     def __str__(self) -> str:
         return self.what.format(**vars(self))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # made anew by its data: what our constructors take is not what they keep
+        return _restored, (type(self), super().__reduce__()[1]), vars(self)
+
+
+def _restored(kind: type[IpclockError], arguments: Sequence[object]) -> IpclockError:
+    """Return a failure of this *kind* as pickle and copy make it, without its constructor."""
+    error = kind.__new__(kind)
+    super(IpclockError, error).__init__(*arguments)
+    return error
+
 
 class UsageError(IpclockError):
     """The command line cannot be understood."""

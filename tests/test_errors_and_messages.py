@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import errno
+import pickle
 import string
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from ipclock.config.settings import Settings
 from ipclock.errors import IpclockError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 NOTHING = Settings(*[None] * len(Settings._fields[:-1]))
 SETTINGS = NOTHING._replace(
@@ -112,6 +114,19 @@ def test_a_program_reads_what_a_person_reads_in_english(error: IpclockError, sta
     i18n.use("en")
 
     assert str(error) in command_line.error_text(error, None)
+
+
+@pytest.mark.parametrize("again", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("error", [error for error, _, _ in FAILURES], ids=ids)
+def test_a_failure_is_the_same_after_pickle_and_copy(
+    error: IpclockError, again: Callable[[IpclockError], IpclockError]
+) -> None:
+    def facts(one: IpclockError) -> list[object]:
+        system = [getattr(one, name, None) for name in ("errno", "strerror", "filename")]
+        return [type(one), str(one), command_line.error_text(one, None), one.status, {**vars(one)}, *system]
+
+    # of its arguments: an OSError inside equals no other one
+    assert (facts(again(error)), repr(again(error).args)) == (facts(error), repr(error.args))
 
 
 @pytest.mark.parametrize("kind", sorted(kinds(IpclockError), key=repr))
