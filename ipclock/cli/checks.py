@@ -51,7 +51,7 @@ class Check(NamedTuple):
 
 def failed(name: str, error: IpclockError | OSError, path: str = "") -> Check:
     """Return the bad check that a failure makes, of the kernel's at *path*."""
-    return Check(name, BAD, *advice.told(from_os(error, path) if isinstance(error, OSError) else error))
+    return Check(name, BAD, *advice.told(error if isinstance(error, IpclockError) else from_os(error, path)))
 
 
 def examine(settings: Settings, survey: Survey) -> list[Check]:
