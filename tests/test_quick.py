@@ -107,3 +107,23 @@ def test_the_rest_is_left_to_argparse(line: str) -> None:
     command_line._module(command).add_arguments(reader)
 
     assert reader.read(words) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--form", "a"], None),  # argparse takes it for the form
+        (["--form=2", "a"], ("2", "a")),
+        (["a", "--form"], ("1", "a")),
+        (["--form", "--loud", "a"], ("1", "a")),
+    ],
+)
+def test_a_value_that_may_be_left_out_is_no_argument(words: list[str], found: tuple[str, str] | None) -> None:
+    reader = Reader()
+    reader.add_argument("--form", nargs="?", const="1", choices=("1", "2"))
+    reader.add_argument("--loud", action="store_true")
+    reader.add_argument("label")
+
+    read = reader.read(words)
+
+    assert (read and (read.form, read.label)) == found
