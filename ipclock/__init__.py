@@ -3,6 +3,13 @@
     with ipclock.slot("staging", timeout=600) as slot:
         build(slot.number)
 
+What it raises is an IpclockError, and besides of the kind that Python has for it: SlotTimeout is a TimeoutError,
+SlotBusy a BlockingIOError, InvalidValueError a ValueError, PoolPermissionError a PermissionError. Each can be pickled.
+
+Older names of the same classes stay: BadConfig (SettingsError), BadValue (InvalidValueError), CannotCreate
+(PoolCreateError), DamagedSemaphore (SemaphoreError), MutexStuck (MutexStuckError), NotPermitted (PoolPermissionError)
+and Unavailable (UnavailableError).
+
 Everything here is loaded when it is first used, so that the command line starts fast.
 """
 
@@ -19,13 +26,31 @@ if TYPE_CHECKING:
         BadValue,
         CannotCreate,
         DamagedSemaphore,
+        FewDescriptorsError,
+        ForeignLibraryError,
+        ForeignPoolError,
+        InvalidValueError,
         IpclockError,
         MutexStuck,
+        MutexStuckError,
+        NoMemberError,
+        NoPoolError,
+        NoProcError,
         NotPermitted,
+        PoolCreateError,
+        PoolElsewhereError,
+        PoolPermissionError,
+        PriorityNotAllowedError,
+        SemaphoreError,
+        SettingsError,
         SlotBusy,
         SlotTimeout,
         SlotUnavailable,
+        SupersededError,
+        TooManySlotsError,
         Unavailable,
+        UnavailableError,
+        UnsupportedError,
     )
 
 __version__ = "0.1.0"
@@ -35,14 +60,32 @@ __all__ = [
     "BadValue",
     "CannotCreate",
     "DamagedSemaphore",
+    "FewDescriptorsError",
+    "ForeignLibraryError",
+    "ForeignPoolError",
+    "InvalidValueError",
     "IpclockError",
     "MutexStuck",
+    "MutexStuckError",
+    "NoMemberError",
+    "NoPoolError",
+    "NoProcError",
     "NotPermitted",
+    "PoolCreateError",
+    "PoolElsewhereError",
+    "PoolPermissionError",
+    "PriorityNotAllowedError",
+    "SemaphoreError",
+    "SettingsError",
     "Slot",
     "SlotBusy",
     "SlotTimeout",
     "SlotUnavailable",
+    "SupersededError",
+    "TooManySlotsError",
     "Unavailable",
+    "UnavailableError",
+    "UnsupportedError",
     "slot",
 ]
 

@@ -90,9 +90,15 @@ def slot(
     *max_parallel_builds* becomes the pool's; in one that a group shares only if its owner or root says it, else there
     is a warning.
 
-    Raises SlotTimeout or SlotBusy (no slot in time), BadValue and BadConfig (a setting is wrong), NotPermitted (the
-    pool is somebody else's), CannotCreate, Unavailable and DamagedSemaphore (no usable /dev/shm), all of them
-    subclasses of IpclockError; TooManySlots, and PriorityNotAllowed.
+    Raises, all of them subclasses of IpclockError:
+    SlotTimeout, SlotBusy and MutexStuckError (no slot in time: SlotUnavailable), SupersededError (a newer build of the
+    label came), TooManySlotsError and PriorityNotAllowedError (the pool never gives that);
+    InvalidValueError and SettingsError (a setting, or the file of them, is wrong), UnsupportedError (with ENGINE);
+    PoolPermissionError (the pool is somebody else's: ForeignPoolError; shared with a group that we are no member of:
+    NoMemberError), PoolElsewhereError (it lies in another folder than LOCK_DIR, which cannot be used);
+    PoolCreateError (nothing can be written there; FewDescriptorsError: no file can be opened any more), NoPoolError (it
+    is removed again and again), SemaphoreError (what lies there is none);
+    UnavailableError (no usable /dev/shm; NoProcError: no proc(5)), ForeignLibraryError (the C library is not glibc).
 
     KeyboardInterrupt ends the wait; what other signal handlers raise meanwhile is dropped by posix_ipc, so such a
     handler sets a flag or calls `os._exit`. Inside a build of another process that holds a slot of the same pool it

@@ -36,6 +36,17 @@ class IpclockError(Exception):
     def __str__(self) -> str:
         return self.what.format(**vars(self))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # made anew by its data: what our constructors take is not what they keep
+        return _restored, (type(self), super().__reduce__()[1]), vars(self)
+
+
+def _restored(kind: type[IpclockError], arguments: Sequence[object]) -> IpclockError:
+    """Return a failure of this *kind* as pickle and copy make it, without its constructor."""
+    error = kind.__new__(kind)
+    super(IpclockError, error).__init__(*arguments)
+    return error
+
 
 class UsageError(IpclockError):
     """The command line cannot be understood."""
@@ -50,7 +61,7 @@ class UsageError(IpclockError):
         self.command = command
 
 
-class BadValue(IpclockError):
+class InvalidValueError(IpclockError, ValueError):
     """A value that a setting cannot take: where it stood, the `value` as written, what is expected instead."""
 
     status = 78
@@ -65,7 +76,7 @@ class BadValue(IpclockError):
             self.status = UsageError.status
 
 
-class BadConfig(IpclockError):
+class SettingsError(IpclockError):
     """A settings file that cannot be read or understood; `line` counts from 1, 0 is the file as a whole."""
 
     status = 78
@@ -98,29 +109,29 @@ class SlotUnavailable(IpclockError):
     status = 75
 
 
-class SlotTimeout(SlotUnavailable):
+class SlotTimeout(SlotUnavailable, TimeoutError):
     """The wait for a slot lasted `seconds` and ended without one."""
 
     what = N_("timed out: no build slot within {seconds} s.")
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
+        super().__init__(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         self.seconds = f"{seconds:g}"
 
 
-class SlotBusy(SlotUnavailable):
-    """All slots are taken or promised, and the caller would not wait."""
+class SlotBusy(SlotUnavailable, BlockingIOError):
+    """All slots are taken or promised, and the caller would not wait: as flock(2) says it, EWOULDBLOCK."""
 
     what = N_("no free build slot: {held} of {capacity} taken, {waiting} waiting.")
 
     def __init__(self, held: int, capacity: int, waiting: int) -> None:
-        super().__init__(held, capacity, waiting)
+        super().__init__(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
         self.held = held
         self.capacity = capacity
         self.waiting = waiting
 
 
-class TooManySlots(IpclockError):
+class TooManySlotsError(IpclockError):
     """A build asks for more slots than its pool has, so it could never start."""
 
     status = 78
@@ -145,7 +156,7 @@ class PoolInUse(IpclockError):
         self.folder = folder
 
 
-class PriorityNotAllowed(IpclockError):
+class PriorityNotAllowedError(IpclockError):
     """Somebody but root asks for a priority below the lowest that the pool allows."""
 
     status = 77
@@ -158,7 +169,7 @@ class PriorityNotAllowed(IpclockError):
         self.lowest = lowest
 
 
-class Superseded(IpclockError):
+class SupersededError(IpclockError):
     """A waiter made way for a newer build of its label, with `ticket`; its PID, 0 where that is not known."""
 
     status = 76
@@ -171,7 +182,7 @@ class Superseded(IpclockError):
         self.pid = pid
 
 
-class MutexStuck(SlotUnavailable):
+class MutexStuckError(SlotUnavailable):
     """The pool's mutex was not given up in time; `pid` wrote itself into it, 0 where that is not known."""
 
     what = N_("{path}: the pool's mutex is held by process {pid}, which does not go on.")
@@ -183,7 +194,7 @@ class MutexStuck(SlotUnavailable):
         self.pid = pid
 
 
-class Unavailable(IpclockError):
+class UnavailableError(IpclockError):
     """The machine offers no place for a pool: /dev/shm is missing or is no directory."""
 
     status = 69
@@ -196,7 +207,7 @@ class Unavailable(IpclockError):
         self.reason = reason
 
 
-class NoProc(Unavailable):
+class NoProcError(UnavailableError):
     """There is no proc(5), without which nothing can be told of a process."""
 
     remedy = N_("ipclock knows processes by it: mount -t proc proc {path}")
@@ -205,7 +216,7 @@ class NoProc(Unavailable):
         super().__init__(path, N_("not mounted"))
 
 
-class ForeignLibrary(IpclockError):
+class ForeignLibraryError(IpclockError):
     """The C library is not glibc: another one keeps a semaphore in another file, and in another layout."""
 
     status = 69
@@ -213,7 +224,7 @@ class ForeignLibrary(IpclockError):
     remedy = N_("Use a Python that was built for glibc, as Debian's is; Alpine's is built for musl.")
 
 
-class CannotCreate(IpclockError):
+class PoolCreateError(IpclockError):
     """A file, folder or semaphore of the pool cannot be made or written (full, read-only, out of inodes)."""
 
     status = 73
@@ -227,7 +238,7 @@ class CannotCreate(IpclockError):
         self.reason = reason
 
 
-class FewDescriptors(CannotCreate):
+class FewDescriptorsError(PoolCreateError):
     """We may not open as many files as we need."""
 
     what = N_("{path}: cannot be opened: {reason}")
@@ -238,7 +249,7 @@ class FewDescriptors(CannotCreate):
         self.limit = str(os.sysconf("SC_OPEN_MAX"))
 
 
-class NotPermitted(IpclockError):
+class PoolPermissionError(IpclockError, PermissionError):
     """The pool, or what lies at its path, belongs to somebody else."""
 
     status = 77
@@ -246,12 +257,12 @@ class NotPermitted(IpclockError):
     remedy = N_("Use a pool of your own (--name), or ask the owner or root for access.")
 
     def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
+        super().__init__(errno.EACCES, os.strerror(errno.EACCES), path)
         self.path = path
         self.reason = reason
 
 
-class NoMember(NotPermitted):
+class NoMemberError(PoolPermissionError):
     """The pool that was to be made at `path` would be shared with a group (gid) that we are no member of."""
 
     def __init__(self, path: str, group: int) -> None:
@@ -259,7 +270,7 @@ class NoMember(NotPermitted):
         self.group = group
 
 
-class Foreign(NotPermitted):
+class ForeignPoolError(PoolPermissionError):
     """What lies at the path belongs to the user `uid`, whose pool we may not use or who may not be in ours."""
 
     what = N_("{path}: belongs to another user ({owner})")
@@ -276,7 +287,7 @@ class Foreign(NotPermitted):
             self.remedy = N_("Run ipclock outside of the user namespace, or use a pool of your own (--name).")
 
 
-class Elsewhere(IpclockError):
+class PoolElsewhereError(IpclockError):
     """The pool of this name lies in `folder`, which we may not use, and not where LOCK_DIR says: at `wanted`.
 
     A second folder would be a second pool under one semaphore, and let twice as many builds run.
@@ -293,7 +304,7 @@ class Elsewhere(IpclockError):
         self.reason = reason
 
 
-class DamagedSemaphore(IpclockError):
+class SemaphoreError(IpclockError):
     """What lies at the semaphore's path is no working semaphore."""
 
     status = 69
@@ -306,7 +317,7 @@ class DamagedSemaphore(IpclockError):
         self.reason = reason
 
 
-class NoPool(IpclockError):
+class NoPoolError(IpclockError):
     """The pool does not exist (yet); the `names` of some that resemble it, perhaps "", are those of pools that do."""
 
     status = 69
@@ -334,7 +345,7 @@ class EngineFailed(IpclockError):
         self.reason = reason
 
 
-class Unsupported(IpclockError):
+class UnsupportedError(IpclockError):
     """The engine of the pool cannot do what was asked of it.
 
     Not a usage error: the same words are right for another engine, and may stand in a file that serves several.
@@ -491,6 +502,27 @@ class Interrupted(IpclockError):
         super().__init__(signum)
         self.signum = signum
         self.status = 128 + signum
+
+
+# the names that the code uses, and that programs know from before they ended as is the custom
+BadValue = InvalidValueError
+BadConfig = SettingsError
+TooManySlots = TooManySlotsError
+PriorityNotAllowed = PriorityNotAllowedError
+Superseded = SupersededError
+MutexStuck = MutexStuckError
+Unavailable = UnavailableError
+NoProc = NoProcError
+ForeignLibrary = ForeignLibraryError
+CannotCreate = PoolCreateError
+FewDescriptors = FewDescriptorsError
+NotPermitted = PoolPermissionError
+NoMember = NoMemberError
+Foreign = ForeignPoolError
+Elsewhere = PoolElsewhereError
+DamagedSemaphore = SemaphoreError
+NoPool = NoPoolError
+Unsupported = UnsupportedError
 
 
 def _user(uid: int) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ipclock
+from ipclock import errors
 from tests.helpers.world import Build, until
 
 if TYPE_CHECKING:
@@ -46,6 +49,58 @@ def test_all_names_resolve() -> None:
     assert [name for name in ipclock.__all__ if not getattr(ipclock, name)] == []
     with pytest.raises(AttributeError):
         _ = ipclock.nonsense
+
+
+# failures that the modules below `ipclock.slot` know and it never meets
+NOT_FOR_A_PROGRAM = {
+    "HistoryFailed": "it is a warning",
+    "Interrupted": "its handlers are the program's",
+    "LocksLeft": "of `reset`",
+    "NoTicket": "of `release` and `reset`",
+    "NotYours": "of `release`",
+    "Unprovable": "of `release`",
+    "StillRunning": "of `reset --kill`",
+    "PoolInUse": "of `init --move`",
+}
+
+
+def raised_below() -> set[str]:
+    """Return the names of the failures that are made in the packages that `ipclock.slot` uses."""
+    root = Path(errors.__file__).parent
+    files = [root / "api.py", root / "errors.py"]
+    files += [path for package in ("config", "history", "linux", "pool") for path in (root / package).glob("*.py")]
+    nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text()))]
+    made = [node.func for node in nodes if isinstance(node, ast.Call)]
+    raised = [node.exc for node in nodes if isinstance(node, ast.Raise)]
+    kinds = [getattr(errors, node.id, None) for node in made + raised if isinstance(node, ast.Name)]
+    return {kind.__name__ for kind in kinds if isinstance(kind, type) and issubclass(kind, ipclock.IpclockError)}
+
+
+def test_whatever_a_slot_can_raise_is_public_and_its_docstring_names_it() -> None:
+    expected = raised_below() - NOT_FOR_A_PROGRAM.keys()
+    words = set(re.findall(r"\w+", ipclock.slot.__doc__ or ""))
+
+    assert (expected - set(ipclock.__all__), expected - words, NOT_FOR_A_PROGRAM.keys() & words) == (
+        set(),
+        set(),
+        set(),
+    )
+    assert expected >= {"SlotTimeout", "TooManySlotsError", "PoolPermissionError", "UnsupportedError"}
+
+
+def test_older_names_are_the_same_classes() -> None:
+    pairs = re.findall(r"(\w+)\s\((\w+)\)", (ipclock.__doc__ or "").partition("Older names")[2])
+
+    same = [getattr(ipclock, old) is getattr(ipclock, new) for old, new in pairs]
+    assert (len(pairs), all(same), set(dict(pairs)) <= set(ipclock.__all__)) == (7, True, True)
+
+
+def test_the_package_loads_nothing_before_it_is_asked() -> None:
+    code = "import sys; before = set(sys.modules); import ipclock; print(sorted(set(sys.modules) - before))"
+
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    assert done.stdout == "['ipclock']\n"
 
 
 def test_a_slot_is_held_within_the_block_and_free_after_it(world: World) -> None:
@@ -101,7 +156,7 @@ def test_waits_and_holds_are_kept_and_a_history_that_cannot_be_written_is_a_warn
 def test_a_wrong_value_is_an_error_that_says_what_is_expected(world: World) -> None:
     with pytest.raises(ipclock.BadValue, match="whole number"):
         ipclock.slot("a", name=world.name, max_parallel_builds=-1)
-    with pytest.raises(ipclock.BadValue, match="printable"):
+    with pytest.raises(ValueError, match="printable"):
         ipclock.slot("a\n", name=world.name)
 
 

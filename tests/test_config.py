@@ -576,7 +576,7 @@ def test_a_file_that_cannot_be_read_is_refused_and_hangs_nobody(tmp_path: Path) 
 
     found = [outcome(partial(load_settings, {"CONFIG": str(path)})) for path in (fifo, loop, nothing, folder)]
 
-    assert found == [("BadConfig", 78)] * 4
+    assert found == [("SettingsError", 78)] * 4
 
 
 PRINTABLE = some.text(min_size=1, max_size=60).filter(lambda text: text.isprintable() and not set(text) & set("$`"))
@@ -605,7 +605,7 @@ def test_whatever_is_accepted_the_shell_understands_in_the_same_way(file: Path, 
         check=False,
     )
 
-    assert read in (("BadConfig", 78), shell.stdout.decode())
+    assert read in (("SettingsError", 78), shell.stdout.decode())
 
 
 @steady
@@ -615,7 +615,7 @@ def test_no_content_of_the_file_is_more_than_a_bad_file(file: Path, content: byt
 
     found = outcome(load_settings)
 
-    assert found in (("BadConfig", 78), ("BadValue", 78)) or isinstance(found, Settings)
+    assert found in (("SettingsError", 78), ("InvalidValueError", 78)) or isinstance(found, Settings)
 
 
 # A change of the file while somebody waits

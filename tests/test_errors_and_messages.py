@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import errno
+import os
+import pickle
+import shutil
 import string
 from typing import TYPE_CHECKING
 
@@ -10,13 +14,14 @@ import pytest
 
 import ipclock
 from ipclock import errors, i18n
-from ipclock.cli import command_line
+from ipclock.cli import checks, command_line
 from ipclock.config.settings import SETTINGS as KNOWN
 from ipclock.config.settings import Settings
 from ipclock.errors import IpclockError
+from ipclock.pool.records import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 NOTHING = Settings({setting.key.lower(): None for setting in KNOWN})
 SETTINGS = NOTHING.replace(
@@ -113,6 +118,56 @@ def test_a_program_reads_what_a_person_reads_in_english(error: IpclockError, sta
     i18n.use("en")
 
     assert str(error) in command_line.error_text(error, None)
+
+
+@pytest.mark.parametrize("again", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("error", [error for error, _, _ in FAILURES], ids=ids)
+def test_a_failure_is_the_same_after_pickle_and_copy(
+    error: IpclockError, again: Callable[[IpclockError], IpclockError]
+) -> None:
+    def facts(one: IpclockError) -> list[object]:
+        system = [getattr(one, name, None) for name in ("errno", "strerror", "filename")]
+        return [type(one), str(one), command_line.error_text(one, None), one.status, {**vars(one)}, *system]
+
+    # of its arguments: an OSError inside equals no other one
+    assert (facts(again(error)), repr(again(error).args)) == (facts(error), repr(error.args))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "number"),
+    [
+        (errors.SlotTimeout(0.5), TimeoutError, errno.ETIMEDOUT),
+        (errors.SlotBusy(1, 2, 3), BlockingIOError, errno.EWOULDBLOCK),
+        (errors.NotPermitted("/dev/shm/x", "not a folder"), PermissionError, errno.EACCES),
+        (errors.Foreign("/dev/shm/x", 1000), PermissionError, errno.EACCES),
+        (errors.BadValue("--wait", "x", "seconds"), ValueError, None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_python_has_a_kind_for_is_of_that_kind_too(
+    error: IpclockError, kind: type[Exception], number: int | None
+) -> None:
+    with pytest.raises(kind) as caught:
+        raise error
+
+    assert (getattr(caught.value, "errno", None), getattr(caught.value, "filename", None)) == (
+        number,
+        getattr(error, "path", None),
+    )
+
+
+@pytest.mark.parametrize("error", [error for error, _, _ in FAILURES if isinstance(error, OSError)], ids=repr)
+def test_a_failure_of_ours_that_is_an_oserror_is_not_taken_for_the_kernels(error: IpclockError) -> None:
+    name = f"ipclock-test-{os.getpid()}"
+    store = Store.open("/dev/shm", name, create=True)
+    try:
+        with pytest.raises(type(error)) as caught, store.mutex(lambda seconds, pid: None):
+            raise error
+    finally:
+        store.close()
+        shutil.rmtree(f"/dev/shm/ipclock.{name}")
+
+    assert (caught.value, checks.failed("x", error).finding) == (error, i18n.told(error)[0])
 
 
 @pytest.mark.parametrize("kind", sorted(kinds(IpclockError), key=repr))

@@ -13,7 +13,22 @@ from ipclock.cli.fast_parser import Reader
 from ipclock.errors import IpclockError
 
 OPTIONS = ["-w", "--wait", "--timeout", "-n", "--nb", "-E", "-q", "-v", "--quiet", "--slots", "--name", "--supersede"]
-OPTIONS += ["--export-jobs", "--leftovers", "--pid", "--fd", "--json", "--watch", "--reason", "--for", "--kill"]
+OPTIONS += [
+    "--export-jobs",
+    "--leftovers",
+    "--pid",
+    "--fd",
+    "--json",
+    "--json=1",
+    "--json=2",
+    "--json=3",
+    "--json=",
+    "--html",
+    "--watch",
+    "--reason",
+    "--for",
+    "--kill",
+]
 VALUES = [
     "staging",
     "10",
@@ -63,6 +78,8 @@ def test_what_it_reads_is_what_argparse_reads(command: str, words: list[str]) ->
         "wrap --slots 2 --per-label 1 a",
         "acquire --fd 9 a",
         "status --json",
+        "status --json=2",
+        "doctor --json --name x",
         "init",
     ],
 )
@@ -79,7 +96,10 @@ def test_the_usual_needs_no_argparse(line: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["wrap", "wrap a b", "wrap -q -v a", "wrap -w -1 a", "wrap -w=5 a", "wrap -h", "wrap -w", "acquire --fd x a"],
+    [
+        *("wrap", "wrap a b", "wrap -q -v a", "wrap -w -1 a", "wrap -w=5 a", "wrap -h", "wrap -w", "acquire --fd x a"),
+        *("status --json=3", "status --json 2", "status --json x", "stats --json --html x", "wrap --quiet=1 a"),
+    ],
 )
 def test_the_rest_is_left_to_argparse(line: str) -> None:
     command, *words = line.split()
@@ -87,3 +107,23 @@ def test_the_rest_is_left_to_argparse(line: str) -> None:
     command_line._module(command).add_arguments(reader)
 
     assert reader.read(words) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--form", "a"], None),  # argparse takes it for the form
+        (["--form=2", "a"], ("2", "a")),
+        (["a", "--form"], ("1", "a")),
+        (["--form", "--loud", "a"], ("1", "a")),
+    ],
+)
+def test_a_value_that_may_be_left_out_is_no_argument(words: list[str], found: tuple[str, str] | None) -> None:
+    reader = Reader()
+    reader.add_argument("--form", nargs="?", const="1", choices=("1", "2"))
+    reader.add_argument("--loud", action="store_true")
+    reader.add_argument("label")
+
+    read = reader.read(words)
+
+    assert (read and (read.form, read.label)) == found

@@ -204,7 +204,7 @@ def test_the_folder_of_another_user_is_refused_by_name(pool_name: str, folder: P
             return type(error).__name__, error.status, error.uid
         return "opened", 0, 0
 
-    assert (in_child(look, USER), os.listdir(folder)) == (("Foreign", 77, OTHER_USER), [])
+    assert (in_child(look, USER), os.listdir(folder)) == (("ForeignPoolError", 77, OTHER_USER), [])
 
 
 @pytest.mark.parametrize("owner", [0, OTHER_USER])
@@ -229,7 +229,7 @@ def test_a_folder_that_everybody_may_write_to_is_refused(mode: int, pool_name: s
     folder.mkdir()
     folder.chmod(mode)
 
-    assert (refusal(pool_name), os.listdir(folder)) == (("NotPermitted", 77), [])
+    assert (refusal(pool_name), os.listdir(folder)) == (("PoolPermissionError", 77), [])
 
 
 @pytest.mark.parametrize("plant", ["link to a folder", "dangling link", "fifo", "file"])
@@ -246,7 +246,7 @@ def test_what_is_no_folder_is_refused(plant: str, pool_name: str, folder: Path, 
 
     found = refusal(pool_name)
 
-    assert (found, [path.name for path in tmp_path.rglob("*") if path != target]) == (("NotPermitted", 77), [])
+    assert (found, [path.name for path in tmp_path.rglob("*") if path != target]) == (("PoolPermissionError", 77), [])
 
 
 @pytest.mark.parametrize(("mode", "owner"), [(0o777, 0), (0o777, USER), (0o1777, USER), (0o772, USER)])
@@ -259,7 +259,7 @@ def test_a_lock_folder_where_anybody_may_swap_ours_is_refused(
     os.chown(lock_dir, owner, owner)
     lock_dir.chmod(mode)
 
-    assert (refusal(pool_name, str(lock_dir)), list(lock_dir.iterdir())) == (("NotPermitted", 77), [])
+    assert (refusal(pool_name, str(lock_dir)), list(lock_dir.iterdir())) == (("PoolPermissionError", 77), [])
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o1777])

@@ -208,7 +208,7 @@ DAMAGE = {
 def test_what_is_no_semaphore_is_refused_without_a_crash(what: str, name: str, path: Path) -> None:
     plant(path, DAMAGE.get(what, what))
 
-    assert in_child(lambda: outcome(lambda: semaphore.open_existing(name, trusted))) == ("DamagedSemaphore", 69)
+    assert in_child(lambda: outcome(lambda: semaphore.open_existing(name, trusted))) == ("SemaphoreError", 69)
 
 
 def test_the_semaphore_that_the_damages_are_made_from_is_a_good_one(name: str, path: Path) -> None:
@@ -233,14 +233,14 @@ def test_a_strangers_semaphore_is_refused_by_name(mode: int, name: str) -> None:
             return type(error).__name__, error.status, str(error)
         return "opened", 0, ""
 
-    expected = ("Foreign", 77, f"{semaphore.path_of(name)}: belongs to another user (uid {OTHER_USER})")
+    expected = ("ForeignPoolError", 77, f"{semaphore.path_of(name)}: belongs to another user (uid {OTHER_USER})")
     assert in_child(child, USER) == expected
 
 
 def test_a_private_semaphore_of_root_is_refused_by_name(name: str) -> None:
     in_child(lambda: bool(made(name)), 0)
 
-    assert in_child(lambda: outcome(lambda: semaphore.open_existing(name, trusted)), USER) == ("Foreign", 77)
+    assert in_child(lambda: outcome(lambda: semaphore.open_existing(name, trusted)), USER) == ("ForeignPoolError", 77)
 
 
 def test_making_one_where_something_lies_makes_none(name: str, path: Path, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_a_turn_that_a_stranger_planted_is_refused_by_name(what: str, name: str)
         return *refused, place.lstat().st_size
 
     before = place.lstat().st_size
-    assert in_child(child, USER) == ("Foreign", 77, before)
+    assert in_child(child, USER) == ("ForeignPoolError", 77, before)
 
 
 # The machine

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
 import sys
 import time
@@ -41,17 +42,23 @@ MOST_SHOWN = 5
 
 
 class Check(NamedTuple):
-    """What was looked at, how it is (OK, WARN, BAD), what was found, and what to do about it (perhaps "")."""
+    """What was looked at, how it is (OK, WARN, BAD), what was found, and what to do about it (perhaps "").
+
+    `code` says for a program what was found, in any language and whatever the numbers: man/ipclock.1.in lists them.
+    """
 
     name: str
+    code: str
     level: str
     finding: str
     remedy: str = ""
 
 
 def failed(name: str, error: IpclockError | OSError, path: str = "") -> Check:
-    """Return the bad check that a failure makes, of the kernel's at *path*."""
-    return Check(name, BAD, *advice.told(from_os(error, path) if isinstance(error, OSError) else error))
+    """Return the bad check that a failure makes, of the kernel's at *path*. Its kind is the code: "pool-permission"."""
+    failure = error if isinstance(error, IpclockError) else from_os(error, path)
+    words = re.findall("[A-Z][a-z]*", type(failure).__name__.removesuffix("Error"))
+    return Check(name, "-".join(words).lower(), BAD, *advice.told(failure))
 
 
 def examine(settings: Settings, survey: Survey) -> list[Check]:
@@ -103,10 +110,12 @@ def of_machine(settings: Settings, store: Store | None, path: str) -> Iterator[C
     yield hidepid()
     value = machine.sysctl("fs.protected_regular")
     text = _("fs.protected_regular is {value}: any value will do")
-    yield Check("protected-regular", OK, text.format(value="?" if value is None else value))
+    yield Check("protected-regular", "protected-regular", OK, text.format(value="?" if value is None else value))
     mask = os.umask(0o077)
     os.umask(mask)
-    yield Check("umask", OK, _("{umask}: any will do, files get their modes exactly").format(umask=f"{mask:04o}"))
+    yield Check(
+        "umask", "umask", OK, _("{umask}: any will do, files get their modes exactly").format(umask=f"{mask:04o}")
+    )
 
 
 def versions() -> Check:
@@ -115,12 +124,12 @@ def versions() -> Check:
     found.append(f"posix_ipc {semaphore.VERSION}")
     try:
         found.append(semaphore.c_library())
-        return Check("versions", OK, ", ".join([*found, f"psutil {process.psutil_version()}"]))
+        return Check("versions", "versions", OK, ", ".join([*found, f"psutil {process.psutil_version()}"]))
     except ForeignLibrary as error:
         return failed("versions", error)
     except ImportError as error:
         remedy = _("Install psutil for this Python: without it orphans cannot be shown or ended.")
-        return Check("versions", BAD, ", ".join([*found, str(error)]), remedy)
+        return Check("versions", "psutil-missing", BAD, ", ".join([*found, str(error)]), remedy)
 
 
 def place(name: str, path: str, inner: str | None = None) -> Iterator[Check]:
@@ -145,14 +154,20 @@ def writable(name: str, path: str, inner: str) -> Check:
     status = os.stat(path)
     if not is_safe(path, status):
         text = _("{path}: everybody may remove what others have there")
-        return Check(name, BAD, text.format(path=path), f"sudo chown root {path} && sudo chmod 1777 {path}")
+        return Check(
+            name,
+            "removable-by-others",
+            BAD,
+            text.format(path=path),
+            f"sudo chown root {path} && sudo chmod 1777 {path}",
+        )
     machine.try_writing(inner)
     kind = mount.kind if (mount := machine.mount_of(path)) else "?"
     if kind not in ("tmpfs", "ramfs"):
         text = _("{path}: on {kind}: it may be slow, and files outlive a reboot")
         remedy = _("Use a folder on a tmpfs, as in LOCK_DIR=/run/ipclock.")
-        return Check(name, WARN, text.format(path=path, kind=kind), remedy)
-    return Check(name, OK, _("{path}: on {kind}, writable").format(path=path, kind=kind))
+        return Check(name, "not-on-tmpfs", WARN, text.format(path=path, kind=kind), remedy)
+    return Check(name, "writable", OK, _("{path}: on {kind}, writable").format(path=path, kind=kind))
 
 
 def room(name: str, path: str) -> Check:
@@ -161,9 +176,9 @@ def room(name: str, path: str) -> Check:
     text = _("{path}: {kib} KiB and {files} files left")
     finding = text.format(path=path, kib=_amount(left.bytes // 1024), files=_amount(left.files))
     if left.bytes >= LOW_BYTES and left.files >= LOW_FILES:
-        return Check(name, OK, finding)
+        return Check(name, "room", OK, finding)
     remedy = _("Remove what nobody needs there, or make it larger: mount -o remount,size=SIZE,nr_inodes=COUNT")
-    return Check(name, BAD if left.bytes < left.block or left.files < 1 else WARN, finding, remedy)
+    return Check(name, "room-low", BAD if left.bytes < left.block or left.files < 1 else WARN, finding, remedy)
 
 
 def _amount(number: float) -> str:
@@ -175,14 +190,23 @@ def shared(name: str, path: str) -> Check:
     remedy = _("Start builds with the machine's folder: no private one in the systemd unit; docker run --ipc=host.")
     if machine.is_contained():
         text = _("{path}: in a container; whether it is the machine's cannot be told from here")
-        return Check(name, WARN, text.format(path=path), remedy)
+        return Check(name, "shared-unknown-container", WARN, text.format(path=path), remedy)
     same = machine.is_shared_with_init(path)
     if same is None:
-        return Check(name, OK, _("{path}: whether it is the machine's cannot be told from here").format(path=path))
+        return Check(
+            name,
+            "shared-unknown",
+            OK,
+            _("{path}: whether it is the machine's cannot be told from here").format(path=path),
+        )
     if same:
-        return Check(name, OK, _("{path}: the machine's").format(path=path))
+        return Check(name, "shared", OK, _("{path}: the machine's").format(path=path))
     return Check(
-        name, WARN, _("{path}: private: builds elsewhere on this machine do not count").format(path=path), remedy
+        name,
+        "private",
+        WARN,
+        _("{path}: private: builds elsewhere on this machine do not count").format(path=path),
+        remedy,
     )
 
 
@@ -190,18 +214,21 @@ def remove_ipc(path: str, name: str) -> Check:
     """Whether a logout deletes the pool's files: RemoveIPC= of logind.conf(5)."""
     if not users.shows_all():
         text = _("whether logind deletes the pool at a logout cannot be told from a user namespace")
-        return Check("remove-ipc", OK, text)
+        return Check("remove-ipc", "logout-unknown", OK, text)
     uid = os.geteuid() or _owner(path) or 0  # what root makes in somebody's pool is the owner's
     user = process.user_name(uid)
     if not machine.removes_ipc_of(uid):
-        return Check("remove-ipc", OK, _("logind deletes nothing of {user} at a logout").format(user=user))
+        return Check(
+            "remove-ipc", "logout-safe", OK, _("logind deletes nothing of {user} at a logout").format(user=user)
+        )
     in_shm = path.startswith(semaphore.FOLDER + "/")
     if not in_shm and _owner(semaphore.path_of(name)) == 0:
-        return Check("remove-ipc", OK, _("logind deletes nothing of this pool at a logout"))
+        return Check("remove-ipc", "logout-safe", OK, _("logind deletes nothing of this pool at a logout"))
     text = _("logind deletes what {user} has in {folder} at the last logout (RemoveIPC=yes)")
     remedy = _("loginctl enable-linger {user}, or: LOCK_DIR=/run/ipclock and a first '{sudo} init'")
     return Check(
         "remove-ipc",
+        "logout-deletes",
         WARN,
         text.format(user=user, folder=semaphore.FOLDER),
         remedy.format(user=user, sudo=advice.as_root()),
@@ -222,33 +249,47 @@ def proc() -> Check:
     except NoProc as error:
         return failed("proc", error)
     if procfs.shows_us():
-        return Check("proc", OK, _("the processes of this PID namespace"))
+        return Check("proc", "proc-ours", OK, _("the processes of this PID namespace"))
     text = _("the processes of another PID namespace, by other PIDs: a look at them takes longer")
-    return Check("proc", WARN, text, _("Mount one of this namespace, as 'unshare --mount-proc' does."))
+    return Check(
+        "proc",
+        "proc-of-another-namespace",
+        WARN,
+        text,
+        _("Mount one of this namespace, as 'unshare --mount-proc' does."),
+    )
 
 
 def pid_namespace() -> Check:
     """Whether PIDs mean the same to all who share the pool."""
     if not machine.is_contained():
-        return Check("pid-namespace", OK, _("PIDs are the machine's"))
+        return Check("pid-namespace", "pids-of-machine", OK, _("PIDs are the machine's"))
     text = _("PIDs are a container's: whether a process outside lives is told by its beacon only")
-    return Check("pid-namespace", WARN, text, _("For 'acquire --pid' across containers: docker run --pid=host"))
+    return Check(
+        "pid-namespace",
+        "pids-of-container",
+        WARN,
+        text,
+        _("For 'acquire --pid' across containers: docker run --pid=host"),
+    )
 
 
 def user_namespace() -> Check:
     """Whether uids mean the same to all who share the pool."""
     if users.shows_all():
-        return Check("user-namespace", OK, _("users are the machine's"))
+        return Check("user-namespace", "users-of-machine", OK, _("users are the machine's"))
     text = _("a user namespace: others' files are used only as a member of their group")
-    return Check("user-namespace", OK, text)
+    return Check("user-namespace", "users-of-namespace", OK, text)
 
 
 def hidepid() -> Check:
     """Whether other users' processes can be seen."""
     if not machine.hides_processes():
-        return Check("hidepid", OK, _("all processes can be seen"))
+        return Check("hidepid", "processes-visible", OK, _("all processes can be seen"))
     text = _("other users' processes are hidden (hidepid): their builds' state shows as unknown")
-    return Check("hidepid", WARN, text, _("'{sudo} status' sees them.").format(sudo=advice.as_root()))
+    return Check(
+        "hidepid", "processes-hidden", WARN, text, _("'{sudo} status' sees them.").format(sudo=advice.as_root())
+    )
 
 
 # The pool
@@ -257,8 +298,14 @@ def hidepid() -> Check:
 def no_pool(path: str) -> Check:
     """How it is about a pool that cannot be opened because something of it is missing."""
     if not os.path.lexists(path):
-        return Check("pool", OK, _("{path}: not made yet").format(path=path))
-    return Check("pool", WARN, _("{path}: parts of it are missing").format(path=path), _("'ipclock init' makes them."))
+        return Check("pool", "pool-not-made", OK, _("{path}: not made yet").format(path=path))
+    return Check(
+        "pool",
+        "pool-incomplete",
+        WARN,
+        _("{path}: parts of it are missing").format(path=path),
+        _("'ipclock init' makes them."),
+    )
 
 
 def parts(store: Store) -> Check:
@@ -268,12 +315,12 @@ def parts(store: Store) -> Check:
         owner += f":{store.group}"  # as chown(1) takes it
     if not (wrong := store.misfits()):
         text = _("{path}: made by {user}, mode {mode}")
-        return Check("pool", OK, text.format(path=store.path, user=owner, mode=mode))
+        return Check("pool", "pool-sound", OK, text.format(path=store.path, user=owner, mode=mode))
     text = _("{path}: not with the pool's owner or mode: {names}")
     remedy = _("Give files mode {mode}, folders {folder_mode}, and the owner {user}.")
     values = {"user": owner, "mode": mode, "folder_mode": f"{store.folder_mode:04o}"}
     finding = text.format(path=store.path, names=", ".join(map(utf8.printable, wrong)))
-    return Check("pool", WARN, finding, remedy.format(**values))
+    return Check("pool", "pool-misfits", WARN, finding, remedy.format(**values))
 
 
 def semaphore_file(name: str, store: Store | None) -> Check:
@@ -283,8 +330,14 @@ def semaphore_file(name: str, store: Store | None) -> Check:
         status = os.lstat(path)
     except FileNotFoundError:
         if store is None:
-            return Check("semaphore", OK, _("{path}: not made yet").format(path=path))
-        return Check("semaphore", WARN, _("{path}: missing").format(path=path), _("'ipclock init' makes it."))
+            return Check("semaphore", "semaphore-not-made", OK, _("{path}: not made yet").format(path=path))
+        return Check(
+            "semaphore",
+            "semaphore-missing",
+            WARN,
+            _("{path}: missing").format(path=path),
+            _("'ipclock init' makes it."),
+        )
     if store is None and status.st_uid not in (0, os.geteuid()):
         return failed("semaphore", foreign(path))
     mode = stat.S_IMODE(status.st_mode)
@@ -292,8 +345,8 @@ def semaphore_file(name: str, store: Store | None) -> Check:
     finding = text.format(path=path, user=process.user_name(status.st_uid), mode=f"{mode:04o}")
     if store and (mode != store.mode or store.group not in (None, status.st_gid)):
         group = "" if store.group is None else f"chgrp {store.group} {path} && "
-        return Check("semaphore", WARN, finding, f"{group}chmod {store.mode:04o} {path}")
-    return Check("semaphore", OK, finding)
+        return Check("semaphore", "semaphore-misfit", WARN, finding, f"{group}chmod {store.mode:04o} {path}")
+    return Check("semaphore", "semaphore-sound", OK, finding)
 
 
 def inside(store: Store, gate: Semaphore | None, name: str) -> Iterator[Check]:
@@ -331,12 +384,14 @@ def mutex(store: Store) -> Check:
 
     pid, stopped, stuck = _settled(look, lambda found: found[1] or found[2])
     if pid is None:
-        return Check("mutex", OK, _("free"))
+        return Check("mutex", "mutex-free", OK, _("free"))
     if not (stopped or stuck):
-        return Check("mutex", OK, _("held by process {pid} at this moment").format(pid=pid))
+        return Check("mutex", "mutex-held", OK, _("held by process {pid} at this moment").format(pid=pid))
     text = _("held by process {pid}, which is stopped") if stopped else _("held by process {pid}, which does not go on")
     remedy = _("Continue that process (kill -CONT {pid}) or end it (kill -KILL {pid}).")
-    return Check("mutex", BAD, text.format(pid=pid), remedy.format(pid=pid))
+    return Check(
+        "mutex", "mutex-stopped" if stopped else "mutex-stuck", BAD, text.format(pid=pid), remedy.format(pid=pid)
+    )
 
 
 def value(store: Store, gate: Semaphore) -> Check:
@@ -354,10 +409,10 @@ def value(store: Store, gate: Semaphore) -> Check:
     text = _("value {units}, {held} of {allowed} slots held")
     finding = text.format(units=units, held=held, allowed=allowed)
     if not lacking or waiting:
-        return Check("value", OK, finding)
+        return Check("value", "value-sound", OK, finding)
     text = _("{finding}: it should be {due}; nobody is kept waiting by that")
     remedy = _("The next build puts it right, and so does 'ipclock init'.")
-    return Check("value", WARN, text.format(finding=finding, due=units + lacking), remedy)
+    return Check("value", "value-off", WARN, text.format(finding=finding, due=units + lacking), remedy)
 
 
 def turns(store: Store, name: str) -> Check:
@@ -373,22 +428,24 @@ def turns(store: Store, name: str) -> Check:
         with suppress(OSError):  # gone meanwhile
             left.append(f"{path} ({process.user_name(os.lstat(path).st_uid)})")
     if not left:
-        return Check("turns", OK, _("each is a waiter's"))
+        return Check("turns", "turns-sound", OK, _("each is a waiter's"))
     shown = ", ".join(left[:MOST_SHOWN] + ["..."] * (len(left) > MOST_SHOWN))
     remedy = _("They keep no build from running. '{sudo} reset' removes them.")
-    return Check("turns", WARN, _("left over: {paths}").format(paths=shown), remedy.format(sudo=advice.as_root()))
+    return Check(
+        "turns", "turns-left", WARN, _("left over: {paths}").format(paths=shown), remedy.format(sudo=advice.as_root())
+    )
 
 
 def locks(store: Store) -> Check:
     """Whether slots are held that no record lists: by builds of an earlier folder, or by one who pretends to be one."""
     units = 0 if store.settled else store.unlisted()
     if not units:
-        return Check("locks", OK, _("all that hold slots are listed"))
+        return Check("locks", "locks-listed", OK, _("all that hold slots are listed"))
     text = _("slots held by locks that no record here lists: {units} (PIDs: {pids})")
     pids = ", ".join(map(str, liveness.lockers(store))) or "?"
     remedy = _("They count until these processes end, or until '{sudo} reset' forgets them.")
     finding = text.format(units=units, pids=pids)
-    return Check("locks", WARN, finding, remedy.format(sudo=advice.as_root()))
+    return Check("locks", "locks-unlisted", WARN, finding, remedy.format(sudo=advice.as_root()))
 
 
 def records(store: Store) -> Check:
@@ -396,16 +453,16 @@ def records(store: Store) -> Check:
     found = [(entry, store.read(HOLDING, entry)) for entry in store.entries(HOLDING)]
     damaged = [str(entry.ticket) for entry, record in found if record and not record.kind]
     if not damaged:
-        return Check("records", OK, _("no damaged ones"))
+        return Check("records", "records-sound", OK, _("no damaged ones"))
     text = _("damaged ones, which count as builds: ticket {tickets}").format(tickets=", ".join(damaged))
-    return Check("records", WARN, text, _("'ipclock reset TICKET' takes such a slot back."))
+    return Check("records", "records-damaged", WARN, text, _("'ipclock reset TICKET' takes such a slot back."))
 
 
 def orphans(store: Store) -> Check:
     """Whether there are builds that go on although their ipclock was killed."""
     found = [holder for holder in snapshot.holders(store) if holder.state == "orphaned"]
     if not found:
-        return Check("orphans", OK, _("none"))
+        return Check("orphans", "orphans-none", OK, _("none"))
     one = _("{label} (ticket {ticket}, PIDs {pids})")
     lines = []
     for holder in found:
@@ -413,7 +470,7 @@ def orphans(store: Store) -> Check:
         lines.append(one.format(label=holder.label, ticket=holder.ticket, pids=pids))
     tickets = " | ".join(str(holder.ticket) for holder in found)
     remedy = _("To end one: ipclock reset {tickets} --kill").format(tickets=tickets)
-    return Check("orphans", WARN, _("go on without their ipclock: ") + ", ".join(lines), remedy)
+    return Check("orphans", "orphans", WARN, _("go on without their ipclock: ") + ", ".join(lines), remedy)
 
 
 # The settings
@@ -422,9 +479,11 @@ def orphans(store: Store) -> Check:
 def settings_files(survey: Survey) -> Iterator[Check]:
     """Where settings files were looked for, and which ones were read."""
     if survey.files:
-        yield Check("settings-file", OK, _("{path}: read").format(path=", ".join(survey.files)))
+        yield Check("settings-file", "settings-file-read", OK, _("{path}: read").format(path=", ".join(survey.files)))
     elif not survey.problems:
-        yield Check("settings-file", OK, _("none at {paths}").format(paths=", ".join(survey.places)))
+        yield Check(
+            "settings-file", "settings-file-none", OK, _("none at {paths}").format(paths=", ".join(survey.places))
+        )
     for problem in survey.problems:
         yield failed("settings-file", problem)
 
@@ -438,7 +497,7 @@ def others(survey: Survey) -> Iterator[Check]:
     """Whether other usual callers come to the same pool, and to the same number of slots."""
     found = callers.differences(survey)
     if not found:
-        yield Check("callers", OK, _("the others come to the same pool"))
+        yield Check("callers", "callers-agree", OK, _("the others come to the same pool"))
     for here, there, who in found:
         names = {"key": here.setting.key, "here": _shown(here), "there": _shown(there), "callers": ", ".join(who)}
         places = {"at": callers.place_of(here), "where": callers.place_of(there)}
@@ -447,7 +506,9 @@ def others(survey: Survey) -> Iterator[Check]:
         maker = there if here.file == common or not here.where else here
         remedy = _("Move {place} to {file}, which all of them read.")
         finding = text.format(**names, **places)
-        yield Check("callers", WARN, finding, remedy.format(place=callers.place_of(maker), file=common))
+        yield Check(
+            "callers", "callers-differ", WARN, finding, remedy.format(place=callers.place_of(maker), file=common)
+        )
 
 
 def _shown(source: Source) -> str:
@@ -463,4 +524,4 @@ def setting(source: Source) -> Check:
         return failed(key, error)
     text = _("not set") if source.text is None else source.text
     where = source.where or _("default")
-    return Check(key, OK, f"{text} ({where})")
+    return Check(key, "setting", OK, f"{text} ({where})")

@@ -102,6 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         die_of(error.signum)
         return error.status
+    except IpclockError as error:
+        # that there was no slot is no failure: the status says it, as for flock -n
+        mute = quiet and isinstance(error, SlotTimeout | SlotBusy | Superseded)
+        status = error.status if mute else _end(error, settings)
+        return status if conflict_status is None or not isinstance(error, SlotUnavailable) else conflict_status
     except OSError as error:  # of stdout: the rooms below turn theirs into failures of ours
         if error.errno == errno.EMFILE:
             return _end(from_os(error, str(error.filename)), settings)
@@ -112,11 +117,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             error.filename if isinstance(error.filename, str) else "stdout", error.strerror or str(error)
         )
         return _end(failure, settings)
-    except IpclockError as error:
-        # that there was no slot is no failure: the status says it, as for flock -n
-        mute = quiet and isinstance(error, SlotTimeout | SlotBusy | Superseded)
-        status = error.status if mute else _end(error, settings)
-        return status if conflict_status is None or not isinstance(error, SlotUnavailable) else conflict_status
     except Exception as error:  # a bug: still one line, unless somebody wants to see where
         if debugging():
             raise

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ipclock import utf8
 from ipclock.cli import checks, options
 from ipclock.config.settings import survey_settings
 from ipclock.console import encodable
 from ipclock.errors import N_, Unavailable, UnsafeHook, Unsupported
-from ipclock.i18n import _
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -20,12 +19,11 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
 
 SUMMARY = N_("check the machine, the pool and the settings")
-SCHEMA = 1
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--json", action="store_true", help=_("print JSON"))
+    options.add_json(parser)
     options.add_pool_options(parser, place=True)
 
 
@@ -44,12 +42,25 @@ def run(args: Namespace, settings: Settings) -> int:
     if args.json:
         import json
 
-        rows = [check._asdict() for check in found]
-        print(json.dumps({"schema": SCHEMA, "name": settings.pool_name, "checks": rows}, indent=2))
+        print(json.dumps(as_json(found, settings.pool_name, args.json), indent=2))
     else:
         for line in text_lines(found):
             print(encodable(line, sys.stdout) if sys.stdout else line)
     return Unavailable.status if any(check.level == checks.BAD for check in found) else 0
+
+
+def as_json(found: list[Check], pool: str, schema: str) -> dict[str, Any]:
+    """Return the checks as plain values; those of schema 2 have a `code` that is the same in every language."""
+    rows: list[dict[str, Any]] = [
+        {"name": check.name, "level": check.level, "finding": check.finding, "remedy": check.remedy} for check in found
+    ]
+    if schema == "2":
+        rows = [
+            {"name": check.name, "code": check.code, "level": check.level, "finding": check.finding}
+            | {"remedy": check.remedy or None}
+            for check in found
+        ]
+    return {"schema": int(schema), "name": pool, "checks": rows}
 
 
 def text_lines(found: list[Check]) -> Iterator[str]:

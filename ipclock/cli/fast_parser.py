@@ -27,9 +27,13 @@ class Option:
         self.dest: str = declared.get("dest") or long.lstrip("-").replace("-", "_")
         self.default = declared.get("default", False if self.flag else None)
         self.type = declared.get("type", str)
+        self.const: str = declared.get("const", "")
+        self.choices: Sequence[str] = declared.get("choices", ())
+        # a value that may be left out, and is one of some: `--json`, `--json=2`
+        self.optional = bool(self.const) and declared.get("nargs") == "?" and "type" not in declared
         # a default that is text would go through its type
-        self.known = declared.get("action") in (None, FLAG) and not ({"nargs", "choices"} & declared.keys())
-        self.known = self.known and not isinstance(self.default, str)
+        self.known = declared.get("action") in (None, FLAG) and not isinstance(self.default, str)
+        self.known = self.known and (self.optional or not ({"nargs", "choices", "const"} & declared.keys()))
 
 
 class Reader:
@@ -65,13 +69,19 @@ class Reader:
         values = {option.dest: option.default for option in declared}
         arguments = iter(self._arguments)
         given: dict[object, Option] = {}
-        rest = iter(words)
-        for word in rest:
+        rest = list(reversed(words))
+        while rest:
+            word = rest.pop()
+            name, equals, said = word.partition("=")
             if not word.startswith("-"):
                 option, text = next(arguments, None), word
+            elif (option := self._options.get(name)) and option.optional:
+                # without "=" the next word would be its value, unless that is an option
+                text = said if equals else option.const if not rest or rest[-1].startswith("-") else ""
+                option = option if text in option.choices else None
             else:
                 option = self._options.get(word)
-                text = "" if option is None or option.flag else next(rest, "-")
+                text = "" if option is None or option.flag else rest.pop() if rest else "-"
             # a value that begins with a dash may be a number, an option or a mistake
             if option is None or text.startswith("-") or not word:
                 return None

@@ -16,7 +16,7 @@ from ipclock.linux import process
 from ipclock.pool import local, pools
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import ArgumentParser, Namespace, _MutuallyExclusiveGroup
     from collections.abc import Callable
     from types import ModuleType
 
@@ -115,6 +115,12 @@ def number(where: str, most: int, expected: str = N_("a number")) -> Callable[[s
         return int(text)
 
     return read
+
+
+def add_json(parser: ArgumentParser | _MutuallyExclusiveGroup) -> None:
+    """Add the option that has a program's words instead of a person's: by itself of schema 1, as it always was."""
+    help_text = _("print JSON: of schema 1, or with --json=2 of schema 2")
+    parser.add_argument("--json", metavar="SCHEMA", nargs="?", const="1", choices=("1", "2"), help=help_text)
 
 
 def add_ticket(parser: ArgumentParser, help_text: str) -> None:

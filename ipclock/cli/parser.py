@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any, NoReturn
 
-from ipclock.errors import N_, UsageError
+from ipclock.errors import N_, IpclockError, UsageError
 from ipclock.i18n import _
 
 # what argparse says to a user by itself, in Python 3.11 to 3.14
@@ -36,5 +37,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError (2)."""
+        """Raise UsageError (2), or the failure of ours that argparse has taken for a ValueError without words."""
+        said = sys.exc_info()[1]
+        if said and isinstance(said.__context__, IpclockError):
+            raise said.__context__ from None
         raise UsageError(message, self.prog)

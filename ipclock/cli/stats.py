@@ -40,7 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--since", metavar="SPAN", type=_span, default="7d", help=help_text)
     parser.add_argument("--label", metavar="LABEL", help=_("only the builds with this label"))
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help=_("print JSON"))
+    options.add_json(form)
     form.add_argument("--html", metavar="FILE", help=_("write a page with drawings to FILE, - for stdout"))
     options.add_pool_options(parser)
 
@@ -64,7 +64,10 @@ def run(args: Namespace, settings: Settings) -> int:
     elif args.json:
         import json
 
-        print(json.dumps(as_json(past, report, settings.pool_name), indent=2))
+        from ipclock.display import schema2
+
+        render = schema2.past if args.json == "2" else as_json
+        print(json.dumps(render(past, report, settings.pool_name), indent=2))
     else:
         for line in text_lines(past, report):
             print(encodable(line, sys.stdout) if sys.stdout else line)

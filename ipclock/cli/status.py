@@ -28,7 +28,7 @@ LOOK_S = 0.25  # between two looks at what a build uses
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--json", action="store_true", help=_("print JSON"))
+    options.add_json(parser)
     parser.add_argument("--watch", action="store_true", help=_("show it anew every second, until q is typed"))
     options.add_pool_options(parser)
 
@@ -49,7 +49,10 @@ def run(args: Namespace, settings: Settings) -> int:
     if args.json:
         import json
 
-        print(json.dumps(as_json(now) | {"made": made}, indent=2))
+        from ipclock.display import schema2
+
+        shown = schema2.pool(now, made=made) if args.json == "2" else as_json(now) | {"made": made}
+        print(json.dumps(shown, indent=2))
         return 0
     if status_table.is_terminal() and now.uses:
         time.sleep(LOOK_S)  # a share of a processor is the difference of two looks

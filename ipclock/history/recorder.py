@@ -38,7 +38,7 @@ def outcome_of(claim: Claim, status: int, *, starved: bool) -> str:
 
 
 def build_ended(
-    pool: Engine, claim: Claim, settings: Settings, outcome: str, code: int, *, memory: int, cpu_s: float
+    pool: Engine, claim: Claim, settings: Settings, outcome: str, code: int, *, memory: int | None, cpu_s: float
 ) -> None:
     """Keep a build that ended so, with this exit status or signal."""
     row = _row(pool, claim.label, claim.entry, claim.times, os.getuid(), outcome)

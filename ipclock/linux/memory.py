@@ -145,6 +145,16 @@ def _of(pid: int) -> int:
     return 0
 
 
+def high_water(pid: int | str) -> int:
+    """Return the most bytes that a process has had resident since its program was started; 0 where there is none.
+
+    VmHWM of proc_pid_status(5): unlike the ru_maxrss of its rusage it does not count what was there before execve(2).
+    """
+    with suppress(OSError, KeyError):  # gone meanwhile; a zombie
+        return _numbers(f"{procfs.at(pid)}/status")["VmHWM"] * KIB
+    return 0
+
+
 class Peak:
     """Follows how much memory a process and its descendants use at most: `bytes` is the most ever seen, 0 if none.
 

@@ -103,7 +103,7 @@ class Directory:
             except (OSError, NotPermitted) as error:
                 if left and found and _is_in_the_making(pool, found):
                     continue
-                failure = from_os(error, path) if isinstance(error, OSError) else error
+                failure = error if isinstance(error, NotPermitted) else from_os(error, path)
                 raise _explained(failure, lock_dir, found) if found else failure from None
         raise NoPool(path)
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from ipclock._typing import TYPE_CHECKING
 from ipclock.bounded import LAST_PID, LAST_TICKET, LAST_WORD, whole
 from ipclock.config.values import MAX_CAPACITY
-from ipclock.errors import NoPool, from_os
+from ipclock.errors import IpclockError, NoPool, from_os
 from ipclock.linux.locks import is_locked, try_lock, unlock
 from ipclock.pool.directory import Directory
 
@@ -46,6 +46,8 @@ class Numbers(Directory):
             yield
         except FileNotFoundError:
             raise NoPool(self.path) from None
+        except IpclockError:  # some of ours are OSErrors too
+            raise
         except OSError as error:
             raise from_os(error, self.path) from None
         finally:

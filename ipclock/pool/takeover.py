@@ -65,6 +65,8 @@ def replace(name: str, lock_dir: str, group: int | None, context: WaitContext, *
                 _discard(old)
         if not idle:
             _remove(semaphore.path_of(name))
+    except IpclockError:  # some of ours are OSErrors too
+        raise
     except OSError as error:
         raise from_os(error, place.path_of(pool)) from None
     return None if uid is None else Taken(uid, builds, old is not None)

@@ -68,6 +68,24 @@ def elsewhere(script: str, world: World, *options: str, uid: int = 0) -> tuple[i
     return status, parsed("\n".join(lines))
 
 
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_the_codes_of_schema_2_are_the_same_in_every_language(language: str, world: World) -> None:
+    world.run("init")
+    Path(path_of(world.name)).unlink()
+
+    result = world.run("doctor", "--json=2", env={"IPCLOCK_LANG": language})
+
+    shown = json.loads(result.stdout)
+    rows = {row["name"]: (row["code"], row["level"]) for row in shown["checks"]}
+    assert (shown["schema"], rows["semaphore"], rows["pool"], rows["BUILD_TIMEOUT"], [*shown["checks"][0]]) == (
+        2,
+        ("semaphore-missing", "warn"),
+        ("pool-sound", "ok"),
+        ("setting", "ok"),
+        ["name", "code", "level", "finding", "remedy"],
+    )
+
+
 # The whole
 
 

@@ -218,7 +218,8 @@ def test_every_command_has_help_in_both_languages(world: World, command: str) ->
             ["wrap", "-n", "-w", "3", "a", "--", "true"],
             "-w/--wait/--timeout: -n/--nb/--nonblock 옵션과 함께 쓸 수 없습니다",
         ),
-        (["status", "--json=3"], "--json: 값을 받지 않는 옵션입니다: '3'"),
+        (["status", "--watch=3"], "--watch: 값을 받지 않는 옵션입니다: '3'"),
+        (["status", "--json=3"], "--json: 잘못된 값 '3' (쓸 수 있는 값: "),
         (["status", "more"], "알 수 없는 인자: more"),
     ],
 )

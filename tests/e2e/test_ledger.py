@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -194,6 +195,23 @@ def test_a_record_that_lacks_a_time_is_not_kept(world: World, path: Path) -> Non
     released = world.run("release", ticket)
 
     assert (released.returncode, released.stderr, path.exists()) == (0, "", False)
+
+
+def test_the_memory_of_a_build_is_its_own_and_not_that_of_what_runs_it(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    world.env["HISTORY"] = str(path)
+    grow = "bytearray(b'1') * (50 << 20)"
+
+    world.run("wrap", "tiny", "--", "true")
+    world.run("wrap", "grown", "--", world.python, "-I", "-S", "-c", grow)
+    shown = {row["label"]: row["memory"] for row in json.loads(world.run("stats", "--json").stdout)["labels"]}
+
+    with closing(sqlite3.connect(path)) as connection:
+        kept = dict(connection.execute("SELECT label, memory FROM finished").fetchall())
+    # where `true` takes longer than to the first look it is known
+    tiny, grown = kept["tiny"] or 0, kept["grown"]
+    assert (tiny < 4 << 20, 50 << 20 <= grown < 70 << 20) == (True, True)
+    assert ((shown["tiny"] or {"p50": 0})["p50"], shown["grown"]["p50"]) == (tiny, grown)
 
 
 def test_a_build_that_the_kernel_ended_for_want_of_memory_is_told_with_what_ran_beside_it(

@@ -128,6 +128,19 @@ def test_json_has_the_documented_keys_and_types(world: World, path: Path) -> Non
     )
 
 
+def test_schema_2_names_what_it_counts(world: World, path: Path) -> None:
+    found = json.loads(world.run("stats", "--json=2").stdout)
+
+    web, other = found["labels"]
+    assert (found["schema"], found["slot_seconds_used"], web["memory_bytes"]["p90"], other["memory_bytes"]) == (
+        2,
+        9 * HOUR,
+        3 * GB,
+        None,
+    )
+    assert found["utilization"] == found["slot_seconds_used"] / found["slot_seconds_available"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "counts"),
     [

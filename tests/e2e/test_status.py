@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -96,6 +97,22 @@ def test_json_has_the_documented_keys_and_types(world: World) -> None:
     assert datetime.fromisoformat(row["since"]).utcoffset() is not None
     assert [(w["position"], w["timeout_s"], w["at_gate"]) for w in pool["waiters"]] == [(1, 600, True), (2, 600, False)]
     assert (holder.end(), first.started().end(), second.started().end()) == (0, 0, 0)
+
+
+def test_schema_2_is_shown_to_who_asks_for_it_and_schema_1_to_the_others(world: World) -> None:
+    holder = world.wrap("staging").started()
+
+    first, one, two = (json.loads(world.run("status", word).stdout) for word in ("--json", "--json=1", "--json=2"))
+
+    row = two["holders"][0]
+    assert (set(first), set(one), first["schema"], one["schema"], two["schema"]) == (set(POOL), set(POOL), 1, 1, 2)
+    assert (two["slots"], two["slots_in_use"], two["drain"], two["made"], row["label"]) == (1, 1, None, True, "staging")
+    assert (types(row)["held_seconds"], types(row)["memory_bytes"], "stub_build" in row["command"]) == (
+        float,
+        int,
+        True,
+    )
+    assert (row["host"], row["token"], row["usual_seconds"], holder.end()) == (None, None, None, 0)
 
 
 def test_status_takes_no_mutex_and_writes_nothing(world: World) -> None:

@@ -363,8 +363,8 @@ def test_a_place_that_a_stranger_made_is_refused_wherever_it_leads(owner: int, w
 
     found = [outcome(world, USER, wish) for wish in ("/dev/shm", str(lock_dir), "/tmp/elsewhere")]
 
-    mine = ("Foreign", 77)
-    assert (found, stamps(folder) == before) == ([mine, mine, ("Elsewhere", 78)], True)
+    mine = ("ForeignPoolError", 77)
+    assert (found, stamps(folder) == before) == ([mine, mine, ("PoolElsewhereError", 78)], True)
 
 
 def outcome(world: World, uid: int, lock_dir: str) -> tuple[str, int]:
@@ -388,7 +388,7 @@ def stamps(folder: Path) -> list[tuple[str, int]]:
 def test_a_link_that_is_not_ours_is_refused(text: str, world: World) -> None:
     at(world).symlink_to(text.format(name=at(world).name))
 
-    assert outcome(world, os.geteuid(), "/dev/shm") == ("NotPermitted", 77)
+    assert outcome(world, os.geteuid(), "/dev/shm") == ("PoolPermissionError", 77)
 
 
 @pytest.mark.parametrize("plant", ["folder", "link on the way"])

@@ -1,0 +1,155 @@
+"""What programs read of a pool and of its past: JSON, schema 2. Schema 1 is the commands' own, and stays as it is.
+
+One rule for both: a number with a unit is named by it (`_seconds`, `_bytes`), a moment is ISO 8601 with the local
+offset, a share is from 0 to 1. What is not known, or not the case, is null, never "" or 0. Each object has all of its
+keys. Bytes are whole numbers, seconds may have a part.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ipclock.linux import process
+
+if TYPE_CHECKING:
+    from ipclock.display.estimates import Standing
+    from ipclock.history.statistics import Past, Report, Spread, Summary
+    from ipclock.pool.notes import Drain
+    from ipclock.pool.snapshot import Holder, Waiter
+
+SCHEMA = 2
+NOBODY = ("", "?", "-1")  # a user whom nothing tells
+
+
+def pool(now: Standing, *, made: bool) -> dict[str, Any]:
+    """Return a pool as it stands; *made*: it is there. One of no slots is drained too, on nobody's word."""
+    seen = now.pool
+    return {
+        "schema": SCHEMA,
+        "name": seen.name,
+        "made": made,
+        "folder": seen.folder,
+        "slots": seen.capacity,
+        "slots_in_use": seen.taken,
+        "slots_free": seen.free,
+        "slots_unlisted": seen.unlisted,
+        "unlisted_pids": list(seen.unlisted_pids),
+        "drain": seen.drain and _drain(seen.drain),
+        "resize": seen.resized
+        and {
+            "slots_before": seen.resized.before,
+            "user": _user(process.user_name(seen.resized.uid)),
+            "at": _iso(seen.resized.at),
+        },
+        "holders": [_holder(holder, now) for holder in seen.holders],
+        "waiters": [_waiter(waiter, now) for waiter in seen.waiters],
+    }
+
+
+def _drain(drain: Drain) -> dict[str, Any]:
+    return {
+        "reason": drain.reason or None,
+        "user": None if drain.uid is None else _user(process.user_name(drain.uid)),
+        "until": None if drain.until is None else _iso(time.time() + drain.until - time.monotonic()),
+    }
+
+
+def _holder(holder: Holder, now: Standing) -> dict[str, Any]:
+    use = now.uses.get(holder.ticket)
+    shown = holder.command_pid or holder.pid
+    return {
+        "ticket": holder.ticket,
+        "within_ticket": holder.within,
+        "label": _label(holder),
+        "user": _user(holder.user),
+        "state": holder.state,
+        "slot": holder.slot,
+        "slots": holder.slots,
+        "pid": holder.pid,
+        "command_pid": holder.command_pid,
+        "command": process.command_of(shown) or None if holder.here and shown else None,
+        "pids_are_ours": holder.here,
+        "processes": [
+            {"pid": row.pid, "command": row.command or None, "age_seconds": row.age_s} for row in holder.processes
+        ],
+        "since": _iso(holder.since),
+        "held_seconds": holder.held_s,
+        "usual_seconds": now.usual.get(holder.label),
+        "cpu_seconds": use and use.cpu_s,
+        "memory_bytes": use and use.memory,
+        "host": holder.host or None,
+        "session_seconds": holder.session_s,
+        "token": holder.token or None,
+    }
+
+
+def _waiter(waiter: Waiter, now: Standing) -> dict[str, Any]:
+    left = now.waits.get(waiter.ticket)
+    return {
+        "ticket": waiter.ticket,
+        "position": waiter.position,
+        "label": _label(waiter),
+        "user": _user(waiter.user),
+        "slots": waiter.slots,
+        "priority": waiter.priority,
+        "held_back": waiter.held_back or None,
+        "at_gate": waiter.at_gate,
+        "pid": waiter.pid,
+        "since": _iso(waiter.since),
+        "waited_seconds": waiter.waited_s,
+        "timeout_seconds": waiter.timeout_s,
+        "left_min_seconds": left and left.low,
+        "left_max_seconds": left and left.high,
+        "host": waiter.host or None,
+        "session_seconds": waiter.session_s,
+    }
+
+
+def _label(client: Holder | Waiter) -> str | None:
+    # a record that says nothing of a label says nothing of a moment either
+    return None if client.label in ("", "?") and client.since is None else client.label
+
+
+def _user(name: str) -> str | None:
+    return None if name in NOBODY else name
+
+
+def past(found: Past, report: Report, name: str) -> dict[str, Any]:
+    """Return what ended in the pool *name*, in numbers."""
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "since": _iso(found.begin),
+        "until": _iso(found.end),
+        "slot_seconds_used": float(report.held_slot_s),
+        "slot_seconds_available": float(report.slot_s) if report.slot_s else None,
+        "utilization": report.in_use,
+        "memory_total_bytes": report.total_memory,
+        "builds_that_fit": report.fits,
+        "all": _summary(report.all),
+        "labels": [_summary(summary) for summary in report.labels],
+    }
+
+
+def _summary(summary: Summary) -> dict[str, Any]:
+    memory = summary.memory and {key: round(value) for key, value in summary.memory._asdict().items()}
+    return {
+        "label": summary.label or None,
+        "builds": summary.builds,
+        "failed": summary.failed,
+        "timed_out": summary.timed_out,
+        "outcomes": summary.outcomes,
+        "waited_seconds": _spread(summary.waited_s),
+        "held_seconds": _spread(summary.held_s),
+        "memory_bytes": memory,
+    }
+
+
+def _spread(spread: Spread | None) -> dict[str, float] | None:
+    return spread and {key: float(value) for key, value in spread._asdict().items()}
+
+
+def _iso(when: float | None) -> str | None:
+    return None if when is None else datetime.fromtimestamp(when).astimezone().isoformat(timespec="seconds")
