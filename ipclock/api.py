@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ipclock import utf8
 from ipclock.config import values
 from ipclock.config.settings import CapacityFile, checked, load_settings
-from ipclock.errors import SlotUnavailable, Unsupported
+from ipclock.errors import SlotUnavailable, UnsupportedError
 from ipclock.history import recorder
 from ipclock.linux import process
 from ipclock.pool import local
@@ -116,7 +116,7 @@ def slot(
     checked(values.label, label, "LABEL")
     settings = load_settings(options)
     if settings.engine:
-        raise Unsupported(settings.engine.partition("?")[0], "ipclock.slot")
+        raise UnsupportedError(settings.engine.partition("?")[0], "ipclock.slot")
     pool = local.open_pool(settings)
     claim = Claim(
         label, units=settings.build_slots, priority=settings.build_priority, limit=settings.max_per_label or 0

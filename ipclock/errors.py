@@ -507,22 +507,11 @@ class Interrupted(IpclockError):
 # the names that the code uses, and that programs know from before they ended as is the custom
 BadValue = InvalidValueError
 BadConfig = SettingsError
-TooManySlots = TooManySlotsError
-PriorityNotAllowed = PriorityNotAllowedError
-Superseded = SupersededError
 MutexStuck = MutexStuckError
 Unavailable = UnavailableError
-NoProc = NoProcError
-ForeignLibrary = ForeignLibraryError
 CannotCreate = PoolCreateError
-FewDescriptors = FewDescriptorsError
 NotPermitted = PoolPermissionError
-NoMember = NoMemberError
-Foreign = ForeignPoolError
-Elsewhere = PoolElsewhereError
 DamagedSemaphore = SemaphoreError
-NoPool = NoPoolError
-Unsupported = UnsupportedError
 
 
 def _user(uid: int) -> str:
@@ -534,16 +523,16 @@ def _user(uid: int) -> str:
         return f"uid {uid}"
 
 
-def foreign(path: str, reason: str = "") -> NotPermitted:
+def foreign(path: str, reason: str = "") -> PoolPermissionError:
     """Return the failure that we may not use what lies at *path*: by its owner's name if that is somebody else."""
     from ipclock import users
 
     try:
         owner = os.lstat(path).st_uid
     except OSError as error:
-        return NotPermitted(path, reason or error.strerror or str(error))
+        return PoolPermissionError(path, reason or error.strerror or str(error))
     others = owner != os.geteuid() or users.is_hidden(owner)
-    return Foreign(path, owner) if others or not reason else NotPermitted(path, reason)
+    return ForeignPoolError(path, owner) if others or not reason else PoolPermissionError(path, reason)
 
 
 def from_os(error: OSError, path: str) -> IpclockError:
@@ -551,4 +540,4 @@ def from_os(error: OSError, path: str) -> IpclockError:
     reason = error.strerror or str(error)
     if error.errno in (errno.EACCES, errno.EPERM):
         return foreign(path, reason)
-    return FewDescriptors(path, reason) if error.errno == errno.EMFILE else CannotCreate(path, reason)
+    return FewDescriptorsError(path, reason) if error.errno == errno.EMFILE else PoolCreateError(path, reason)

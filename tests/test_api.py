@@ -154,7 +154,7 @@ def test_waits_and_holds_are_kept_and_a_history_that_cannot_be_written_is_a_warn
 
 
 def test_a_wrong_value_is_an_error_that_says_what_is_expected(world: World) -> None:
-    with pytest.raises(ipclock.BadValue, match="whole number"):
+    with pytest.raises(ipclock.InvalidValueError, match="whole number"):
         ipclock.slot("a", name=world.name, max_parallel_builds=-1)
     with pytest.raises(ValueError, match="printable"):
         ipclock.slot("a\n", name=world.name)

@@ -26,7 +26,7 @@ from ipclock.config.settings import (
     settings_file,
     survey_settings,
 )
-from ipclock.errors import BadConfig, BadValue
+from ipclock.errors import InvalidValueError, SettingsError
 from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root
 from tests.helpers.world import SHM
 
@@ -97,7 +97,7 @@ def outcome(function: Callable[[], object]) -> object:
     """Return the result, or the kind of error and its exit status."""
     try:
         return function()
-    except (BadValue, BadConfig) as error:
+    except (InvalidValueError, SettingsError) as error:
         return type(error).__name__, error.status
 
 
@@ -176,7 +176,7 @@ def test_a_bad_value_is_blamed_on_the_place_where_it_stood(
     file.write_text(f"{key}='\t'\n")
     for environment, option in (("", None), ("\t", None), ("\t", "\t")):
         monkeypatch.setenv(key, environment)
-        with pytest.raises(BadValue) as caught:
+        with pytest.raises(InvalidValueError) as caught:
             load_settings({key: option})
         found.append((caught.value.where, caught.value.status))
 
@@ -239,7 +239,7 @@ def test_a_broken_file_is_refused_although_a_nearer_one_is_in_order(broken: str,
     places["option"].write_text("BUILD_TIMEOUT=7\n")
     places[broken].write_text("no assignment\n")
 
-    with pytest.raises(BadConfig) as caught:
+    with pytest.raises(SettingsError) as caught:
         load_settings({"CONFIG": str(places["option"])})
 
     lenient = load_settings({"CONFIG": str(places["option"])}, lenient=True)
@@ -394,7 +394,7 @@ def test_a_label_is_printable_text(text: str) -> None:
     "text", ["", " ", "   ", "x" * 256, "배" * 86, "a\nb", "a\tb", "\x1b[2J", "a\0", "\ud800", "\u2028", "\x7f"]
 )
 def test_any_other_label_is_a_usage_error(text: str) -> None:
-    with pytest.raises(BadValue) as caught:
+    with pytest.raises(InvalidValueError) as caught:
         checked(values.label, text, "LABEL")
 
     # the message itself must be fit to be shown
@@ -545,7 +545,7 @@ def test_the_file_is_read_as_a_shell_would(text: str, value: str, file: Path) ->
 def test_what_is_no_plain_assignment_is_refused_with_its_line(text: str, line: int, file: Path) -> None:
     file.write_text(text)
 
-    with pytest.raises(BadConfig) as caught:
+    with pytest.raises(SettingsError) as caught:
         load_settings()
 
     assert (caught.value.status, caught.value.path) == (78, f"{file}:{line}")
@@ -562,7 +562,7 @@ def test_what_is_no_plain_assignment_is_refused_with_its_line(text: str, line: i
 def test_a_file_that_is_no_text_is_refused(content: bytes, problem: str, file: Path) -> None:
     file.write_bytes(content)
 
-    with pytest.raises(BadConfig) as caught:
+    with pytest.raises(SettingsError) as caught:
         load_settings()
 
     assert (caught.value.status, caught.value.problem) == (78, problem)

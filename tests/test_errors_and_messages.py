@@ -34,31 +34,31 @@ NOT_RUNNABLE = PermissionError(errno.EACCES, "Permission denied")
 FAILURES = [
     (IpclockError(), 70, ["internal error"]),
     (errors.UsageError("no command", "ipclock wrap"), 2, ["no command", "'ipclock wrap --help'"]),
-    (errors.BadValue("--wait", "x", "seconds", usage=True), 2, ["--wait", "'x'", "seconds"]),
-    (errors.BadValue("$BUILD_TIMEOUT", "\x1b", "seconds"), 78, ["$BUILD_TIMEOUT", "\\x1b", "seconds"]),
-    (errors.BadConfig("/etc/x.sh", "not an assignment", 3), 78, ["/etc/x.sh:3", "not an assignment", "KEY=VALUE"]),
-    (errors.BadConfig("/etc/x.sh", "not UTF-8 text"), 78, ["/etc/x.sh:", "not UTF-8 text"]),
+    (errors.InvalidValueError("--wait", "x", "seconds", usage=True), 2, ["--wait", "'x'", "seconds"]),
+    (errors.InvalidValueError("$BUILD_TIMEOUT", "\x1b", "seconds"), 78, ["$BUILD_TIMEOUT", "\\x1b", "seconds"]),
+    (errors.SettingsError("/etc/x.sh", "not an assignment", 3), 78, ["/etc/x.sh:3", "not an assignment", "KEY=VALUE"]),
+    (errors.SettingsError("/etc/x.sh", "not UTF-8 text"), 78, ["/etc/x.sh:", "not UTF-8 text"]),
     (errors.UnsafeHook("/etc/x.sh", "/etc/link"), 78, ["/etc/x.sh", "/etc/link", "root"]),
     (errors.SlotUnavailable(), 75, []),
     (errors.SlotTimeout(0.5), 75, ["within 0.5 s", "see who builds", "ask the admin"]),
     (errors.SlotBusy(1, 2, 3), 75, ["1 of 2", "3 waiting"]),
-    (errors.TooManySlots(3, 2), 78, ["3 slots", "pool has 2", "--slots"]),
-    (errors.PriorityNotAllowed(-5, 0), 77, ["-5", "0 is the lowest", "ipclock init --priority-min -5'"]),
-    (errors.Superseded("staging", 17, 41), 76, ["staging", "ticket 17", "PID: 41"]),
-    (errors.MutexStuck("/dev/shm/ipclock.x", 41), 75, ["/dev/shm/ipclock.x", "process 41", "kill -CONT 41"]),
-    (errors.Unavailable("/dev/shm", "no such folder"), 69, ["/dev/shm", "no such folder", "mount -t tmpfs"]),
-    (errors.ForeignLibrary(), 69, ["C library", "not glibc", "Debian", "musl"]),
-    (errors.NoProc("/proc"), 69, ["/proc", "not mounted", "mount -t proc"]),
-    (errors.FewDescriptors("/dev/shm/x"), 73, ["/dev/shm/x", "Too many open files", "ulimit -n"]),
-    (errors.CannotCreate("/dev/shm/x", "No space left"), 73, ["/dev/shm/x", "No space left", "'df /dev/shm'"]),
-    (errors.NotPermitted("/dev/shm/x", "not a folder"), 77, ["/dev/shm/x", "not a folder"]),
-    (errors.NoMember("/dev/shm/x", 54400), 77, ["/dev/shm/x", "no member of the group"]),
-    (errors.Foreign("/dev/shm/x", 1000), 77, ["/dev/shm/x", "uid 1000"]),
-    (errors.Elsewhere("/tmp/a", "/run/b", "is hers"), 78, ["/tmp/a", "/run/b", "is hers"]),
+    (errors.TooManySlotsError(3, 2), 78, ["3 slots", "pool has 2", "--slots"]),
+    (errors.PriorityNotAllowedError(-5, 0), 77, ["-5", "0 is the lowest", "ipclock init --priority-min -5'"]),
+    (errors.SupersededError("staging", 17, 41), 76, ["staging", "ticket 17", "PID: 41"]),
+    (errors.MutexStuckError("/dev/shm/ipclock.x", 41), 75, ["/dev/shm/ipclock.x", "process 41", "kill -CONT 41"]),
+    (errors.UnavailableError("/dev/shm", "no such folder"), 69, ["/dev/shm", "no such folder", "mount -t tmpfs"]),
+    (errors.ForeignLibraryError(), 69, ["C library", "not glibc", "Debian", "musl"]),
+    (errors.NoProcError("/proc"), 69, ["/proc", "not mounted", "mount -t proc"]),
+    (errors.FewDescriptorsError("/dev/shm/x"), 73, ["/dev/shm/x", "Too many open files", "ulimit -n"]),
+    (errors.PoolCreateError("/dev/shm/x", "No space left"), 73, ["/dev/shm/x", "No space left", "'df /dev/shm'"]),
+    (errors.PoolPermissionError("/dev/shm/x", "not a folder"), 77, ["/dev/shm/x", "not a folder"]),
+    (errors.NoMemberError("/dev/shm/x", 54400), 77, ["/dev/shm/x", "no member of the group"]),
+    (errors.ForeignPoolError("/dev/shm/x", 1000), 77, ["/dev/shm/x", "uid 1000"]),
+    (errors.PoolElsewhereError("/tmp/a", "/run/b", "is hers"), 78, ["/tmp/a", "/run/b", "is hers"]),
     (errors.PoolInUse("/run/b"), 75, ["/run/b", "'ipclock drain'"]),
-    (errors.DamagedSemaphore("/dev/shm/sem.x", "wrong size"), 69, ["/dev/shm/sem.x", "wrong size", "'ipclock reset'"]),
-    (errors.NoProc("/proc"), 69, ["/proc", "mount -t proc proc /proc"]),
-    (errors.NoPool("/dev/shm/ipclock.x"), 69, ["/dev/shm/ipclock.x", "'ipclock init'"]),
+    (errors.SemaphoreError("/dev/shm/sem.x", "wrong size"), 69, ["/dev/shm/sem.x", "wrong size", "'ipclock reset'"]),
+    (errors.NoProcError("/proc"), 69, ["/proc", "mount -t proc proc /proc"]),
+    (errors.NoPoolError("/dev/shm/ipclock.x"), 69, ["/dev/shm/ipclock.x", "'ipclock init'"]),
     (errors.NoTicket(17), 2, ["17", "'ipclock status --json'"]),
     (errors.NotYours(17, "staging", "41"), 77, ["ticket 17", "staging (PID: 41)", "by itself"]),
     (errors.Unprovable(17, "staging", "?"), 77, ["ticket 17", "staging (PID: ?)", "'ipclock reset 17'"]),
@@ -71,7 +71,11 @@ FAILURES = [
     (errors.LocksLeft(2, [40, 41]), 77, ["2", "40, 41", "not ended", "ipclock reset"]),
     (errors.HistoryFailed("/var/h.db", "is locked"), 73, ["/var/h.db", "is locked", "HISTORY=off"]),
     (errors.EngineFailed("zookeeper://a:2181/b", "no answer"), 69, ["zookeeper://a:2181/b", "no answer", "reach them"]),
-    (errors.Unsupported("zookeeper://a:2181/b", "--slots"), 69, ["zookeeper://a:2181/b", "--slots", "without ENGINE"]),
+    (
+        errors.UnsupportedError("zookeeper://a:2181/b", "--slots"),
+        69,
+        ["zookeeper://a:2181/b", "--slots", "without ENGINE"],
+    ),
     (errors.SlotLost("staging"), 79, ["staging", "--on-lost warn", "IPCLOCK_TOKEN"]),
     (errors.NoLibrary("prometheus_client", "metrics"), 69, ["prometheus_client", "pip install 'ipclock[metrics]'"]),
     (errors.CommandFailed("mkae", NOT_THERE), 127, ["mkae", "command not found"]),
@@ -138,9 +142,9 @@ def test_a_failure_is_the_same_after_pickle_and_copy(
     [
         (errors.SlotTimeout(0.5), TimeoutError, errno.ETIMEDOUT),
         (errors.SlotBusy(1, 2, 3), BlockingIOError, errno.EWOULDBLOCK),
-        (errors.NotPermitted("/dev/shm/x", "not a folder"), PermissionError, errno.EACCES),
-        (errors.Foreign("/dev/shm/x", 1000), PermissionError, errno.EACCES),
-        (errors.BadValue("--wait", "x", "seconds"), ValueError, None),
+        (errors.PoolPermissionError("/dev/shm/x", "not a folder"), PermissionError, errno.EACCES),
+        (errors.ForeignPoolError("/dev/shm/x", 1000), PermissionError, errno.EACCES),
+        (errors.InvalidValueError("--wait", "x", "seconds"), ValueError, None),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -188,11 +192,11 @@ def test_a_waiter_that_leaves_is_told_how_to_look_and_how_to_unlock(language: st
 @pytest.mark.parametrize(
     ("number", "kind", "status"),
     [
-        (errno.EACCES, errors.NotPermitted, 77),
-        (errno.EPERM, errors.NotPermitted, 77),
-        (errno.ENOSPC, errors.CannotCreate, 73),
-        (errno.EROFS, errors.CannotCreate, 73),
-        (errno.EMFILE, errors.FewDescriptors, 73),
+        (errno.EACCES, errors.PoolPermissionError, 77),
+        (errno.EPERM, errors.PoolPermissionError, 77),
+        (errno.ENOSPC, errors.PoolCreateError, 73),
+        (errno.EROFS, errors.PoolCreateError, 73),
+        (errno.EMFILE, errors.FewDescriptorsError, 73),
     ],
 )
 def test_what_the_kernel_refuses_becomes_a_failure_of_ours(number: int, kind: type[IpclockError], status: int) -> None:
@@ -202,7 +206,7 @@ def test_what_the_kernel_refuses_becomes_a_failure_of_ours(number: int, kind: ty
 
 
 def test_a_long_value_is_cut_in_the_message() -> None:
-    error = errors.BadValue("--name", "x" * 10000, "a name")
+    error = errors.InvalidValueError("--name", "x" * 10000, "a name")
 
     assert (len(error.value) < 100, error.value.endswith("...")) == (True, True)
 

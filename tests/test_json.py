@@ -208,9 +208,9 @@ def test_the_manual_has_every_key_and_every_code_of_schema_2(manual: str) -> Non
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (errors.NoProc("/proc"), "no-proc"),
-        (errors.Foreign("/dev/shm/x", 1000), "foreign-pool"),
-        (errors.BadValue("--name", "x", "a name"), "invalid-value"),
+        (errors.NoProcError("/proc"), "no-proc"),
+        (errors.ForeignPoolError("/dev/shm/x", 1000), "foreign-pool"),
+        (errors.InvalidValueError("--name", "x", "a name"), "invalid-value"),
         (OSError(28, "No space left"), "pool-create"),
     ],
 )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock.errors import BadValue, Foreign, IpclockError, NoPool
+from ipclock.errors import ForeignPoolError, InvalidValueError, IpclockError, NoPoolError
 from ipclock.pool.directory import GATE, HOLDING, NEW, NUMBERS, QUEUED, SETTLED_S, STATES
 from ipclock.pool.notes import Drain
 from ipclock.pool.record import OwnRecord
@@ -102,7 +102,7 @@ def test_what_is_removed_while_it_is_made_is_made_again(
 
 
 def test_looking_makes_nothing(pool_name: str, folder: Path) -> None:
-    with pytest.raises(NoPool):
+    with pytest.raises(NoPoolError):
         Store.open(SHM, pool_name, create=False)
 
     assert not folder.exists()
@@ -200,7 +200,7 @@ def test_the_folder_of_another_user_is_refused_by_name(pool_name: str, folder: P
     def look() -> tuple[str, int, int]:
         try:
             Store.open(SHM, pool_name, create=True)
-        except Foreign as error:
+        except ForeignPoolError as error:
             return type(error).__name__, error.status, error.uid
         return "opened", 0, 0
 
@@ -681,7 +681,7 @@ def test_a_script_may_hand_in_only_a_new_file_of_its_own(
     elif plant == "closed":
         os.close(fd)
 
-    with pytest.raises(BadValue) as caught:
+    with pytest.raises(InvalidValueError) as caught:
         store.draft({"kind": "fd"}, fd)
 
     if plant != "closed":

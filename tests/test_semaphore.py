@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import posix_ipc
 import pytest
 
-from ipclock.errors import CannotCreate, DamagedSemaphore, IpclockError, NotPermitted
+from ipclock.errors import IpclockError, PoolCreateError, PoolPermissionError, SemaphoreError
 from ipclock.linux import semaphore
 from ipclock.pool import semaphores
 from ipclock.pool.directory import Directory
@@ -229,7 +229,7 @@ def test_a_strangers_semaphore_is_refused_by_name(mode: int, name: str) -> None:
     def child() -> tuple[str, int, str]:
         try:
             semaphore.open_existing(name, trusted)
-        except NotPermitted as error:
+        except PoolPermissionError as error:
             return type(error).__name__, error.status, str(error)
         return "opened", 0, ""
 
@@ -333,7 +333,7 @@ def test_a_value_that_can_be_taken_back_is_readable_and_a_higher_one_damaged(
     def look() -> int:
         try:
             return opened(name).value
-        except DamagedSemaphore:
+        except SemaphoreError:
             return -1
 
     assert in_child(look) == (value if healthy else -1)
@@ -352,7 +352,7 @@ def test_a_turn_that_was_made_but_cannot_be_opened_is_not_left_behind(
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(posix_ipc, "Semaphore", no_descriptor_left)
-    with pytest.raises(CannotCreate):
+    with pytest.raises(PoolCreateError):
         turns_of(name).create(17)
 
     assert os.path.lexists(semaphore.path_of(f"{name}.17")) is False

@@ -9,7 +9,7 @@ from ipclock import users
 from ipclock.cli import acquiring, options
 from ipclock.config import values
 from ipclock.config.settings import checked
-from ipclock.errors import N_, BadValue
+from ipclock.errors import N_, InvalidValueError
 from ipclock.history import recorder
 from ipclock.i18n import _
 from ipclock.linux import process
@@ -54,7 +54,7 @@ def run(args: Namespace, settings: Settings) -> int:
     except OSError:
         raise _gone(pid) from None
     if not (os.getuid() == 0 and users.shows_all()) and process.real_uid(pid) not in (None, os.getuid()):
-        raise BadValue("--pid", str(pid), N_("the PID of a process of your own"), usage=True)
+        raise InvalidValueError("--pid", str(pid), N_("the PID of a process of your own"), usage=True)
     signals = supervisor.PendingSignals()
 
     def check() -> None:
@@ -108,5 +108,5 @@ def _holder(args: Namespace) -> int:
     return holder.of_caller()
 
 
-def _gone(pid: int) -> BadValue:
-    return BadValue("--pid", str(pid), N_("the PID of a living process"), usage=True)
+def _gone(pid: int) -> InvalidValueError:
+    return InvalidValueError("--pid", str(pid), N_("the PID of a living process"), usage=True)

@@ -13,7 +13,7 @@ from ipclock.config.environment import held_slot, plain_terminal
 from ipclock.config.settings import CapacityFile
 from ipclock.console import say
 from ipclock.display.waiting_line import WaitingLine
-from ipclock.errors import Interrupted, SlotUnavailable, Superseded
+from ipclock.errors import Interrupted, SlotUnavailable, SupersededError
 from ipclock.history import finished, recorder
 from ipclock.i18n import _
 from ipclock.pool.claim import Claim
@@ -140,7 +140,7 @@ def take_slot(
     context = WaitContext(limits, check, on_wait, line.stuck, _watching, line.pace, resized)
     try:
         pool.acquire(claim, context, block=block)
-    except (SlotUnavailable, Interrupted, Superseded) as error:
+    except (SlotUnavailable, Interrupted, SupersededError) as error:
         line.given_up(label=claim.label) if isinstance(error, Interrupted) else line.clear()
         outcome = recorder.wait_ended(pool, claim, settings, error)
         if hooks and isinstance(error, SlotUnavailable):

@@ -14,13 +14,13 @@ from contextlib import suppress
 from ipclock import i18n, users
 from ipclock._typing import TYPE_CHECKING
 from ipclock.errors import (
-    CannotCreate,
-    DamagedSemaphore,
-    Elsewhere,
-    Foreign,
-    NoMember,
-    NotPermitted,
-    PriorityNotAllowed,
+    ForeignPoolError,
+    NoMemberError,
+    PoolCreateError,
+    PoolElsewhereError,
+    PoolPermissionError,
+    PriorityNotAllowedError,
+    SemaphoreError,
     StillRunning,
 )
 from ipclock.i18n import _
@@ -70,18 +70,18 @@ def _owner(path: str) -> int | None:
 
 def _for_caller(error: IpclockError, settings: Settings | None) -> str:
     local = not (settings and settings.engine)
-    if isinstance(error, Foreign) and users.is_hidden(error.uid):
+    if isinstance(error, ForeignPoolError) and users.is_hidden(error.uid):
         return ""
     root = os.geteuid() == 0 and users.shows_all()
-    if root and local and (isinstance(error, NotPermitted | Elsewhere) or _is_planted(error)):
+    if root and local and (isinstance(error, PoolPermissionError | PoolElsewhereError) or _is_planted(error)):
         return _("'ipclock init' takes it over; builds that run in it count on.")
-    if isinstance(error, NoMember):
+    if isinstance(error, NoMemberError):
         return _join(error.group)
-    if isinstance(error, Foreign):
+    if isinstance(error, ForeignPoolError):
         return _get_in(error.path)
-    if isinstance(error, DamagedSemaphore) and _owner(error.path) not in (None, os.geteuid()):
+    if isinstance(error, SemaphoreError) and _owner(error.path) not in (None, os.geteuid()):
         return _("'{sudo} reset' replaces it.").format(sudo=as_root())
-    if isinstance(error, PriorityNotAllowed):
+    if isinstance(error, PriorityNotAllowedError):
         if settings and _owns(settings):
             return _("'ipclock init --priority-min {priority}' allows it.").format(priority=error.priority)
         text = _("Its owner or root allows it: '{sudo} init --priority-min {priority}'.")
@@ -97,7 +97,7 @@ def _for_caller(error: IpclockError, settings: Settings | None) -> str:
 def _is_planted(error: IpclockError) -> bool:
     """Return whether something else lies where a part of the pool belongs."""
     planted = map(os.strerror, (errno.ENOTDIR, errno.EISDIR, errno.ELOOP))
-    return isinstance(error, CannotCreate) and error.reason in planted
+    return isinstance(error, PoolCreateError) and error.reason in planted
 
 
 def _get_in(path: str) -> str:

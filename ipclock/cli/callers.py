@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ipclock.config.environment import sudo_user
 from ipclock.config.settings import read_files, source_in, usual_files
-from ipclock.errors import BadValue
+from ipclock.errors import InvalidValueError
 from ipclock.i18n import _
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _differing(here: dict[str, Source], there: dict[str, Source]) -> Iterator[So
 def _meant(source: Source) -> Any:
     try:
         value = source.value()
-    except BadValue:
+    except InvalidValueError:
         return None
     # how one shows who one is, behind the question mark, makes no other pool
     return value.partition("?")[0] if source.setting.key == "ENGINE" and value else value

@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from ipclock import __version__, users, utf8
 from ipclock.cli import advice, callers
 from ipclock.config.settings import usual_files
-from ipclock.errors import N_, BadValue, ForeignLibrary, IpclockError, NoPool, NoProc, Unavailable, foreign, from_os
+from ipclock.errors import (
+    N_,
+    ForeignLibraryError,
+    InvalidValueError,
+    IpclockError,
+    NoPoolError,
+    NoProcError,
+    UnavailableError,
+    foreign,
+    from_os,
+)
 from ipclock.i18n import _
 from ipclock.linux import machine, process, procfs, semaphore
 from ipclock.pool import liveness, policy, semaphores, snapshot
@@ -68,7 +78,7 @@ def examine(settings: Settings, survey: Survey) -> list[Check]:
     try:
         store = Store.open(settings.lock_dir, settings.semaphore_name[1:], create=False)
         folder, path = parts(store), store.path
-    except NoPool:
+    except NoPoolError:
         at = path_of(settings.semaphore_name[1:])
         folder = no_pool(at if os.path.lexists(at) else path)
     except (IpclockError, OSError) as error:
@@ -125,7 +135,7 @@ def versions() -> Check:
     try:
         found.append(semaphore.c_library())
         return Check("versions", "versions", OK, ", ".join([*found, f"psutil {process.psutil_version()}"]))
-    except ForeignLibrary as error:
+    except ForeignLibraryError as error:
         return failed("versions", error)
     except ImportError as error:
         remedy = _("Install psutil for this Python: without it orphans cannot be shown or ended.")
@@ -139,7 +149,7 @@ def place(name: str, path: str, inner: str | None = None) -> Iterator[Check]:
         where = os.path.dirname(where)
     where = os.path.realpath(where)
     if not os.path.isdir(where):
-        yield failed(name, Unavailable(path, N_("no such folder")))
+        yield failed(name, UnavailableError(path, N_("no such folder")))
         return
     try:
         yield writable(name, where, inner or where)
@@ -246,7 +256,7 @@ def proc() -> Check:
     """Whether processes can be seen by their PIDs."""
     try:
         procfs.require()
-    except NoProc as error:
+    except NoProcError as error:
         return failed("proc", error)
     if procfs.shows_us():
         return Check("proc", "proc-ours", OK, _("the processes of this PID namespace"))
@@ -520,7 +530,7 @@ def setting(source: Source) -> Check:
     key = source.setting.key
     try:
         source.value()
-    except BadValue as error:
+    except InvalidValueError as error:
         return failed(key, error)
     text = _("not set") if source.text is None else source.text
     where = source.where or _("default")

@@ -17,14 +17,14 @@ from ipclock.config.settings import load_settings
 from ipclock.console import say
 from ipclock.errors import (
     N_,
-    CannotCreate,
-    FewDescriptors,
+    FewDescriptorsError,
     Interrupted,
     IpclockError,
+    PoolCreateError,
     SlotBusy,
     SlotTimeout,
     SlotUnavailable,
-    Superseded,
+    SupersededError,
     UsageError,
     from_os,
 )
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.status
     except IpclockError as error:
         # that there was no slot is no failure: the status says it, as for flock -n
-        mute = quiet and isinstance(error, SlotTimeout | SlotBusy | Superseded)
+        mute = quiet and isinstance(error, SlotTimeout | SlotBusy | SupersededError)
         status = error.status if mute else _end(error, settings)
         return status if conflict_status is None or not isinstance(error, SlotUnavailable) else conflict_status
     except OSError as error:  # of stdout: the rooms below turn theirs into failures of ours
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would try again at its end
         if isinstance(error, BrokenPipeError):
             return 0  # its reader has left (`ipclock status | head -1`): nothing to tell, and nobody to tell it
-        failure = CannotCreate(
+        failure = PoolCreateError(
             error.filename if isinstance(error.filename, str) else "stdout", error.strerror or str(error)
         )
         return _end(failure, settings)
@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _end(error: IpclockError, settings: Settings | None) -> int:
     """Tell of a failure that ends the process, and return its status."""
-    if isinstance(error, FewDescriptors):
+    if isinstance(error, FewDescriptorsError):
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what tells of it has to be loaded
     say(error_text(error, settings))
     return error.status

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ipclock.cli import options
 from ipclock.config.settings import load_settings
-from ipclock.errors import N_, NoPool
+from ipclock.errors import N_, NoPoolError
 from ipclock.history import queries
 from ipclock.pool.snapshot import empty
 
@@ -35,7 +35,7 @@ def run(args: Namespace, settings: Settings) -> int:
     settings = load_settings({key.upper(): value for key, value in vars(given).items()})
     try:
         now = options.looker(settings)()
-    except NoPool:
+    except NoPoolError:
         now = empty(settings.pool_name, 1)
     if args.kind == "tickets":
         lines = [f"{holder.ticket} {holder.label}" for holder in now.holders]

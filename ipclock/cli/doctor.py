@@ -9,7 +9,7 @@ from ipclock import utf8
 from ipclock.cli import checks, options
 from ipclock.config.settings import survey_settings
 from ipclock.console import encodable
-from ipclock.errors import N_, Unavailable, UnsafeHook, Unsupported
+from ipclock.errors import N_, UnavailableError, UnsafeHook, UnsupportedError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -31,7 +31,7 @@ def run(args: Namespace, settings: Settings) -> int:
     """Print the checks on stdout; 69 if one is bad."""
     survey = survey_settings(args.options)
     if settings.engine:
-        error = Unsupported(settings.engine.partition("?")[0], "ipclock doctor")
+        error = UnsupportedError(settings.engine.partition("?")[0], "ipclock doctor")
         found = [checks.failed("pool", error), *checks.of_settings(survey)]
     else:
         found = checks.examine(settings, survey)
@@ -46,7 +46,7 @@ def run(args: Namespace, settings: Settings) -> int:
     else:
         for line in text_lines(found):
             print(encodable(line, sys.stdout) if sys.stdout else line)
-    return Unavailable.status if any(check.level == checks.BAD for check in found) else 0
+    return UnavailableError.status if any(check.level == checks.BAD for check in found) else 0
 
 
 def as_json(found: list[Check], pool: str, schema: str) -> dict[str, Any]:

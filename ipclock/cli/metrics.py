@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ipclock import utf8
 from ipclock.cli import options
 from ipclock.display import prometheus
-from ipclock.errors import N_, CannotCreate
+from ipclock.errors import N_, PoolCreateError
 from ipclock.history import queries
 from ipclock.i18n import _
 
@@ -63,4 +63,4 @@ def _replace(path: str, text: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             os.unlink(draft)
-        raise CannotCreate(path, error.strerror or str(error)) from None
+        raise PoolCreateError(path, error.strerror or str(error)) from None

@@ -10,7 +10,7 @@ from ipclock._typing import TYPE_CHECKING
 from ipclock.config.environment import in_hook
 from ipclock.config.settings import DEFAULT_NAME
 from ipclock.console import say
-from ipclock.errors import N_, BadValue, EngineFailed, NoPool
+from ipclock.errors import N_, EngineFailed, InvalidValueError, NoPoolError
 from ipclock.i18n import _
 from ipclock.linux import process
 from ipclock.pool import local, pools
@@ -107,11 +107,14 @@ def hooks_for(settings: Settings, *, verbose: bool = False) -> Hooks | None:
 
 
 def number(where: str, most: int, expected: str = N_("a number")) -> Callable[[str], int]:
-    """Return the type of the argument called *where*: a whole number from 0 to *most*. It raises BadValue (2)."""
+    """Return the type of the argument called *where*: a whole number from 0 to *most*.
+
+    It raises InvalidValueError (2).
+    """
 
     def read(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most):
-            raise BadValue(where, text, expected, usage=True)
+            raise InvalidValueError(where, text, expected, usage=True)
         return int(text)
 
     return read
@@ -131,7 +134,8 @@ def add_ticket(parser: ArgumentParser, help_text: str) -> None:
 def open_pool(settings: Settings, *, create: bool = False) -> PoolEngine:
     """Open the pool that the settings name.
 
-    With *create* it is made if it is not there, and has as many slots as the settings say; else raises NoPool (69).
+    With *create* it is made if it is not there, and has as many slots as the settings say; else raises NoPoolError
+    (69).
     """
     if not create:
         settings = settings.replace(max_parallel_builds=None)
@@ -171,8 +175,8 @@ def _tell_of_capacity(pool: LocalPool, settings: Settings) -> None:
 def open_for_administrator(settings: Settings, *, ours: bool = False, resize: bool = False) -> Administrator:
     """Open the pool to repair it, and say what root has taken over for that.
 
-    With *ours* it is made if it is not there, and where we are root it is root's from now on; else raises NoPool (69).
-    With *resize* it gets as many slots as the settings say, whoever owns it.
+    With *ours* it is made if it is not there, and where we are root it is root's from now on; else raises NoPoolError
+    (69). With *resize* it gets as many slots as the settings say, whoever owns it.
     """
     if settings.engine:
         return open_pool(settings, create=ours)
@@ -191,7 +195,7 @@ def open_for_administrator(settings: Settings, *, ours: bool = False, resize: bo
 def looker(settings: Settings) -> Callable[[], Snapshot]:
     """Return what reads the pool that the settings name, time and again. It makes nothing.
 
-    A pool of this machine that is not there is empty; of one of several hosts what reads it raises NoPool (69).
+    A pool of this machine that is not there is empty; of one of several hosts what reads it raises NoPoolError (69).
     """
     if settings.engine:
         look: Callable[[], Snapshot] = _zookeeper(settings.engine).looker(settings)
@@ -200,7 +204,7 @@ def looker(settings: Settings) -> Callable[[], Snapshot]:
 
 
 def require_pool(settings: Settings, *, default: bool = True) -> None:
-    """Raise NoPool (69) unless the pool that the settings name is there, as far as that is a pool of this machine.
+    """Raise NoPoolError (69) unless the pool that the settings name is there, as far as that is a pool of this machine.
 
     With *default* one of the name that a pool has by default need not be: nobody has mistyped that.
     """
@@ -209,10 +213,10 @@ def require_pool(settings: Settings, *, default: bool = True) -> None:
 
 
 def require_pool_or_past(settings: Settings, *, default: bool = True) -> None:
-    """Raise NoPool (69) as `require_pool` does, unless builds have ended in the pool: it may be gone since a boot."""
+    """Raise NoPoolError (69) as `require_pool` does, unless builds have ended in the pool: it went with a boot."""
     try:
         require_pool(settings, default=default)
-    except NoPool:
+    except NoPoolError:
         from ipclock.history import queries
 
         if not (settings.history and queries.knows(settings.history, settings.pool_name)):

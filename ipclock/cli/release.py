@@ -9,7 +9,7 @@ from ipclock.cli import options
 from ipclock.config.environment import held_slot
 from ipclock.console import say
 from ipclock.display.formatting import pid_of, shown
-from ipclock.errors import N_, NoPool, NoTicket, NotYours, Unprovable, UsageError
+from ipclock.errors import N_, NoPoolError, NoTicket, NotYours, Unprovable, UsageError
 from ipclock.history import recorder
 from ipclock.i18n import _
 from ipclock.pool import snapshot
@@ -42,7 +42,7 @@ def run(args: Namespace, settings: Settings) -> int:
     """
     try:
         return _give_back(args, settings)
-    except NoPool:
+    except NoPoolError:
         held = held_slot()
         return _warn(args, args.ticket if args.ticket is not None or held is None else held[1])
 

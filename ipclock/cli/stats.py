@@ -17,7 +17,7 @@ from ipclock.config.environment import language
 from ipclock.config.settings import checked
 from ipclock.console import encodable
 from ipclock.display.formatting import columns, cut, size, span
-from ipclock.errors import N_, CannotCreate, UsageError
+from ipclock.errors import N_, PoolCreateError, UsageError
 from ipclock.history import queries, statistics
 from ipclock.i18n import _
 from ipclock.linux import memory
@@ -82,7 +82,7 @@ def _page(path: str, pool: str, label: str | None, past: Past, report: Report) -
 
 
 def _write(path: str, text: str) -> None:
-    """Write a file whole or not at all, "-" is stdout. Raises CannotCreate (73)."""
+    """Write a file whole or not at all, "-" is stdout. Raises PoolCreateError (73)."""
     if path == "-":
         if sys.stdout:
             sys.stdout.buffer.write(text.encode())
@@ -91,7 +91,7 @@ def _write(path: str, text: str) -> None:
     try:
         # rename(2) would put a file in the place of a device, or of a link to one: as root, of /dev/stdout
         if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-            raise CannotCreate(path, _("not a regular file"))
+            raise PoolCreateError(path, _("not a regular file"))
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
             with open(fd, "w", encoding="utf-8") as file:
@@ -102,7 +102,7 @@ def _write(path: str, text: str) -> None:
                 os.unlink(draft)
             raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise CannotCreate(path, getattr(error, "strerror", None) or str(error)) from None
+        raise PoolCreateError(path, getattr(error, "strerror", None) or str(error)) from None
 
 
 def _total_memory() -> int | None:

@@ -12,7 +12,7 @@ import time
 from ipclock import utf8
 from ipclock._typing import TYPE_CHECKING, NamedTuple
 from ipclock.config import values
-from ipclock.errors import BadConfig, BadValue
+from ipclock.errors import InvalidValueError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -136,7 +136,7 @@ class Source(NamedTuple):
     line: int = 0
 
     def value(self) -> Any:
-        """Return the checked value. Raises BadValue (status 2 for an option, 78 elsewhere)."""
+        """Return the checked value. Raises InvalidValueError (status 2 for an option, 78 elsewhere)."""
         if self.text is None:
             return None
         return _checked(self.setting.check, self.text, self.where, usage=self.where == self.setting.option)
@@ -145,7 +145,7 @@ class Source(NamedTuple):
         """Return the checked value, the default's where the text cannot be one."""
         try:
             return self.value()
-        except BadValue:
+        except InvalidValueError:
             return Source(self.setting, self.setting.default).value()
 
 
@@ -158,7 +158,7 @@ class Survey(NamedTuple):
 
     places: list[str]
     files: list[str]
-    problems: list[BadConfig]
+    problems: list[SettingsError]
     sources: list[Source]
     asked_for: str | None = None
 
@@ -169,19 +169,19 @@ def survey_settings(options: Mapping[str, str | None] = {}) -> Survey:
     asked_for = os.environ.get("IPCLOCK_CONFIG") or None if option is None else utf8.native(option)
     usual = [path for path in usual_files(_config_home()) if path != asked_for]
     places = usual if asked_for is None else [asked_for, *usual]
-    problems: list[BadConfig] = []
+    problems: list[SettingsError] = []
     found = read_files([path for path in places if path == asked_for or os.path.lexists(path)], problems)
     sources = [_source(setting, options, found) for setting in SETTINGS]
     return Survey(places, list(found), problems, sources, asked_for)
 
 
-def read_files(paths: list[str], problems: list[BadConfig]) -> dict[str, dict[str, tuple[str, int]]]:
+def read_files(paths: list[str], problems: list[SettingsError]) -> dict[str, dict[str, tuple[str, int]]]:
     """Return by path what settings files assign, text and line by key; why one cannot be read goes to *problems*."""
     found = {}
     for path in paths:
         try:
             found[path] = _assigned(path)
-        except BadConfig as error:
+        except SettingsError as error:
             problems.append(error)
     return found
 
@@ -219,8 +219,8 @@ def source_in(setting: Setting, files: Mapping[str, Mapping[str, tuple[str, int]
 def load_settings(options: Mapping[str, str | None] = {}, *, lenient: bool = False) -> Settings:
     """Make the settings from *options* (by key, None = not given), environment, files and defaults.
 
-    Raises BadValue (status 2 for an option, 78 elsewhere) and BadConfig (78). If *lenient*, the default stands in for
-    what is wrong.
+    Raises InvalidValueError (status 2 for an option, 78 elsewhere) and SettingsError (78). If *lenient*, the default
+    stands in for what is wrong.
     """
     found = survey_settings(options)
     if found.problems and not lenient:
@@ -242,7 +242,7 @@ def read_hooks(path: str) -> dict[str, str | None]:
 
 
 def checked(check: Callable[[str], T], text: str, where: str) -> T:
-    """Return the value that an argument called *where* means. Raises BadValue (2)."""
+    """Return the value that an argument called *where* means. Raises InvalidValueError (2)."""
     return _checked(check, text, where, usage=True)
 
 
@@ -250,11 +250,11 @@ def _checked(check: Callable[[str], T], text: str, where: str, *, usage: bool = 
     try:
         return check(text)
     except ValueError as error:
-        raise BadValue(where, text, str(error), usage=usage) from None
+        raise InvalidValueError(where, text, str(error), usage=usage) from None
 
 
 def settings_file(path: str) -> dict[str, str]:
-    """Return what a settings file assigns to keys of ours. Raises BadConfig (78) with the line's number."""
+    """Return what a settings file assigns to keys of ours. Raises SettingsError (78) with the line's number."""
     return {key: text for key, (text, _) in _assigned(path).items()}
 
 
@@ -292,7 +292,7 @@ class CapacityFile:
         try:
             text = settings_file(self._path).get("MAX_PARALLEL_BUILDS")
             given = values.capacity(text) if text else None
-        except (BadConfig, ValueError):
+        except (SettingsError, ValueError):
             return None
         if given in (None, self._known):
             return None

@@ -8,7 +8,7 @@ import shlex
 import stat
 from typing import TYPE_CHECKING
 
-from ipclock.errors import N_, BadConfig
+from ipclock.errors import N_, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -27,7 +27,7 @@ def assignments(path: str, keys: Collection[str]) -> dict[str, tuple[str, int]]:
     """Read the assignments to our *keys* from a shell settings file: the text and the number of its line by key.
 
     Nothing is expanded or executed: a value that a shell would expand or end earlier is refused rather than taken
-    to the letter. Assignments to other keys may be anything. Raises BadConfig (78) with the line's number.
+    to the letter. Assignments to other keys may be anything. Raises SettingsError (78) with the line's number.
     """
     found: dict[str, tuple[str, int]] = {}
     for number, text in enumerate(_read_text(path).splitlines(), 1):
@@ -36,7 +36,7 @@ def assignments(path: str, keys: Collection[str]) -> dict[str, tuple[str, int]]:
             for key, word in _ASSIGNMENT.findall(matched[1]):
                 found[key] = "".join(shlex.split(word)), number
         elif ours or not _FOREIGN.match(text):
-            raise BadConfig(path, _problem(text), number)
+            raise SettingsError(path, _problem(text), number)
     return {key: value for key, value in found.items() if key in keys}
 
 
@@ -54,13 +54,13 @@ def _read_text(path: str) -> str:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise BadConfig(path, N_("not a regular file"))
+                raise SettingsError(path, N_("not a regular file"))
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise BadConfig(path, error.strerror or str(error)) from None
+        raise SettingsError(path, error.strerror or str(error)) from None
     if len(data) > MAX_FILE_BYTES:
-        raise BadConfig(path, N_("larger than 64 KiB"))
+        raise SettingsError(path, N_("larger than 64 KiB"))
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise BadConfig(path, N_("not UTF-8 text")) from None
+        raise SettingsError(path, N_("not UTF-8 text")) from None

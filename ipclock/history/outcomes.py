@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipclock._typing import NamedTuple
-from ipclock.errors import Interrupted, SlotBusy, SlotTimeout, Superseded
+from ipclock.errors import Interrupted, SlotBusy, SlotTimeout, SupersededError
 
 
 class Outcome(NamedTuple):
@@ -30,4 +30,4 @@ OUTCOMES = tuple(outcome.name for outcome in _TABLE)
 HELD = tuple(outcome.name for outcome in _TABLE if outcome.held)
 FAILURES = tuple(outcome.name for outcome in _TABLE if outcome.failed)
 # how a wait ends without a slot, by the error that ends it
-OF_WAITS = {SlotTimeout: "timeout", SlotBusy: "busy", Interrupted: "interrupted", Superseded: "superseded"}
+OF_WAITS = {SlotTimeout: "timeout", SlotBusy: "busy", Interrupted: "interrupted", SupersededError: "superseded"}

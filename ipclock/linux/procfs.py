@@ -10,13 +10,13 @@ import os
 from contextlib import suppress
 from functools import cache
 
-from ipclock.errors import NoProc
+from ipclock.errors import NoProcError
 
 
 def require() -> None:
-    """Raise NoProc (69) where it is not mounted."""
+    """Raise NoProcError (69) where it is not mounted."""
     if not os.path.lexists("/proc/self"):
-        raise NoProc("/proc")
+        raise NoProcError("/proc")
 
 
 def read(path: str, limit: int = 4096) -> str:

@@ -20,12 +20,12 @@ from ipclock import users
 from ipclock._typing import TYPE_CHECKING
 from ipclock.errors import (
     N_,
-    CannotCreate,
-    DamagedSemaphore,
-    ForeignLibrary,
+    ForeignLibraryError,
     IpclockError,
-    NotPermitted,
-    Unavailable,
+    PoolCreateError,
+    PoolPermissionError,
+    SemaphoreError,
+    UnavailableError,
     foreign,
     from_os,
 )
@@ -47,18 +47,21 @@ def path_of(name: str) -> str:
 
 
 def c_library() -> str:
-    """Return the C library and its version. Raises ForeignLibrary (69) for any but glibc: musl has no such layout."""
+    """Return the C library and its version.
+
+    Raises ForeignLibraryError (69) for any but glibc: musl has no such layout.
+    """
     with suppress(ValueError, OSError):
         if found := os.confstr("CS_GNU_LIBC_VERSION"):
             return found
-    raise ForeignLibrary
+    raise ForeignLibraryError
 
 
 def require_support() -> None:
-    """Raise ForeignLibrary or Unavailable (69) if there can be no semaphores as we know them here."""
+    """Raise ForeignLibraryError or UnavailableError (69) if there can be no semaphores as we know them here."""
     c_library()
     if not os.path.isdir(FOLDER):
-        raise Unavailable(FOLDER, N_("no such folder"))
+        raise UnavailableError(FOLDER, N_("no such folder"))
 
 
 class Semaphore:
@@ -129,7 +132,7 @@ class Semaphore:
 def open_existing(name: str, trusted: Callable[[os.stat_result], bool]) -> Semaphore | None:
     """Open the semaphore *name*; None if there is none. *trusted* tells whether a file may belong to the pool.
 
-    Raises NotPermitted (77), DamagedSemaphore (69), Unavailable (69).
+    Raises PoolPermissionError (77), SemaphoreError (69), UnavailableError (69).
     """
     path = path_of(name)
     for _ in range(10):
@@ -148,7 +151,7 @@ def open_existing(name: str, trusted: Callable[[os.stat_result], bool]) -> Semap
         if not opened.replaced():
             return opened
         semaphore.close()  # unlinked and made anew between the look and the opening
-    raise DamagedSemaphore(path, N_("it is replaced again and again"))
+    raise SemaphoreError(path, N_("it is replaced again and again"))
 
 
 def _failure(error: posix_ipc.Error | OSError, path: str) -> IpclockError:
@@ -156,7 +159,7 @@ def _failure(error: posix_ipc.Error | OSError, path: str) -> IpclockError:
     if isinstance(error, OSError):
         # posix_ipc gives no number where the process has too many open files
         return from_os(error if error.errno else OSError(errno.EMFILE, os.strerror(errno.EMFILE)), path)
-    return CannotCreate(path, str(error))
+    return PoolCreateError(path, str(error))
 
 
 def _inspect(path: str, trusted: Callable[[os.stat_result], bool]) -> tuple[int, int] | None:
@@ -165,18 +168,18 @@ def _inspect(path: str, trusted: Callable[[os.stat_result], bool]) -> tuple[int,
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         if not os.path.isdir(FOLDER):
-            raise Unavailable(FOLDER, N_("no such folder")) from None
+            raise UnavailableError(FOLDER, N_("no such folder")) from None
         return None
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise DamagedSemaphore(path, N_("not a regular file")) from None
+            raise SemaphoreError(path, N_("not a regular file")) from None
         if error.errno == errno.ENOTDIR:
-            raise Unavailable(FOLDER, N_("not a folder")) from None
+            raise UnavailableError(FOLDER, N_("not a folder")) from None
         raise from_os(error, path) from None
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise DamagedSemaphore(path, N_("not a regular file"))
+            raise SemaphoreError(path, N_("not a regular file"))
         if not trusted(status):
             raise foreign(path)
         content = os.read(fd, SIZE + 1)
@@ -189,7 +192,7 @@ def _inspect(path: str, trusted: Callable[[os.stat_result], bool]) -> tuple[int,
         and int.from_bytes(content[:8], sys.byteorder) & 0xFFFFFFFF <= MOST_UNITS
     )
     if not healthy:
-        raise DamagedSemaphore(path, N_("wrong size or content"))
+        raise SemaphoreError(path, N_("wrong size or content"))
     return status.st_dev, status.st_ino
 
 
@@ -199,7 +202,7 @@ def create(name: str, mode: int, group: int | None = None, giver: int | None = N
     It appears under its name finished, by one linkat(2) of a file that had no name before: sem_open(3) goes by way of a
     temporary name, which stays for ever if we are killed there. The caller sees to the owner (`Directory.creating`).
     A group that has no gid here is that of the folder *giver*, on the same file system, and comes with its setgid bit.
-    Raises CannotCreate (73), Unavailable (69), NotPermitted (77).
+    Raises PoolCreateError (73), UnavailableError (69), PoolPermissionError (77).
     """
     path = path_of(name)
     sys.audit("ipclock.sem_create", name)
@@ -229,9 +232,9 @@ def create(name: str, mode: int, group: int | None = None, giver: int | None = N
         return create(name, mode, group, giver)  # removed in this very moment
     except (posix_ipc.Error, OSError) as error:
         if getattr(error, "errno", None) == errno.EXDEV:
-            raise NotPermitted(path, N_("the group has no gid in this user namespace")) from None
+            raise PoolPermissionError(path, N_("the group has no gid in this user namespace")) from None
         if not os.path.isdir(FOLDER):
-            raise Unavailable(FOLDER, N_("no such folder")) from None
+            raise UnavailableError(FOLDER, N_("no such folder")) from None
         raise _failure(error, path) from None
     made = Semaphore(name, semaphore, (status.st_dev, status.st_ino))
     if made.replaced():
@@ -243,7 +246,7 @@ def create(name: str, mode: int, group: int | None = None, giver: int | None = N
 def give(semaphore: Semaphore, mode: int, group: int | None) -> None:
     """Give the semaphore's file this mode and, unless None, this group, if it is ours to give and has its name still.
 
-    Raises CannotCreate (73), NotPermitted (77).
+    Raises PoolCreateError (73), PoolPermissionError (77).
     """
     path = path_of(semaphore.name)
     try:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from ipclock import users
 from ipclock._typing import TYPE_CHECKING
-from ipclock.errors import N_, Foreign, NotPermitted
+from ipclock.errors import N_, ForeignPoolError, PoolPermissionError
 from ipclock.pool import place
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ def _lets_us_in(folder: int, group: int) -> bool:
 
 
 def require_group(path: str, group: int | None) -> None:
-    """Raise NotPermitted (77) for a group that nothing can be given to from here."""
+    """Raise PoolPermissionError (77) for a group that nothing can be given to from here."""
     if group is not None and not users.has_group(group):
-        raise NotPermitted(path, N_("the group has no gid in this user namespace"))
+        raise PoolPermissionError(path, N_("the group has no gid in this user namespace"))
 
 
 def give(fd: int, mode: int, group: int | None) -> None:
@@ -61,19 +61,19 @@ def group_of(status: os.stat_result) -> int | None:
 
 
 def accept(path: str, folder: int) -> None:
-    """Raise NotPermitted (77) for a folder that is neither ours, nor root's, nor shared with a group of ours."""
+    """Raise PoolPermissionError (77) for a folder that is neither ours, nor root's, nor shared with a group of ours."""
     status = os.fstat(folder)
     group = group_of(status)
     if status.st_mode & stat.S_IWOTH:
-        raise NotPermitted(path, N_("everybody may write to it"))
+        raise PoolPermissionError(path, N_("everybody may write to it"))
     if not (users.owns(folder) or status.st_uid == 0 or (group is not None and _lets_us_in(folder, group))):
-        raise Foreign(path, status.st_uid)
+        raise ForeignPoolError(path, status.st_uid)
 
 
 def require_safe(lock_dir: str, fd: int) -> None:
-    """Raise NotPermitted (77) for a folder in which users other than root can replace each other's files."""
+    """Raise PoolPermissionError (77) for a folder in which users other than root can replace each other's files."""
     if not place.is_safe(lock_dir, os.fstat(fd)):
-        raise NotPermitted(lock_dir, N_("world-writable, but not root's with the sticky bit"))
+        raise PoolPermissionError(lock_dir, N_("world-writable, but not root's with the sticky bit"))
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def as_user(uid: int, gid: int) -> Iterator[None]:
 def make_lock_dir(path: str) -> str:
     """Make a folder for pools and its parents, if need be; return its path without links.
 
-    All users may look into what is made, and only we may write. Raises NotPermitted (77), OSError.
+    All users may look into what is made, and only we may write. Raises PoolPermissionError (77), OSError.
     """
     _make_parents(path)
     path = os.path.realpath(path)

@@ -17,7 +17,16 @@ from contextlib import contextmanager, suppress
 
 from ipclock import users
 from ipclock._typing import TYPE_CHECKING
-from ipclock.errors import N_, Elsewhere, Foreign, IpclockError, NoMember, NoPool, NotPermitted, from_os
+from ipclock.errors import (
+    N_,
+    ForeignPoolError,
+    IpclockError,
+    NoMemberError,
+    NoPoolError,
+    PoolElsewhereError,
+    PoolPermissionError,
+    from_os,
+)
 from ipclock.pool import place
 from ipclock.pool.access import (
     FOLDER_MODES,
@@ -84,8 +93,8 @@ class Directory:
 
         A new one is made in *lock_dir*, shared with *group* if that is given; one that is there is used where it lies.
 
-        Raises NoPool (69), NotPermitted (77) for a foreign or planted folder, Elsewhere (78) for one that lies
-        elsewhere than in a *lock_dir* that was asked for and may not be used, CannotCreate (73).
+        Raises NoPoolError (69), PoolPermissionError (77) for a foreign or planted folder, PoolElsewhereError (78) for
+        one that lies elsewhere than in a *lock_dir* that was asked for and may not be used, PoolCreateError (73).
         """
         path = place.path_of(pool)
         for left in reversed(range(TRIES if create else 1)):
@@ -100,12 +109,12 @@ class Directory:
                 _make(lock_dir, pool, group)  # whatever lies there then is the pool, if another maker was first
             except FileNotFoundError:
                 continue  # removed just now, or to be made again
-            except (OSError, NotPermitted) as error:
+            except (OSError, PoolPermissionError) as error:
                 if left and found and _is_in_the_making(pool, found):
                     continue
-                failure = error if isinstance(error, NotPermitted) else from_os(error, path)
+                failure = error if isinstance(error, PoolPermissionError) else from_os(error, path)
                 raise _explained(failure, lock_dir, found) if found else failure from None
-        raise NoPool(path)
+        raise NoPoolError(path)
 
     @classmethod
     def _found(cls, pool: str, found: Place, *, create: bool, group: int | None) -> Self:
@@ -158,9 +167,11 @@ class Directory:
         if self.place.inside is None:
             return
         if not self.trusts(self.place.status):
-            raise Foreign(place.path_of(self.pool), self.place.status.st_uid)
+            raise ForeignPoolError(place.path_of(self.pool), self.place.status.st_uid)
         if self.place.inside != self.identity:
-            raise NotPermitted(self.path, N_("not the pool's folder, which was removed or cannot be seen from here"))
+            raise PoolPermissionError(
+                self.path, N_("not the pool's folder, which was removed or cannot be seen from here")
+            )
         self._share_place()
 
     def _share_place(self) -> None:
@@ -214,10 +225,10 @@ class Directory:
         # a second link would let the pool's owner make root write into a file elsewhere
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             os.close(fd)
-            raise NotPermitted(f"{self.path}/{name}", N_("not a regular file of its own"))
+            raise PoolPermissionError(f"{self.path}/{name}", N_("not a regular file of its own"))
         if not self._is_part(status):
             os.close(fd)
-            raise NotPermitted(f"{self.path}/{name}", N_("it is no part of the pool"))
+            raise PoolPermissionError(f"{self.path}/{name}", N_("it is no part of the pool"))
         return fd
 
     @property
@@ -230,14 +241,14 @@ class Directory:
         return users.owns(self._root)
 
     def require_owner(self) -> None:
-        """Raise Foreign (77) unless we are root or the folder's owner."""
+        """Raise ForeignPoolError (77) unless we are root or the folder's owner."""
         if not self.is_ours():
-            raise Foreign(self.path, self._owner[0])
+            raise ForeignPoolError(self.path, self._owner[0])
 
     def share(self, group: int | None) -> None:
         """Share the folder and all that is in it with *group*, or make it private. Only its owner and root may.
 
-        In the mutex: a record that is made meanwhile may stay as it was. Raises Foreign (77).
+        In the mutex: a record that is made meanwhile may stay as it was. Raises ForeignPoolError (77).
         """
         if group == self.group:
             return
@@ -265,10 +276,13 @@ class Directory:
             self._share_place()
 
     def refit(self) -> None:
-        """Give the parts the pool's modes again. Raises NotPermitted (77) for one that was not made for this pool."""
+        """Give the parts the pool's modes again.
+
+        Raises PoolPermissionError (77) for one that was not made for this pool.
+        """
         for name, fd in self._fds.items():
             if not self._is_part(os.fstat(fd)):
-                raise NotPermitted(f"{self.path}/{name}", N_("it is no part of the pool"))
+                raise PoolPermissionError(f"{self.path}/{name}", N_("it is no part of the pool"))
             give(fd, self.mode, self.group)
 
     def _is_part(self, status: os.stat_result) -> bool:
@@ -343,14 +357,14 @@ def _explained(error: IpclockError, lock_dir: str, found: Place) -> IpclockError
     lock_dir = os.path.realpath(lock_dir)
     wanted = f"{lock_dir}/{os.path.basename(found.path)}"
     default = lock_dir == os.path.realpath(place.SHM)
-    if default or wanted == found.path or not isinstance(error, NotPermitted):
+    if default or wanted == found.path or not isinstance(error, PoolPermissionError):
         return error
-    reason = N_("it belongs to another user") if isinstance(error, Foreign) else error.reason
-    return Elsewhere(wanted, found.path, reason)
+    reason = N_("it belongs to another user") if isinstance(error, ForeignPoolError) else error.reason
+    return PoolElsewhereError(wanted, found.path, reason)
 
 
 def _open_root(found: Place) -> int:
-    """Open the folder that a place tells of. Raises NotPermitted (77), OSError."""
+    """Open the folder that a place tells of. Raises PoolPermissionError (77), OSError."""
     folder = os.path.dirname(found.path)
     parent = place.open_parent(found.path) if found.inside else os.open(folder, place.PATH_FLAGS)
     try:
@@ -365,13 +379,13 @@ def _open_folder(parent: int, path: str) -> int:
         return os.open(os.path.basename(path), FOLDER_FLAGS, dir_fd=parent)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise NotPermitted(path, N_("not a folder")) from None
+            raise PoolPermissionError(path, N_("not a folder")) from None
         raise
 
 
 def _is_in_the_making(pool: str, found: Place) -> bool:
     """Return whether what was refused is another one by now, or so new that its maker may be about to share it."""
-    with suppress(NotPermitted, OSError):
+    with suppress(PoolPermissionError, OSError):
         now = place.look(pool)
         if now is None or now.identity != found.identity:
             return True
@@ -389,7 +403,7 @@ def _make(lock_dir: str, pool: str, group: int | None) -> None:
     try:
         require_group(f"{lock_dir}/{name}", group)
         if group is not None and os.geteuid() != 0 and not is_ours(group) and not _exists(parent, name):
-            raise NoMember(f"{lock_dir}/{name}", group)
+            raise NoMemberError(f"{lock_dir}/{name}", group)
         umask = os.umask(0o077)
         try:
             made = _make_folder(parent, name, 0o700)
@@ -422,10 +436,13 @@ def _share_bare(root: int, group: int | None) -> None:
 
 
 def _make_again(pool: str, found: Place, group: int | None) -> None:
-    """Make the folder anew that a place tells of. Raises Foreign (77): that is its owner's, or root's for it."""
+    """Make the folder anew that a place tells of.
+
+    Raises ForeignPoolError (77): that is its owner's, or root's for it.
+    """
     uid = found.status.st_uid
     if os.geteuid() not in (0, uid):
-        raise Foreign(place.path_of(pool), uid)
+        raise ForeignPoolError(place.path_of(pool), uid)
     group = group if os.geteuid() == uid else None
     with suppress(FileNotFoundError), as_user(uid, found.status.st_gid):
         place.clear(pool, found)

@@ -1,7 +1,7 @@
 """What the commands need of a pool, wherever it is kept: a machine's /dev/shm, or servers that several hosts share.
 
 A command is given what it needs of one, a `Client` or an `Administrator`, and never asks which engine it is. What one
-cannot do it refuses by Unsupported (69), before a build stands in line for it; nothing is ignored.
+cannot do it refuses by UnsupportedError (69), before a build stands in line for it; nothing is ignored.
 """
 
 from __future__ import annotations
@@ -133,10 +133,10 @@ class Administrator(Engine, Protocol):
         """End the processes that keep a slot, and all that they have started. Raises StillRunning (77)."""
 
     def share(self, group: int | None, context: WaitContext) -> None:
-        """Let *group* (gid) use the pool too, or only its owner. Raises Foreign (77)."""
+        """Let *group* (gid) use the pool too, or only its owner. Raises ForeignPoolError (77)."""
 
     def allow_priority(self, lowest: int, context: WaitContext) -> None:
-        """Let all members of the pool ask for a priority from *lowest* on. Raises Foreign (77)."""
+        """Let all members of the pool ask for a priority from *lowest* on. Raises ForeignPoolError (77)."""
 
     def tidy(self, context: WaitContext) -> None:
         """Make the pool whole, and clear away who died in it."""

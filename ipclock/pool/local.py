@@ -10,7 +10,15 @@ from contextlib import suppress
 
 from ipclock import users, utf8
 from ipclock._typing import TYPE_CHECKING
-from ipclock.errors import CannotCreate, DamagedSemaphore, Elsewhere, FewDescriptors, NoPool, NotPermitted, StillRunning
+from ipclock.errors import (
+    FewDescriptorsError,
+    NoPoolError,
+    PoolCreateError,
+    PoolElsewhereError,
+    PoolPermissionError,
+    SemaphoreError,
+    StillRunning,
+)
 from ipclock.linux import descriptors, process
 from ipclock.linux.semaphore import path_of
 from ipclock.pool import place, pools, queue
@@ -156,7 +164,8 @@ class LocalPool(Pool):
 def open_pool(settings: Settings, *, create: bool = True) -> LocalPool:
     """Open the pool that the settings name.
 
-    With *create* it is made if it is not there, and has as many slots as the settings say; else raises NoPool (69).
+    With *create* it is made if it is not there, and has as many slots as the settings say; else raises NoPoolError
+    (69).
     """
     if not create:
         pools.require(settings.semaphore_name)
@@ -188,7 +197,8 @@ def open_for_administrator(
     """Open the pool as `open_pool` does, with whatever is damaged in it replaced.
 
     What root may not use it takes over, with *ours* also what is another user's. Returns the pool, and what was taken.
-    Without *ours* it is not made: raises NoPool (69). With *resize* the capacity counts, whatever user asks for it.
+    Without *ours* it is not made: raises NoPoolError (69). With *resize* the capacity counts, whatever user asks for
+    it.
     """
     # what is to be repaired may lie at the semaphore's path before there is a pool
     if not ours and not os.path.lexists(path_of(settings.semaphore_name)):
@@ -212,8 +222,8 @@ def open_for_administrator(
             if not resize and not _says_capacity(pool.store, settings.capacity_file):
                 pool.keep_capacity()
             return pool, taken
-        except (NotPermitted, Elsewhere, CannotCreate, DamagedSemaphore) as error:
-            if not root or taken or (again and isinstance(error, FewDescriptors)):
+        except (PoolPermissionError, PoolElsewhereError, PoolCreateError, SemaphoreError) as error:
+            if not root or taken or (again and isinstance(error, FewDescriptorsError)):
                 raise
     taken = take_over()
     return _open(settings, capacity, repair=True), taken
@@ -223,7 +233,7 @@ def move(settings: Settings) -> None:
     """Let the pool's folder lie where the settings say, if no client holds or waits. Raises PoolInUse (75)."""
     from ipclock.pool import takeover
 
-    with suppress(NoPool):
+    with suppress(NoPoolError):
         context = WaitContext(takeover.PATIENCE_S)
         takeover.replace(settings.semaphore_name, settings.lock_dir, settings.shared_with, context, idle=True)
 
@@ -235,7 +245,7 @@ def look(settings: Settings) -> Snapshot:
 
     try:
         store = Store.open(settings.lock_dir, settings.semaphore_name[1:], create=False)
-    except NoPool:
+    except NoPoolError:
         return snapshot.empty(settings.pool_name, settings.max_parallel_builds or 1)
     try:
         return snapshot.take(store, settings.pool_name)

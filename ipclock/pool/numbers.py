@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from ipclock._typing import TYPE_CHECKING
 from ipclock.bounded import LAST_PID, LAST_TICKET, LAST_WORD, whole
 from ipclock.config.values import MAX_CAPACITY
-from ipclock.errors import IpclockError, NoPool, from_os
+from ipclock.errors import IpclockError, NoPoolError, from_os
 from ipclock.linux.locks import is_locked, try_lock, unlock
 from ipclock.pool.directory import Directory
 
@@ -35,8 +35,8 @@ class Numbers(Directory):
     def mutex(self, busy: Callable[[float, int], None]) -> Iterator[None]:
         """Hold the pool's mutex. While another process has it, `busy(seconds so far, their PID)` is called often.
 
-        It may raise to stop waiting. The kernel frees the mutex of a dead owner; a stopped one keeps it.
-        An OSError inside leaves as NotPermitted (77), CannotCreate (73), or NoPool (69): the pool was removed.
+        It may raise to stop waiting. The kernel frees the mutex of a dead owner; a stopped one keeps it. An OSError
+        inside leaves as PoolPermissionError (77), PoolCreateError (73), or NoPoolError (69): the pool was removed.
         """
         fd = self._fds["mutex"]
         self._lock_mutex(fd, busy)
@@ -45,7 +45,7 @@ class Numbers(Directory):
             os.pwrite(fd, b"%-20d\n" % os.getpid(), 0)
             yield
         except FileNotFoundError:
-            raise NoPool(self.path) from None
+            raise NoPoolError(self.path) from None
         except IpclockError:  # some of ours are OSErrors too
             raise
         except OSError as error:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from ipclock import users
 from ipclock._typing import TYPE_CHECKING, NamedTuple
 from ipclock.bounded import LAST_WORD, whole
-from ipclock.errors import N_, NotPermitted
+from ipclock.errors import N_, PoolPermissionError
 from ipclock.linux import trusted_path
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def pools() -> Iterator[str]:
 def look(pool: str) -> Place | None:
     """Return what lies at the place of *pool*; None where nothing does.
 
-    Raises NotPermitted (77) for what is neither a folder nor a symlink of ours, OSError.
+    Raises PoolPermissionError (77) for what is neither a folder nor a symlink of ours, OSError.
     """
     path = path_of(pool)
     try:
@@ -80,7 +80,7 @@ def look(pool: str) -> Place | None:
     ours = os.path.isabs(folder) and os.path.normpath(folder) == folder and name_of(folder) == pool
     device, inode = (whole(number, LAST_WORD) for number in (numbers if len(numbers) == 2 else ("", "")))
     if not ours or device is None or inode is None:
-        raise NotPermitted(path, N_("not a folder"))
+        raise PoolPermissionError(path, N_("not a folder"))
     return Place(status, folder, (device, inode))
 
 
@@ -89,7 +89,7 @@ def owner_of(pool: str) -> int | None:
 
     None where nothing lies there.
     """
-    with suppress(NotPermitted, OSError):
+    with suppress(PoolPermissionError, OSError):
         if found := look(pool):
             with suppress(OSError):
                 return os.lstat(found.path).st_uid

@@ -9,7 +9,7 @@ import os
 from contextlib import suppress
 
 from ipclock.config import values
-from ipclock.errors import IpclockError, NoPool
+from ipclock.errors import IpclockError, NoPoolError
 from ipclock.linux.semaphore import require_support
 from ipclock.pool import place
 
@@ -17,13 +17,13 @@ MOST = 3  # names that are offered for one that was mistyped
 
 
 def require(name: str) -> None:
-    """Raise NoPool (69), with the names that resemble it, unless something lies at the place of the pool *name*.
+    """Raise NoPoolError (69), with the names that resemble it, unless something lies at the place of the pool *name*.
 
-    Where there can be none, raises ForeignLibrary or Unavailable (69).
+    Where there can be none, raises ForeignLibraryError or UnavailableError (69).
     """
     if not is_made(name):
         require_support()
-        raise NoPool(place.path_of(name[1:]), ", ".join(resembling(name)))
+        raise NoPoolError(place.path_of(name[1:]), ", ".join(resembling(name)))
 
 
 def is_made(name: str) -> bool:

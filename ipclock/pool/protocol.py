@@ -16,15 +16,15 @@ from contextlib import contextmanager, suppress
 from ipclock import users
 from ipclock._typing import TYPE_CHECKING
 from ipclock.errors import (
-    DamagedSemaphore,
     IpclockError,
-    NoPool,
+    NoPoolError,
     NoTicket,
-    NotPermitted,
-    PriorityNotAllowed,
+    PoolPermissionError,
+    PriorityNotAllowedError,
+    SemaphoreError,
     SlotBusy,
-    Superseded,
-    TooManySlots,
+    SupersededError,
+    TooManySlotsError,
 )
 from ipclock.linux import descriptors, process, procfs
 from ipclock.linux.semaphore import MOST_UNITS, Semaphore, give, require_support
@@ -88,7 +88,7 @@ class Pool:
 
         A pool that is made is its maker's alone, or shared with *group* (gid).
 
-        Raises NotPermitted (77), CannotCreate (73), Unavailable and DamagedSemaphore (69).
+        Raises PoolPermissionError (77), PoolCreateError (73), Unavailable and SemaphoreError (69).
         """
         require_support()  # before LOCK_DIR is made there
         procfs.require()
@@ -115,7 +115,7 @@ class Pool:
         try:
             self._insist(claim, lambda: self.arrive(claim, context, block=block))
             while not claim.slot:
-                with suppress(NoPool):  # removed just now: a tick makes it anew
+                with suppress(NoPoolError):  # removed just now: a tick makes it anew
                     self.wait_turn(claim, context)
                     self.wait_at_gate(claim, context)
                     self.admit(claim, context)
@@ -127,7 +127,7 @@ class Pool:
     def _insist(self, claim: Claim, step: Callable[[], T]) -> T:
         """Return what a step returns that lists the claim, and do it again in a pool that is removed meanwhile."""
         for _ in range(TRIES - 1):
-            with suppress(NoPool):
+            with suppress(NoPoolError):
                 return step()
             if claim.record:  # of the folder that is gone
                 claim.record.unlock()
@@ -197,9 +197,9 @@ class Pool:
     def _refuse(self, claim: Claim, *, block: bool, ready: bool) -> None:
         wanted = claim.entry
         if wanted.priority < self.store.lowest_priority and not users.rules(self.store.owner):
-            raise PriorityNotAllowed(wanted.priority, self.store.lowest_priority)
+            raise PriorityNotAllowedError(wanted.priority, self.store.lowest_priority)
         if 0 < self.capacity < wanted.units:
-            raise TooManySlots(wanted.units, self.capacity)
+            raise TooManySlotsError(wanted.units, self.capacity)
         if not (
             block or (ready and queue.due_at_once(self.store, wanted, claim.label, self.capacity, self._allowed()))
         ):
@@ -229,7 +229,7 @@ class Pool:
         while not self.store.has(GATE, claim.entry, claim.record):
             if claim.turn is None:
                 # then look again: a call that came before the turn existed could not post it
-                with suppress(NotPermitted):  # a stranger has planted something there: its own ticks wake it
+                with suppress(PoolPermissionError):  # a stranger has planted something there: its own ticks wake it
                     claim.turn = self.turns.create(claim.ticket)
                     context.tick(claim.ticket)
                     continue
@@ -303,7 +303,7 @@ class Pool:
                 claim.entry = self.store.move(claim.entry, GATE, GATE, reserved=reserved)
 
     def _hold(self, claim: Claim) -> None:
-        """Light the holder's beacon. Raises NoPool if the pool has another folder by now.
+        """Light the holder's beacon. Raises NoPoolError if the pool has another folder by now.
 
         Beacon, then look at the place: one that puts another folder there looks for beacons afterwards, so either it
         finds ours, or we find its folder (INV-8).
@@ -312,7 +312,7 @@ class Pool:
             claim.record.hold(claim.entry.units)
             if not self.store.stands():
                 claim.record.let_go(claim.entry.units)
-                raise NoPool(self.store.path)
+                raise NoPoolError(self.store.path)
 
     def _overtakes(self, entry: RecordName, holders: list[RecordName]) -> bool:
         """Return whether a waiter ahead, passed over so far, could go to the gate now."""
@@ -433,7 +433,7 @@ class Pool:
         """Look after the pool between two sleeps of a waiter. Raises SlotTimeout (75) when the time is up."""
         context.tick(claim.ticket)
         self._act(claim)
-        with suppress(NoPool):  # removed again while it was made anew: the next tick makes it
+        with suppress(NoPoolError):  # removed again while it was made anew: the next tick makes it
             if time.monotonic() - claim.kept_at >= KEEP_DUE_S:
                 claim.kept_at = time.monotonic()
                 self.keep(claim)
@@ -447,7 +447,7 @@ class Pool:
             claim.record.touch()
         silent = claim.entry._replace(reserved=0, silent=1)
         if self.store.has(QUEUED, silent, claim.record):
-            with suppress(NoPool), self._mutex(WaitContext(LEAVE_PATIENCE_S)):
+            with suppress(NoPoolError), self._mutex(WaitContext(LEAVE_PATIENCE_S)):
                 if self.store.has(QUEUED, silent, claim.record):
                     self.store.move(silent, QUEUED, QUEUED)
                     self.recover()
@@ -474,7 +474,7 @@ class Pool:
             self._reopen()
         elif self.gate.replaced():
             # a damaged one in its place: a reset replaces it, until then the old one serves to sleep on
-            with suppress(DamagedSemaphore, NotPermitted):
+            with suppress(SemaphoreError, PoolPermissionError):
                 gate = open_gate(self.name, self.store)
                 self.gate.close()
                 self.gate = gate
@@ -509,7 +509,7 @@ class Pool:
             return
         for entry in [] if claim.slot else self.store.entries(QUEUED):
             if entry.ticket == claim.ticket and entry.by and self.store.has(QUEUED, entry, claim.record):
-                raise Superseded(claim.label, entry.by, self._pid_of(entry.by))
+                raise SupersededError(claim.label, entry.by, self._pid_of(entry.by))
         folder, resets = self.store.era
         if claim.slot and folder == claim.era[0] and resets != claim.era[1]:
             claim.evicted = True
@@ -574,14 +574,20 @@ class Pool:
             self.recover(self.store.entries(QUEUED))
 
     def allow_priority(self, lowest: int, context: WaitContext) -> None:
-        """Let all members of the pool ask for a priority from *lowest* on. Raises Foreign (77): its owner says that."""
+        """Let all members of the pool ask for a priority from *lowest* on.
+
+        Raises ForeignPoolError (77): its owner says that.
+        """
         with self._mutex(context):
             if lowest != self.store.lowest_priority:
                 self.store.require_owner()
                 self.store.lowest_priority = lowest
 
     def share(self, group: int | None, context: WaitContext) -> None:
-        """Let *group* (gid) use the pool too, or only its owner. Raises Foreign (77) for others than owner and root."""
+        """Let *group* (gid) use the pool too, or only its owner.
+
+        Raises ForeignPoolError (77) for others than owner and root.
+        """
         with self._mutex(context):
             self.store.share(group)
             give(self.gate, self.store.mode, group)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from ipclock import users
 from ipclock._typing import TYPE_CHECKING
 from ipclock.bounded import LAST_TICKET
-from ipclock.errors import BadValue, from_os
+from ipclock.errors import InvalidValueError, from_os
 from ipclock.linux.locks import WHOLE, Range, holds, is_locked, is_writable, out_of_the_way, table, try_lock
 from ipclock.pool.directory import FILE_FLAGS, HOLDING, NEW, SAFE_FLAGS, STATES
 from ipclock.pool.notes import Drain, Resize, parse_fields
@@ -169,7 +169,7 @@ class Store(Numbers):
 
         With *holder_fd* the record is written into the file in `new/` that a script has opened under this
         descriptor: the holder's beacon will be lit on the script's open file, the waiter's on ours.
-        Raises BadValue (2) for a descriptor that is no such file.
+        Raises InvalidValueError (2) for a descriptor that is no such file.
         """
         if holder_fd is None:
             name = f"{os.getpid()}.{time.monotonic_ns()}"
@@ -217,9 +217,9 @@ class Store(Numbers):
             raise
         return fd
 
-    def _no_draft(self, fd: int) -> BadValue:
+    def _no_draft(self, fd: int) -> InvalidValueError:
         wanted = f"an empty file in {self.path}/{NEW} that is open for writing"
-        return BadValue("--fd", str(fd), wanted, usage=True)
+        return InvalidValueError("--fd", str(fd), wanted, usage=True)
 
     def _name_of_draft(self, fd: int) -> str:
         with suppress(OSError):

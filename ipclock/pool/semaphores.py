@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from ipclock._typing import TYPE_CHECKING
 from ipclock.bounded import LAST_TICKET, whole
-from ipclock.errors import N_, DamagedSemaphore, IpclockError, foreign
+from ipclock.errors import N_, IpclockError, SemaphoreError, foreign
 from ipclock.linux.semaphore import FOLDER, Semaphore, create, open_existing, path_of, unlink
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ def open_gate(name: str, folder: Directory, *, repair: bool = False) -> Semaphor
     while True:
         try:
             gate = open_existing(name, folder.trusts)
-        except DamagedSemaphore:
+        except SemaphoreError:
             if not repair:
                 raise
             unlink(name)
             try:
                 # a folder, or in a sticky folder another user's file, is still there: trying on would never end
                 gate = open_existing(name, folder.trusts)
-            except DamagedSemaphore:
+            except SemaphoreError:
                 raise foreign(path_of(name), N_("what lies there cannot be replaced; remove it")) from None
         if gate is None:
             # the first section levels it
@@ -52,7 +52,7 @@ class Turns:
     def create(self, ticket: int) -> Semaphore:
         """Make the turn of *ticket*, in place of one that an earlier life of the pool left behind.
 
-        Raises NotPermitted (77) where a stranger has planted something there, CannotCreate (73).
+        Raises PoolPermissionError (77) where a stranger has planted something there, PoolCreateError (73).
         """
         with self._folder.creating():
             try:

@@ -47,7 +47,7 @@ def replace(name: str, lock_dir: str, group: int | None, context: WaitContext, *
 
     None where there was nothing. With *idle*, only while the pool is idle: raises PoolInUse (75), and what opening
     the pool raises. Without, even what cannot be opened, and its semaphore with it: root alone may do that.
-    Raises CannotCreate (73), NotPermitted (77).
+    Raises PoolCreateError (73), PoolPermissionError (77).
     """
     pool = name[1:]
     uid = place.owner_of(pool)

@@ -6,7 +6,7 @@ import time
 from contextlib import nullcontext
 
 from ipclock._typing import TYPE_CHECKING
-from ipclock.errors import MutexStuck, SlotTimeout
+from ipclock.errors import MutexStuckError, SlotTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,9 +76,9 @@ class WaitContext:
         self._on_wait(ticket)
 
     def stuck(self, path: str, seconds: float, pid: int) -> None:
-        """Another process has had the mutex for so long. Raises MutexStuck (75) when the time is up."""
+        """Another process has had the mutex for so long. Raises MutexStuckError (75) when the time is up."""
         self._check()
         self._on_stuck(seconds, pid)
         # a section lasts well under a millisecond: even `-w 0` leaves it the time to end
         if seconds > MUTEX_GRACE_S and time.monotonic() >= self._deadline:
-            raise MutexStuck(path, pid)
+            raise MutexStuckError(path, pid)

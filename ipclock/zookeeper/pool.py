@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipclock.config import engine_url
 from ipclock.console import say
-from ipclock.errors import N_, BadValue, EngineFailed, NoPool, NoTicket, SlotBusy, Unsupported
+from ipclock.errors import N_, EngineFailed, InvalidValueError, NoPoolError, NoTicket, SlotBusy, UnsupportedError
 from ipclock.i18n import _
 from ipclock.linux import process
 from ipclock.pool import policy
@@ -69,9 +69,9 @@ class SharedPool:
         try:
             self._address = engine_url.parse(engine)
         except OSError as error:
-            raise BadValue("ENGINE", str(error.filename), error.strerror or str(error)) from None
+            raise InvalidValueError("ENGINE", str(error.filename), error.strerror or str(error)) from None
         except ValueError as error:
-            raise BadValue("ENGINE", engine, str(error)) from None
+            raise InvalidValueError("ENGINE", engine, str(error)) from None
         if settings.shared_with is not None or settings.lock_mode is not None:
             self._refuse("LOCK_GROUP, LOCK_MODE")
         self.name = self._address.path
@@ -97,7 +97,7 @@ class SharedPool:
             if self._makes:
                 self._insist(self._make, LEAVE_S)
             elif self._insist(partial(session.exists, self.name), LEAVE_S) is None:
-                raise NoPool(self.where)
+                raise NoPoolError(self.where)
         return self._opened
 
     @property
@@ -179,7 +179,7 @@ class SharedPool:
             self._refuse(option)
 
     def _refuse(self, what: str) -> NoReturn:
-        raise Unsupported("zookeeper", what)
+        raise UnsupportedError("zookeeper", what)
 
     def _step(self, claim: Claim, *, block: bool) -> float:
         """Do what can be done now to come nearer to a slot. Raises Cut.
@@ -451,15 +451,15 @@ class SharedPool:
         return []
 
     def end(self, ticket: int) -> None:
-        """Raise Unsupported (69): the processes may be another host's."""
+        """Raise UnsupportedError (69): the processes may be another host's."""
         self._refuse("reset --kill")
 
     def share(self, group: int | None, context: WaitContext) -> None:
-        """Raise Unsupported (69): who may use the pool is said by the password and the servers."""
+        """Raise UnsupportedError (69): who may use the pool is said by the password and the servers."""
         self._refuse("LOCK_GROUP, LOCK_MODE")
 
     def allow_priority(self, lowest: int, context: WaitContext) -> None:
-        """Raise Unsupported (69)."""
+        """Raise UnsupportedError (69)."""
         self._refuse("PRIORITY_MIN")
 
     def tidy(self, context: WaitContext) -> None:
@@ -467,7 +467,7 @@ class SharedPool:
         self._insist(self._make, context.chunk(LEAVE_S))
 
     def headroom(self, need: int) -> Headroom:
-        """Raise Unsupported (69): the memory of one host says nothing of the others'."""
+        """Raise UnsupportedError (69): the memory of one host says nothing of the others'."""
         self._refuse("MEMORY, MIN_FREE_MEMORY")
 
     def _insist(self, what: Callable[[], T], seconds: float) -> T:
@@ -483,5 +483,5 @@ class SharedPool:
 
 
 def looker(settings: Settings) -> Callable[[], Snapshot]:
-    """Return what reads the pool that the settings name, time and again. It makes nothing; raises NoPool (69)."""
+    """Return what reads the pool that the settings name, time and again. It makes nothing; raises NoPoolError (69)."""
     return SharedPool(settings, make=False).snapshot

@@ -30,7 +30,7 @@ from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
 from kazoo.security import make_digest_acl
 
-from ipclock.errors import N_, EngineFailed, NotPermitted
+from ipclock.errors import N_, EngineFailed, PoolPermissionError
 from ipclock.zookeeper.connection import DIALS, Connection, Handler
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Session:
         self.timeout = seconds
 
     def open(self) -> None:
-        """Connect. Raises EngineFailed (69) after CONNECT_S seconds in vain, NotPermitted (77)."""
+        """Connect. Raises EngineFailed (69) after CONNECT_S seconds in vain, PoolPermissionError (77)."""
         # its threads inherit our mask: a signal that one of them took would never reach the build
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
@@ -177,7 +177,7 @@ class Session:
         results = self._wait(transaction.commit_async())
         refused = [result for result in results if isinstance(result, Exception)]
         if any(isinstance(result, NoAuthError) for result in refused):
-            raise NotPermitted(self._where, N_("the servers refuse it"))
+            raise PoolPermissionError(self._where, N_("the servers refuse it"))
         unforeseen = (NoNodeError, BadVersionError, NodeExistsError, RolledBackError, RuntimeInconsistency)
         if not all(isinstance(result, unforeseen) for result in refused):
             raise Cut
@@ -204,7 +204,7 @@ class Session:
         except (NoNodeError, NodeExistsError, BadVersionError):
             raise
         except (NoAuthError, AuthFailedError):
-            raise NotPermitted(self._where, N_("the servers refuse it")) from None
+            raise PoolPermissionError(self._where, N_("the servers refuse it")) from None
         except (KazooException, KazooTimeoutError):
             raise Cut from None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ipclock.errors import SlotBusy, TooManySlots
+from ipclock.errors import SlotBusy, TooManySlotsError
 from ipclock.pool import policy
 from ipclock.pool.directory import GATE, HOLDING, QUEUED
 from ipclock.pool.record_name import RecordName, key_of
@@ -382,7 +382,7 @@ def _step(phase: str, run: Run, *, block: bool, outer: int) -> str:
     if phase == OUT:
         try:
             pool.arrive(claim, context, block=block)
-        except (SlotBusy, TooManySlots):
+        except (SlotBusy, TooManySlotsError):
             return GONE
         return TURN
     if phase == TURN:

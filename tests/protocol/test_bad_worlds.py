@@ -17,7 +17,7 @@ import posix_ipc
 import pytest
 
 from ipclock.cli import command_line
-from ipclock.errors import MutexStuck, SlotTimeout
+from ipclock.errors import MutexStuckError, SlotTimeout
 from ipclock.linux.exit_watcher import ExitWatcher
 from ipclock.linux.semaphore import path_of
 from ipclock.pool.claim import Claim
@@ -577,7 +577,7 @@ def test_sections_exclude_each_other_after_the_mutex_was_removed(world: World) -
         with after.store.mutex(lambda seconds, pid: None):
             try:
                 before.tidy(WaitContext(0))
-            except MutexStuck:
+            except MutexStuckError:
                 return "kept out"
         return "both in"
 

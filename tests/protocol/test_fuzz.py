@@ -17,7 +17,7 @@ from ipclock.cli.status import as_json
 from ipclock.config import values
 from ipclock.config.settings import SETTINGS, Settings, load_settings
 from ipclock.display.estimates import Estimator
-from ipclock.errors import DamagedSemaphore, IpclockError
+from ipclock.errors import IpclockError, SemaphoreError
 from ipclock.linux import semaphore
 from ipclock.pool import liveness, place, policy, snapshot
 from ipclock.pool.directory import GATE, HOLDING, NUMBERS, QUEUED, STATES
@@ -144,7 +144,7 @@ def test_a_semaphore_is_refused_or_works_and_a_reset_mends_it(folder: Path, chan
     def use() -> bool:
         try:
             opened = semaphore.open_existing(name, lambda status: True)
-        except DamagedSemaphore:
+        except SemaphoreError:
             return True
         assert opened is not None
         before = opened.value

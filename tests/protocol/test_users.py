@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import posix_ipc
 import pytest
 
-from ipclock.errors import BadValue, IpclockError
+from ipclock.errors import InvalidValueError, IpclockError
 from ipclock.linux.semaphore import create, path_of
 from ipclock.pool.records import Store
 from tests.helpers.crash_at import OTHER_USER, USER, Client, child, in_child, needs_root, sysctl
@@ -578,7 +578,7 @@ def test_what_takes_the_place_of_a_scripts_draft_is_not_given_away(
         sys.addaudithook(swap)
         try:
             store.draft({}, fd)
-        except BadValue as error:
+        except InvalidValueError as error:
             return error.where
         return "adopted"
 
