@@ -93,10 +93,10 @@ class UnsafeHook(IpclockError):
     """A hook that root does not run: others may write to `at`, which decides what the settings file `path` says."""
 
     status = 78
-    what = N_("{path}: names a hook, which root does not run: {reason}: {at}")
+    what = N_("{path}: root does not run its hook: {at}: {reason}")
     remedy = N_("Let root own the settings file and its folders, and nobody else write to them.")
 
-    def __init__(self, path: str, at: str, reason: str = N_("others may write to it")) -> None:
+    def __init__(self, path: str, at: str, reason: str = N_("writable by other users")) -> None:
         super().__init__(path, at, reason)
         self.path = path
         self.at = at
@@ -185,7 +185,7 @@ class SupersededError(IpclockError):
 class MutexStuckError(SlotUnavailable):
     """The pool's mutex was not given up in time; `pid` wrote itself into it, 0 where that is not known."""
 
-    what = N_("{path}: the pool's mutex is held by process {pid}, which does not go on.")
+    what = N_("{path}: the pool is locked by process {pid}, which does not respond")
     remedy = N_("Continue that process (kill -CONT {pid}) or end it (kill -KILL {pid}).")
 
     def __init__(self, path: str, pid: int) -> None:
@@ -266,7 +266,7 @@ class NoMemberError(PoolPermissionError):
     """The pool that was to be made at `path` would be shared with a group (gid) that we are no member of."""
 
     def __init__(self, path: str, group: int) -> None:
-        super().__init__(path, N_("you are no member of the group to share it with"))
+        super().__init__(path, N_("you are not a member of the group to share it with"))
         self.group = group
 
 
@@ -377,7 +377,7 @@ class NoTicket(IpclockError):
     """No record bears the ticket."""
 
     status = 2
-    what = N_("no holder or waiter has ticket {ticket}")
+    what = N_("no such ticket: {ticket}")
     remedy = N_("'ipclock status --json' lists the tickets.")
 
     def __init__(self, ticket: int) -> None:

@@ -52,7 +52,7 @@ FAILURES = [
     (errors.FewDescriptorsError("/dev/shm/x"), 73, ["/dev/shm/x", "Too many open files", "ulimit -n"]),
     (errors.PoolCreateError("/dev/shm/x", "No space left"), 73, ["/dev/shm/x", "No space left", "'df /dev/shm'"]),
     (errors.PoolPermissionError("/dev/shm/x", "not a folder"), 77, ["/dev/shm/x", "not a folder"]),
-    (errors.NoMemberError("/dev/shm/x", 54400), 77, ["/dev/shm/x", "no member of the group"]),
+    (errors.NoMemberError("/dev/shm/x", 54400), 77, ["/dev/shm/x", "not a member of the group"]),
     (errors.ForeignPoolError("/dev/shm/x", 1000), 77, ["/dev/shm/x", "uid 1000"]),
     (errors.PoolElsewhereError("/tmp/a", "/run/b", "is hers"), 78, ["/tmp/a", "/run/b", "is hers"]),
     (errors.PoolInUse("/run/b"), 75, ["/run/b", "'ipclock drain'"]),

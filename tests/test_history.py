@@ -266,8 +266,8 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: foreign(path, application=finished.SCHEMA.application, version=2),
         "made by a newer ipclock",
     ),
-    "everybody's folder": (lambda path: path.parent.chmod(0o777), "everybody may write to its folder"),
-    "everybody's sticky folder": (lambda path: path.parent.chmod(0o1777), "everybody may write to its folder"),
+    "everybody's folder": (lambda path: path.parent.chmod(0o777), "its folder is writable by all users"),
+    "everybody's sticky folder": (lambda path: path.parent.chmod(0o1777), "its folder is writable by all users"),
 }
 
 

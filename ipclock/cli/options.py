@@ -61,7 +61,7 @@ def add_wait_options(parser: ArgumentParser) -> None:
         "--timeout",
         dest="BUILD_TIMEOUT",
         metavar="SEC",
-        help=_("wait so long at most, then exit 75 (600)"),
+        help=_("give up after SEC seconds with exit status 75 (default: 600)"),
     )
     how_long.add_argument(
         "-n", "--nb", "--nonblock", dest="nonblock", action="store_true", help=_("do not wait: exit 75 at once")
@@ -75,14 +75,16 @@ def add_wait_options(parser: ArgumentParser) -> None:
         help=_("exit with CODE instead of 75"),
     )
     how_much = parser.add_mutually_exclusive_group()
-    how_much.add_argument("-q", "--quiet", action="store_true", help=_("no lines of our own but errors"))
-    how_much.add_argument("-v", "--verbose", action="store_true", help=_("tell ticket, slot and length of the wait"))
+    how_much.add_argument("-q", "--quiet", action="store_true", help=_("print errors only"))
+    how_much.add_argument(
+        "-v", "--verbose", action="store_true", help=_("print the ticket, the slot and the wait time")
+    )
 
 
 def add_queue_options(parser: ArgumentParser) -> None:
     """Add the options about the place in line and what may run beside the build."""
     group = parser.add_argument_group(_("queue"))
-    group.add_argument("--slots", dest="BUILD_SLOTS", metavar="W", help=_("take W slots (1)"))
+    group.add_argument("--slots", dest="BUILD_SLOTS", metavar="W", help=_("take W slots (default: 1)"))
     group.add_argument(
         "--per-label", dest="MAX_PER_LABEL", metavar="N", help=_("at most N builds of this label at once")
     )
@@ -93,7 +95,10 @@ def add_queue_options(parser: ArgumentParser) -> None:
         "--supersede", action="store_true", help=_("older builds of this label that still wait leave with exit 76")
     )
     group.add_argument(
-        "--memory", dest="MEMORY", metavar="SIZE", help=_("wait until SIZE is free, or as much as before (auto)")
+        "--memory",
+        dest="MEMORY",
+        metavar="SIZE",
+        help=_("start only when SIZE of memory is free; auto: what builds of this label needed"),
     )
 
 

@@ -31,7 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     help_text = _("what acquire has printed ($IPCLOCK_TICKET, else the caller's only slot)")
     options.add_ticket(parser, help_text)
     parser.add_argument("--now", action="store_true", help=_("also while processes of the build still run"))
-    parser.add_argument("-q", "--quiet", action="store_true", help=_("no lines of our own but errors"))
+    parser.add_argument("-q", "--quiet", action="store_true", help=_("print errors only"))
     options.add_pool_options(parser)
 
 
@@ -76,9 +76,9 @@ def _give_back(args: Namespace, settings: Settings) -> int:
 def _warn(args: Namespace, ticket: int | str | None, pid: int | None = None) -> int:
     if not args.quiet:
         if pid is None:
-            text = _("ipclock: warning: no slot to give back (ticket {ticket})")
+            text = _("ipclock: warning: no slot to release (ticket {ticket})")
         else:
-            text = _("ipclock: warning: no slot to give back (ticket {ticket}): it ended with process {pid}")
+            text = _("ipclock: warning: no slot to release (ticket {ticket}): it ended with process {pid}")
         say(text.format(ticket="?" if ticket is None else printable(str(ticket)), pid=pid))
     return 0
 

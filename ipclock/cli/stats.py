@@ -152,7 +152,7 @@ def text_lines(past: Past, report: Report) -> list[str]:
         padded = [" " * (width - columns(cell)) + cell for width, cell in zip(widths[1:], others, strict=True)]
         lines.append("  ".join([first + " " * (widths[0] - columns(first)), *padded]))
     if report.fits is not None and report.total_memory and report.all.memory:
-        text = _("the memory bears {builds} builds at once: {total} / {each} (9 of 10 builds take less)")
+        text = _("the memory is enough for {builds} builds at once: {total} / {each} (9 of 10 builds take less)")
         sizes = {"total": size(report.total_memory), "each": size(report.all.memory.p90)}
         lines.append(text.format(builds=report.fits, **sizes))
     return lines

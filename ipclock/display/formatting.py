@@ -122,7 +122,7 @@ def state_of(holder: Holder) -> list[str]:
     words = {
         "stopped": _("stopped"),
         "orphaned": _("orphaned"),
-        "unknown": _("not to be seen from here"),
+        "unknown": _("not visible from here"),
         "doubtful": _("doubtful"),
     }
     return [words[holder.state]] if holder.state in words else []

@@ -85,7 +85,7 @@ def _headings(pool: Snapshot) -> list[str]:
 
 def _holder_notes(holder: Holder, now: Standing) -> str:
     notes = {
-        "orphaned": _(" orphaned: its ipclock was killed, these processes go on"),
+        "orphaned": _(" orphaned: its ipclock was killed; these processes still run"),
         "unknown": _(" unknown: its process cannot be seen from here"),
         "stopped": _(" stopped"),
         "doubtful": _(" doubtful: not heard of for a while"),

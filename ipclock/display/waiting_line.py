@@ -82,7 +82,7 @@ class WaitingLine:
         if seconds >= STUCK_NOTICE_S and not self._stuck_said and not self._quiet:
             self._stuck_said = True
             self.clear()
-            text = _("⏳ the pool is locked by process {pid}, which does not go on")
+            text = _("⏳ the pool is locked by process {pid}, which does not respond")
             write_at_once(text.format(pid=pid or "?") + "\n")
 
     def details(self, ticket: int, slot: int, waited: float) -> None:

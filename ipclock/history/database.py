@@ -156,7 +156,7 @@ def _keeper(path: str, folder: str) -> tuple[int, int]:
             break  # is made by whoever may
         writers = trusted_path.writers(status, new=count == len(names))  # in the last one SQLite makes new names
         if writers.others:
-            raise HistoryFailed(path, N_("everybody may write to its folder"))
+            raise HistoryFailed(path, N_("its folder is writable by all users"))
         if not trusted_path.is_roots(status):
             return status.st_uid, status.st_gid
         if writers.group:

@@ -65,7 +65,7 @@ def accept(path: str, folder: int) -> None:
     status = os.fstat(folder)
     group = group_of(status)
     if status.st_mode & stat.S_IWOTH:
-        raise PoolPermissionError(path, N_("everybody may write to it"))
+        raise PoolPermissionError(path, N_("writable by all users"))
     if not (users.owns(folder) or status.st_uid == 0 or (group is not None and _lets_us_in(folder, group))):
         raise ForeignPoolError(path, status.st_uid)
 

@@ -30,7 +30,7 @@ def open_gate(name: str, folder: Directory, *, repair: bool = False) -> Semaphor
                 # a folder, or in a sticky folder another user's file, is still there: trying on would never end
                 gate = open_existing(name, folder.trusts)
             except SemaphoreError:
-                raise foreign(path_of(name), N_("what lies there cannot be replaced; remove it")) from None
+                raise foreign(path_of(name), N_("cannot be replaced; remove it")) from None
         if gate is None:
             # the first section levels it
             with folder.creating():

@@ -103,7 +103,7 @@ class Session:
         if not self.connected:
             reason = N_("no server answers")
             if self._client.client_state == "AUTH_FAILED":
-                reason = N_("it refuses the password")
+                reason = N_("authentication failed")
             self.close()
             raise EngineFailed(self._where, reason)
 

@@ -170,7 +170,7 @@ def test_a_release_of_what_ended_with_its_process_says_so_and_advises_no_reset(w
 
     assert (late.returncode, late.stderr.splitlines()) == (
         0,
-        [f"ipclock: warning: no slot to give back (ticket 1): it ended with process {ended.pid}"],
+        [f"ipclock: warning: no slot to release (ticket 1): it ended with process {ended.pid}"],
     )
 
 

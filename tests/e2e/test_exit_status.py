@@ -167,7 +167,7 @@ def test_a_command_that_is_missing_or_not_behind_dashes_is_told(world: World, ar
 
     assert (result.returncode, result.stderr.splitlines()) == (
         2,
-        ["ipclock: no command: put it behind ' -- '", "   Try 'ipclock wrap --help'."],
+        ["ipclock: missing command: put it behind ' -- '", "   Try 'ipclock wrap --help'."],
     )
 
 

@@ -445,7 +445,7 @@ def test_root_runs_no_hook_from_a_file_that_somebody_else_may_have_written(
         78,
         "",
         [
-            f"ipclock: {settings_file}: names a hook, which root does not run: others may write to it: {at}",
+            f"ipclock: {settings_file}: root does not run its hook: {at}: writable by other users",
             "   Let root own the settings file and its folders, and nobody else write to them.",
         ],
     )
@@ -481,7 +481,7 @@ def test_root_runs_no_hook_although_only_one_of_the_files_that_name_hooks_may_be
 
     result = world.run("wrap", "--config", str(settings_file), "a", "--", "echo", "built")
 
-    assert (result.returncode, result.stdout, result.stderr.partition(": names a hook")[0]) == (
+    assert (result.returncode, result.stdout, result.stderr.partition(": root does not run")[0]) == (
         78,
         "",
         f"ipclock: {other}",

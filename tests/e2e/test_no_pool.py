@@ -106,7 +106,7 @@ def test_a_release_of_nothing_is_a_warning(made: bool, options: list[str], ticke
 
     done, quiet = world.run("release", *options), world.run("release", "-q", *options)
 
-    told = f"ipclock: warning: no slot to give back (ticket {ticket})\n"
+    told = f"ipclock: warning: no slot to release (ticket {ticket})\n"
     assert [(run.returncode, run.stdout, run.stderr) for run in (done, quiet)] == [(0, "", told), (0, "", "")]
     assert bool(traces(world)) == made
 
@@ -117,7 +117,7 @@ def test_a_release_of_a_ticket_of_a_pool_that_is_gone_names_it(world: World) -> 
 
     done = world.run("release", env={"IPCLOCK_TICKET": ticket})
 
-    assert (done.returncode, done.stderr) == (0, f"ipclock: warning: no slot to give back (ticket {ticket})\n")
+    assert (done.returncode, done.stderr) == (0, f"ipclock: warning: no slot to release (ticket {ticket})\n")
 
 
 # What there is to do

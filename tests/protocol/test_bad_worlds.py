@@ -709,7 +709,7 @@ def test_a_stopped_owner_of_the_mutex_is_named_and_waited_for_no_longer_than_ask
     assert (refused.returncode, refused.stderr.splitlines(), shown, after) == (
         75,
         [
-            f"❌ {world.folder}: the pool's mutex is held by process {owner}, which does not go on.",
+            f"❌ {world.folder}: the pool is locked by process {owner}, which does not respond",
             f"   Continue that process (kill -CONT {owner}) or end it (kill -KILL {owner}).",
         ],
         0,
@@ -728,7 +728,7 @@ def test_a_stopped_owner_of_the_mutex_is_named_while_somebody_waits_for_it(world
 
     assert (written.read_text().splitlines(), before, late.end(), another_build(world)) == (
         [
-            f"⏳ the pool is locked by process {owner}, which does not go on",
+            f"⏳ the pool is locked by process {owner}, which does not respond",
             "✓ build slot acquired (1/1)",
             "✓ starting the build of late.",
         ],

@@ -247,7 +247,7 @@ def test_a_group_that_one_is_no_member_of_is_refused_and_nothing_is_made(users: 
 
     assert (refused[0], refused[1][0], users.world.folder.exists()) == (
         77,
-        f"ipclock: {users.world.folder}: not permitted: you are no member of the group to share it with",
+        f"ipclock: {users.world.folder}: not permitted: you are not a member of the group to share it with",
         False,
     )
 
