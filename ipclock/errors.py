@@ -2,7 +2,7 @@
 
 Guarantees: every failure that a caller can meet is a subclass of `IpclockError`, with the data as attributes.
 Does not print, and does not translate: `what` and `remedy` are templates over the attributes, looked up in the
-catalogue by whoever shows them. The exit statuses are those of sysexits(3), and of env(1) for 126 and 127.
+catalogue by the caller that shows them. The exit statuses are those of sysexits(3), and of env(1) for 126 and 127.
 One file, because it is one table.
 """
 
@@ -157,7 +157,7 @@ class PoolInUse(IpclockError):
 
 
 class PriorityNotAllowedError(IpclockError):
-    """Somebody but root asks for a priority below the lowest that the pool allows."""
+    """A user other than root asks for a priority below the lowest that the pool allows."""
 
     status = 77
     what = N_("priority {priority} is not allowed: {lowest} is the lowest in this pool")
@@ -208,7 +208,7 @@ class UnavailableError(IpclockError):
 
 
 class NoProcError(UnavailableError):
-    """There is no proc(5), without which nothing can be told of a process."""
+    """There is no proc(5), without which nothing is known of a process."""
 
     remedy = N_("ipclock knows processes by it: mount -t proc proc {path}")
 
@@ -250,7 +250,7 @@ class FewDescriptorsError(PoolCreateError):
 
 
 class PoolPermissionError(IpclockError, PermissionError):
-    """The pool, or what lies at its path, belongs to somebody else."""
+    """The pool, or what lies at its path, belongs to another user."""
 
     status = 77
     what = N_("{path}: not permitted: {reason}")
@@ -374,7 +374,7 @@ class SlotLost(IpclockError):
 
 
 class NoTicket(IpclockError):
-    """No record bears the ticket."""
+    """No record has the ticket."""
 
     status = 2
     what = N_("no such ticket: {ticket}")
@@ -400,7 +400,7 @@ class NotYours(IpclockError):
 
 
 class Unprovable(NotYours):
-    """The same, and nobody here can tell whether that build still lives."""
+    """The same, and whether that build still lives cannot be known here."""
 
     remedy = N_("If you know that it has ended: 'ipclock reset {ticket}' takes its slot away by force.")
 
@@ -447,7 +447,7 @@ class LocksLeft(IpclockError):
 
 
 class HistoryFailed(IpclockError):
-    """The file of finished builds cannot be used. A build never ends for it: whoever runs one warns and goes on."""
+    """The file of finished builds cannot be used. A build never ends for it: its `ipclock` warns and goes on."""
 
     status = 73
     what = N_("{path}: the history cannot be used: {reason}")
@@ -524,7 +524,7 @@ def _user(uid: int) -> str:
 
 
 def foreign(path: str, reason: str = "") -> PoolPermissionError:
-    """Return the failure that we may not use what lies at *path*: by its owner's name if that is somebody else."""
+    """Return the failure that we may not use what lies at *path*: by its owner's name if that is another user."""
     from ipclock import users
 
     try:
@@ -536,7 +536,7 @@ def foreign(path: str, reason: str = "") -> PoolPermissionError:
 
 
 def from_os(error: OSError, path: str) -> IpclockError:
-    """Return the failure that *error* means for somebody who uses the pool at *path*."""
+    """Return the failure that *error* means for a user of the pool at *path*."""
     reason = error.strerror or str(error)
     if error.errno in (errno.EACCES, errno.EPERM):
         return foreign(path, reason)

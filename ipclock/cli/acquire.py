@@ -86,7 +86,7 @@ def run(args: Namespace, settings: Settings) -> int:
         check()
         print(claim.ticket, flush=True)
     except BaseException:
-        # nobody has read the ticket, so nobody would give it back before the script ends
+        # the ticket was not read, so the slot would not be given back before the script ends
         pool.release(claim)
         if hooks:
             hooks.tell_of("release", claim)

@@ -1,4 +1,4 @@
-"""The way of a command through the pool, for those who watch.
+"""The way of a build through the pool, as a person sees it.
 
 What was asked for becomes a claim, a person sees why it waits, and what came of it is kept in the history.
 """
@@ -113,7 +113,7 @@ def take_slot(
     """Wait for a slot on behalf of a person, with the waiting line, until the claim holds one.
 
     *check* raises to stop waiting. A change of the capacity in the settings file is taken over meanwhile: in each
-    section, so that nobody is admitted by an older one, and at each tick. *hooks* are told of the wait and of its end.
+    section, so that no build is admitted by an older one, and at each tick. *hooks* run at the wait and at its end.
     """
     limit = settings.build_timeout
     block = not args.nonblock and limit > 0

@@ -101,7 +101,7 @@ def _is_planted(error: IpclockError) -> bool:
 
 
 def _get_in(path: str) -> str:
-    """Return how we come to use what lies at *path* and belongs to somebody else."""
+    """Return how we come to use what lies at *path* and belongs to another user."""
     with suppress(OSError):
         status = os.lstat(path)
         if status.st_mode & stat.S_IWGRP and not status.st_mode & stat.S_IWOTH and not stat.S_ISLNK(status.st_mode):

@@ -1,4 +1,4 @@
-"""What goes on beside a command that runs in a slot, and what is kept and told of it at its end."""
+"""What goes on beside a command that runs in a slot, and what is recorded at its end."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class BuildRun:
         self._pool.watch(self._claim)
 
     def _note(self, pid: int) -> None:
-        with suppress(OSError):  # it is only for those who look: the build has started
+        with suppress(OSError):  # it is only for display: the build has started
             self._pool.note(self._claim, pid)
 
     def _beside(self) -> list[str]:

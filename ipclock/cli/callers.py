@@ -1,4 +1,4 @@
-"""How other usual callers come by their settings: those who have another environment, and other files in their home.
+"""How other usual callers come by their settings: root, cron and scripts have other environments and homes.
 
 Reads files, and changes nothing. A file that may not be read counts as one that says nothing.
 """

@@ -160,7 +160,7 @@ def place(name: str, path: str, inner: str | None = None) -> Iterator[Check]:
 
 
 def writable(name: str, path: str, inner: str) -> Check:
-    """Whether the folder takes files, nobody else may remove them, and it is a tmpfs."""
+    """Whether the folder takes files, other users cannot remove them, and it is a tmpfs."""
     status = os.stat(path)
     if not is_safe(path, status):
         text = _("{path}: everybody may remove what others have there")
@@ -196,7 +196,7 @@ def _amount(number: float) -> str:
 
 
 def shared(name: str, path: str) -> Check:
-    """Whether other builds on the machine see the same folder: those who do not have slots of their own."""
+    """Whether other builds on the machine see the same folder: builds that do not have slots of their own."""
     remedy = _("Start builds with the machine's folder: no private one in the systemd unit; docker run --ipc=host.")
     if machine.is_contained():
         text = _("{path}: in a container; whether it is the machine's cannot be told from here")
@@ -225,7 +225,7 @@ def remove_ipc(path: str, name: str) -> Check:
     if not users.shows_all():
         text = _("whether logind deletes the pool at a logout cannot be told from a user namespace")
         return Check("remove-ipc", "logout-unknown", OK, text)
-    uid = os.geteuid() or _owner(path) or 0  # what root makes in somebody's pool is the owner's
+    uid = os.geteuid() or _owner(path) or 0  # what root makes in a user's pool is that user's
     user = process.user_name(uid)
     if not machine.removes_ipc_of(uid):
         return Check(
@@ -380,13 +380,13 @@ def _settled(look: Callable[[], T], suspicious: Callable[[T], bool]) -> T:
     found = look()
     deadline = time.monotonic() + SECTION_S
     while suspicious(found) and time.monotonic() < deadline:
-        time.sleep(SECTION_S / 10)  # a section ends without a sign to those who only look
+        time.sleep(SECTION_S / 10)  # a section ends without a sign to a reader
         found = look()
     return found
 
 
 def mutex(store: Store) -> Check:
-    """Whether somebody keeps the mutex and does not go on."""
+    """Whether a process keeps the mutex and does not go on."""
 
     def look() -> tuple[int | None, bool, bool]:
         pid = store.mutex_owner()
@@ -405,7 +405,7 @@ def mutex(store: Store) -> Check:
 
 
 def value(store: Store, gate: Semaphore) -> Check:
-    """Whether the semaphore's value is what the records say, or somebody waits who will level it."""
+    """Whether the semaphore's value is what the records say, or a waiter is there that will level it."""
 
     def look() -> tuple[int, int, int, int, bool]:
         entries = store.entries(HOLDING)

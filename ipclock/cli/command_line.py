@@ -112,12 +112,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _end(from_os(error, str(error.filename)), settings)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would try again at its end
         if isinstance(error, BrokenPipeError):
-            return 0  # its reader has left (`ipclock status | head -1`): nothing to tell, and nobody to tell it
+            return 0  # its reader has left (`ipclock status | head -1`): there is nothing to say
         failure = PoolCreateError(
             error.filename if isinstance(error.filename, str) else "stdout", error.strerror or str(error)
         )
         return _end(failure, settings)
-    except Exception as error:  # a bug: still one line, unless somebody wants to see where
+    except Exception as error:  # a bug: still one line, unless IPCLOCK_DEBUG asks for the traceback
         if debugging():
             raise
         say(

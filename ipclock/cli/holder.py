@@ -75,7 +75,7 @@ def _is_part_of(shell: int, pid: int) -> bool:
     """Return whether a process is a part of its parent, the *shell*, and hands the ticket on to it."""
     if not process.is_fork(pid) or not descriptors.writes_to(pid, shell):
         return False
-    # of a file nobody can tell who will read it
+    # who will read a file cannot be known
     return descriptors.prints_to_file(os.getpid()) or _goes_past(pid, shell, by_parts=True)
 
 

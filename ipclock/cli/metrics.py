@@ -51,14 +51,14 @@ def run(args: Namespace, settings: Settings) -> int:
 
 
 def _replace(path: str, text: bytes) -> None:
-    """Write the file so that whoever reads it meanwhile gets the whole old one or the whole new one."""
+    """Write the file so that a reader gets the whole old one or the whole new one."""
     folder, name = os.path.split(path)
     draft = ""
     try:
         fd, draft = tempfile.mkstemp(prefix=f".{name}.", dir=folder or ".")  # not *.prom: that would be collected too
         with open(fd, "wb") as file:
             file.write(text)
-            os.fchmod(fd, 0o644)  # what reads it is somebody else
+            os.fchmod(fd, 0o644)  # node_exporter reads it as another user
         os.rename(draft, path)
     except OSError as error:
         with suppress(OSError):

@@ -181,7 +181,7 @@ def open_for_administrator(settings: Settings, *, ours: bool = False, resize: bo
     """Open the pool to repair it, and say what root has taken over for that.
 
     With *ours* it is made if it is not there, and where we are root it is root's from now on; else raises NoPoolError
-    (69). With *resize* it gets as many slots as the settings say, whoever owns it.
+    (69). With *resize* it gets as many slots as the settings say, whichever user owns it.
     """
     if settings.engine:
         return open_pool(settings, create=ours)
@@ -211,7 +211,7 @@ def looker(settings: Settings) -> Callable[[], Snapshot]:
 def require_pool(settings: Settings, *, default: bool = True) -> None:
     """Raise NoPoolError (69) unless the pool that the settings name is there, as far as that is a pool of this machine.
 
-    With *default* one of the name that a pool has by default need not be: nobody has mistyped that.
+    With *default* one of the name that a pool has by default need not be: it was not mistyped.
     """
     if not (settings.engine or (default and settings.semaphore_name == DEFAULT_NAME)):
         pools.require(settings.semaphore_name)

@@ -61,7 +61,7 @@ def _give_back(args: Namespace, settings: Settings) -> int:
                 text = _("ipclock: the slot of ticket {ticket} stays with what still runs in it: {processes}")
                 say(text.format(ticket=ticket, processes=", ".join(map(shown, kept))))
             return 0
-        with suppress(NoTicket):  # given back by somebody else just now
+        with suppress(NoTicket):  # given back by another process just now
             given_back = pool.evict(WaitContext(options.MUTEX_PATIENCE_S), ticket, nested=False)
             if hooks:
                 for one in given_back:

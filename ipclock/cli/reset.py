@@ -53,7 +53,7 @@ def run(args: Namespace, settings: Settings) -> int:
         _refuse_suicide(pool, args.ticket)
         for holder in holders:
             pool.end(holder.ticket)
-            # one by one: whoever is admitted meanwhile keeps the slot
+            # one by one: a build that is admitted meanwhile keeps its slot
             with suppress(NoTicket):
                 recorder.holds_ended(pool, settings, pool.evict(context, holder.ticket, nested=False), "evicted")
             say(_("ipclock: {label} (PID: {pid}) was ended").format(label=holder.label, pid=pid_of(holder)))
@@ -61,7 +61,7 @@ def run(args: Namespace, settings: Settings) -> int:
         if others and left.unlisted:
             raise LocksLeft(left.unlisted, left.unlisted_pids)
     else:
-        # as the reset itself found them: somebody may have been admitted since we looked
+        # as the reset itself found them: another build may have been admitted since we looked
         evicted = pool.evict(context, args.ticket)
         for one in evicted:
             text = _("ipclock: {label} (PID: {pid}) lost its slot; it goes on running")

@@ -24,11 +24,11 @@ class Canvas:
 
     @property
     def drawable(self) -> bool:
-        """Whether lines may be rewritten in place now. Until `leave` nobody else may."""
+        """Whether lines may be rewritten in place now. Until `leave` no other process may."""
         try:
             if os.tcgetpgrp(self._fd) != os.getpgrp():
                 return False
-        except OSError:  # not our session's: nobody could put us into its background
+        except OSError:  # not our session's, so it has no background for us
             pass
         device = self._open()
         return device is None or (not is_locked(device, _WRITERS) and try_lock(device, _DRAWS))
@@ -39,7 +39,7 @@ class Canvas:
             unlock(self._device)
 
     def lend(self) -> None:
-        """Let nobody draw, as long as we live: a command of ours writes on the terminal."""
+        """Keep all others from drawing, as long as we live: a command of ours writes on the terminal."""
         if (device := self._open()) is not None:
             unlock(device)
             try_lock(device, Range(1 + os.getpid()))

@@ -1,6 +1,6 @@
 """What is known beyond a pool's records: what the builds use now, what they usually take, and so how long a wait lasts.
 
-Looks at processes and into the history no more often than a reader needs, since those who wait pay for it. Tells
+Looks at processes and into the history no more often than a reader needs, since every waiter pays for it. Tells
 nothing where it does not know: no history, too few builds of a label, a build that already takes longer than any did.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ipclock.history.finished import Expected
     from ipclock.pool.snapshot import Holder, Snapshot
 
-FARTHEST = 20  # place in line up to which it is told how long the wait lasts
+FARTHEST = 20  # place in line up to which there is an estimate
 LEARNT_S = 300.0  # how long what the history says of a label is believed
 
 
@@ -90,7 +90,7 @@ class Estimator:
         due = {label for label in labels if label not in self._learnt or now - self._learnt[label][0] > LEARNT_S}
         try:
             found = finished.expected_many(self._path, due) if due else {}
-        except HistoryFailed:  # it takes a second, which one at the gate would cost everybody
+        except HistoryFailed:  # it takes a second, for which a waiter at the gate would stop all others
             found, self._failed_at = {}, now
         self._learnt.update((label, (now, found.get(label))) for label in due)
 

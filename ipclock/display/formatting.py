@@ -143,7 +143,7 @@ def drained(snapshot: Snapshot) -> str:
 
 
 def resized(snapshot: Snapshot) -> str:
-    """Return who has changed N under those who are there, and when; "" if nobody has."""
+    """Return who has changed N under those who are there, and when; "" if N was not changed."""
     found = snapshot.resized
     since = [holder.since for holder in snapshot.holders] + [waiter.since for waiter in snapshot.waiters]
     if found is None or not any(when and when < found.at for when in since):

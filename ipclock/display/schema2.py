@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from ipclock.pool.snapshot import Holder, Waiter
 
 SCHEMA = 2
-NOBODY = ("", "?", "-1")  # a user whom nothing tells
+NOBODY = ("", "?", "-1")  # a user that is not known
 
 
 def pool(now: Standing, *, made: bool) -> dict[str, Any]:
-    """Return a pool as it stands; *made*: it is there. One of no slots is drained too, on nobody's word."""
+    """Return a pool as it stands; *made*: it is there. One of no slots is drained too, without a note."""
     seen = now.pool
     return {
         "schema": SCHEMA,

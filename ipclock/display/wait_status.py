@@ -1,7 +1,7 @@
-"""What one who waits is told: his place, for whom and why he waits, and for how long.
+"""What a waiting build shows: its place, the builds and the reasons that it waits for, an estimate.
 
-All who wait pay for what each of them is told: so it is learnt no more often than a reader needs, and far back in the
-line only the place is told.
+Every waiter computes this, so the total cost grows with the queue. Results are kept for a while, and past place 20 only
+the place is shown.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from ipclock.pool.headroom import Headroom
     from ipclock.pool.snapshot import Holder, Snapshot
 
-FORESEEN_S = 10.0  # how long what was foretold is believed, as long as nobody moves
+FORESEEN_S = 10.0  # how long an estimate is kept, as long as the queue does not move
 WATCHED_S = 5.0  # from one look at what the builds use to the next
 
 
 class WaitView(NamedTuple):
-    """What one who waits is told: the pool, the place in line, why else it waits, what the builds use, and how long."""
+    """What a waiting build shows: the pool, its place, why else it waits, what the builds use, an estimate."""
 
     pool: Snapshot
     position: int
@@ -37,7 +37,7 @@ class WaitView(NamedTuple):
     left: Range | None
 
     def lines(self, waited: float, limit: float) -> tuple[str, str, str]:
-        """Return how long the build has waited and why, for how much longer, and for whom."""
+        """Return how long the build has waited and why, the estimate, and the builds that it waits for."""
         seconds = int(waited)
         head = _("⏳ waiting ({waited}/{limit} s, left: {left} s, builds: {held}/{capacity})").format(
             waited=seconds,
@@ -64,7 +64,7 @@ class WaitView(NamedTuple):
 
 
 class WaitStatus:
-    """What one who waits is told, and learns no more often than it has to: all who wait together take little time."""
+    """The state of one wait, computed no more often than a reader needs."""
 
     def __init__(self, pool: Client, claim: Claim, headroom: Headroom | None, outlook: Estimator) -> None:
         self._pool = pool

@@ -1,7 +1,7 @@
 """What a person reads on stderr while a build waits and starts.
 
-Makes lines from what is known and writes them: on a terminal up to three that are rewritten in place, elsewhere one
-at the start, at each change and at an interval. Guarantees that the terminal is clean when somebody else writes on it.
+Makes lines from what is known and writes them: on a terminal up to three that are rewritten in place, elsewhere one at
+the start, at each change and at an interval. Guarantees that the terminal is clean when another process writes on it.
 """
 
 from __future__ import annotations
@@ -59,18 +59,18 @@ class WaitingLine:
         return not self._quiet and time.monotonic() - self._looked_at >= REWRITE_S
 
     def waiting(self, view: WaitView, waited: float, limit: float) -> None:
-        """Show that the build waits, for whom, and for how long: *waited* of *limit* seconds so far."""
+        """Show that the build waits, for which builds, and how long: *waited* of *limit* seconds so far."""
         now = time.monotonic()
         resumed, self._looked_at = now - self._looked_at > RESUMED_S, now
         lines = view.lines(waited, limit)
         if self._canvas:
             drawable = self._canvas.drawable
-            if resumed or not drawable:  # somebody else has written below our lines
+            if resumed or not drawable:  # another process has written below our lines
                 self._rows = []
             if drawable:
                 self._rewrite(*lines, left=1 - waited / limit)
                 return
-        # what changed is told at once, the clock alone only at the interval
+        # a change is shown at once, the clock alone only at the interval
         holders = [(holder.ticket, holder.state) for holder in view.pool.holders]
         change = f"{view.position} {holders} {view.pool.capacity} {view.pool.drained} {len(view.reasons)}"
         if change != self._written or (not self._canvas and now - self._written_at >= self._interval):

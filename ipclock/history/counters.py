@@ -1,7 +1,7 @@
 """How many builds have ended, of which label and how, after which waits and holds: counters that never fall.
 
 They lie beside the rows of the history, which go as they age. A pool's first MAX_LABELS labels are counted each for
-itself, later ones together: who moved from the one to the other would make a counter fall. A label that nobody has
+itself, later ones together: a label that moved from one to the other would make a counter fall. A label that nobody has
 built for as long as rows are kept loses its place, with all that was counted of it. Knows no files.
 """
 
@@ -22,8 +22,8 @@ NO_HOLD = -1.0
 BOUNDS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0, math.inf)
 MOST = (MAX_LABELS + 1) * len(OUTCOMES) * len(BOUNDS) * (len(BOUNDS) + 1)  # rows that a pool can have
 
-# How a column is read, and what it must hold for that, whoever has written it: no clock or drawing stumbles over such
-# numbers. A text or blob is greater than any number; one that looks like a number is read as that.
+# How a column is read, and what it must hold for that: whatever was written there, no clock or drawing fails on it. A
+# text or blob is greater than any number; one that looks like a number is read as that.
 TEXT = ("TEXT", "length({0}) <= 255")
 COUNT = ("INTEGER", "{0} BETWEEN 0 AND 1152921504606846976")
 SPAN = ("REAL", "{0} BETWEEN 0 AND 1e9")
@@ -99,7 +99,7 @@ SOUND |= {"waited_s": SUM, "held_s": SUM, "since": MOMENT}
 
 
 def read(connection: Connection, pool: str) -> list[Total]:
-    """Return what was counted in a pool, nothing where nobody has counted yet."""
+    """Return what was counted in a pool, nothing where nothing was counted yet."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'totals'").fetchone():
         return []
     columns = ", ".join(f"CAST({column} AS {kind})" for column, (kind, _test) in SOUND.items())

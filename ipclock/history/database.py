@@ -2,9 +2,9 @@
 
 The only importer of sqlite3. Guarantees: whatever is wrong with the file, its content or the disk is one HistoryFailed,
 after about a second; a file that is not ours is left as it is, and nothing in one is run: no view, no trigger. SQLite
-opens the file, and the -wal and -shm beside it, by path; so root does that with its own rights only where nobody else
-can put anything at that path, and elsewhere with the rights of those who can. What SQLite itself cannot be kept from,
-as a crash when somebody cuts off the -shm that it has mapped, happens to a process of its own (`ask`). Does not
+opens the file, and the -wal and -shm beside it, by path; so root does that with its own rights only where no other user
+can put anything at that path, and elsewhere with the rights of a user that can. What SQLite itself cannot be kept from,
+as a crash when the -shm that it has mapped is cut off, happens to a process of its own (`ask`). Does not
 guarantee that the last rows outlive a power cut.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-BUSY_S = 1.0  # for somebody else's lock, and for the work itself
+BUSY_S = 1.0  # for another process's lock, and for the work itself
 MORE_S = 1.0  # beyond these, for the process and for a disk
 LONGEST = 100_000  # bytes of a value or a row; the longest of ours has about a thousand
 MOST_LETTERS = 200  # of an error
@@ -78,7 +78,7 @@ def ask(
 def answer(
     path: str, schema: Schema, question: Callable[[Connection], T], *, write: bool = False, seconds: float = BUSY_S
 ) -> T:
-    """Return the same, asked in this process: for a program of somebody else, which is none to be forked."""
+    """Return the same, asked in this process: inside of another program, which is not to be forked."""
     with opened(path, schema, write=write, seconds=seconds) as connection:
         return question(connection)
 
@@ -131,29 +131,29 @@ def _harden(connection: Connection, until: float) -> None:
     # what is no UTF-8 is a strange text, and no reason to read nothing
     connection.text_factory = lambda data: data.decode(errors="replace")
     if sys.version_info >= (3, 12):
-        # once more than the look at the schema: somebody who heeds no locks may change it behind that
+        # once more than the look at the schema: a program without locks may change it behind that
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_TRIGGER, False)
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_VIEW, False)
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
-    connection.execute("PRAGMA mmap_size = 0")  # who has mapped a file that is cut off dies of SIGBUS
+    connection.execute("PRAGMA mmap_size = 0")  # a process that has mapped a file that is cut off dies of SIGBUS
     # no fsync while others wait for the lock: a slow disk would make them give up
     connection.execute("PRAGMA synchronous = NORMAL")
 
 
 def _keeper(path: str, folder: str) -> tuple[int, int]:
-    """Return (uid, gid) of those who may put things at the path besides root: (0, 0) where nobody may.
+    """Return (uid, gid) of the users who may put things at the path besides root: (0, 0) where none may.
 
-    Goes down from / to the *folder*: whoever has one of them decides what is beneath. Raises HistoryFailed where
-    everybody may.
+    Goes down from / to the *folder*: the owner of each decides what is beneath. Raises HistoryFailed where
+    all users may.
     """
     names = folder.split("/")
     for count in range(1, len(names) + 1):
         try:
             status = os.lstat("/".join(names[:count]) or "/")
         except FileNotFoundError:
-            break  # is made by whoever may
+            break  # is made by a user who may
         writers = trusted_path.writers(status, new=count == len(names))  # in the last one SQLite makes new names
         if writers.others:
             raise HistoryFailed(path, N_("its folder is writable by all users"))
@@ -166,7 +166,7 @@ def _keeper(path: str, folder: str) -> tuple[int, int]:
 
 @contextmanager
 def _rights_of(uid: int, gid: int) -> Iterator[None]:
-    """Being root, act as somebody else for a while: a link planted at a path leads them nowhere new."""
+    """Being root, act as another user for a while: a link planted at a path leads them nowhere new."""
     if os.geteuid() != 0 or uid == 0:
         yield
         return

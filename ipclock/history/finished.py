@@ -1,8 +1,8 @@
 """Finished waits and holds, one row each, in an SQLite database that several users' processes write at once.
 
 Guarantees: a failure is one HistoryFailed, which never keeps a build from running; what a label's next build will take
-is told in milliseconds, however long its past; and what is read is `sound`, whoever has written it. Does not know who
-writes when.
+is told in milliseconds, however long its past; and what is read is `sound`, whatever other users have written. Does not
+know who writes when.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _expected(connection: Connection, label: str) -> Expected | None:
         f"SELECT {read_as('ended', 'held_s', 'memory')} FROM finished WHERE label = ? AND outcome = ?"  # noqa: S608 - our names
         f" AND held_s NOT NULL AND {sound('ended', 'held_s', 'memory')} ORDER BY ended DESC LIMIT ?"
     )
-    from ipclock.history.statistics import quantile  # not for those who only write
+    from ipclock.history.statistics import quantile  # not needed to write
 
     rows = {outcome: connection.execute(question, (label, outcome, RECENT)).fetchall() for outcome in HELD}
     latest = sorted(row[:2] for found in rows.values() for row in found)[-RECENT:]

@@ -1,6 +1,6 @@
 """What becomes of waits and holds, written into the history: after the slot was given back, and never at its expense.
 
-Whoever clears a dead holder away, or releases or evicts one that has no supervisor, writes for it.
+A client that clears a dead holder away, or releases or evicts one without a supervisor, writes for it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def wait_ended(
 ) -> str | None:
     """Keep a wait that ended without a slot; return its outcome, None for one that never got into the line.
 
-    *tell* is that of a program of somebody else, as for `slot_ended`.
+    *tell* is the way of another program to warn, as for `slot_ended`.
     """
     outcome = OF_WAITS.get(type(error))
     if outcome:
@@ -98,7 +98,7 @@ def _of_ended(pool: Engine, one: RemovedHolder, outcome: str) -> Row | None:
     try:
         # as it may be printed, and no longer than a label: what no database takes would cost the other rows too
         return _row(pool, one.shown[:MAX_LABEL], one.entry, one.times, one.uid, outcome)
-    except (ValueError, KeyError):  # somebody else has written in it
+    except (ValueError, KeyError):  # another user has written in it
         return None
 
 
@@ -144,7 +144,7 @@ def _write(
 ) -> None:
     """Write the rows, and those of the dead of *pool*; if that fails it is said, and nothing else is wrong.
 
-    A program of somebody else has a way to *tell* of its own, and is not forked.
+    Another program has its own way to *tell*, and is not forked.
     """
     if settings.history is None:
         return

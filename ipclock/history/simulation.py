@@ -21,7 +21,7 @@ FACTOR = 40
 FEWEST = 5  # with fewer builds in its past a label's length counts as unknown
 TAIL = 0.05  # of the plays at either end are left out of the range
 SOON_S = 10
-# up to so many seconds a range is told in steps of so many
+# up to so many seconds a range is shown in steps of so many
 STEPS = ((120, 10), (1200, 60), (7200, 300), (math.inf, 1800))
 
 
@@ -41,7 +41,7 @@ class Range(NamedTuple):
 
 
 class Told(NamedTuple):
-    """An estimate as people are told it, "soon", "about" the middle, "at most" or "between", and what that claims."""
+    """An estimate as it is shown, "soon", "about" the middle, "at most" or "between", and what that claims."""
 
     how: str
     low: float
@@ -91,7 +91,7 @@ def _left(work: Work, share: float) -> float:
 
 
 def told(known: Range) -> Told:
-    """Return what people are told: whole steps, never less than what is known."""
+    """Return what is shown: whole steps, never less than what is known."""
     if known.high <= SOON_S:
         return Told("soon", 0, SOON_S)
     step = next(step for limit, step in STEPS if known.high <= limit)

@@ -106,7 +106,7 @@ class Summary(NamedTuple):
 
 
 class Report(NamedTuple):
-    """A past in numbers: `held_slot_s` of `slot_s` slot time was in use. `fits` is how many builds the memory bears.
+    """A past in numbers: `held_slot_s` of `slot_s` slot time was in use. `fits` is how many builds fit into the memory.
 
     That is by the peak that 9 of 10 builds stay below; None where the one or the other is not known.
     """

@@ -47,7 +47,7 @@ class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types
     def _connect(self, *server: Any) -> tuple[float, float]:
         self._owes_since = None
         read_ms, write_ms = super()._connect(*server)
-        # the servers clamp what was asked for, and kazoo tells nobody
+        # the servers clamp what was asked for, and kazoo does not say so
         session_s = read_ms * 1.5 / 1000
         self.handler.dial_s = min(DIAL_S, session_s / DIALS)
         self._patience_s = session_s / 3

@@ -69,7 +69,7 @@ class HolderProcess:
             ended = -1
         self._leave_the_terminal()
         guard = LeaseGuard(pool, claim, settings, lambda: [script.pid] if process.exists(script) else [])
-        # the identity once more, now that the descriptor is there: the PID may be somebody else's by now
+        # the identity once more, now that the descriptor is there: the PID may be another process's by now
         while ended >= 0 and process.exists(script) and not (claim.evicted or guard.lost):
             if select.select([ended], [], [], pool.tick_s)[0]:
                 break

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class LeaseGuard:
     """Watches over the slot of one build. *find* returns the PIDs of its processes. `lost` once it was ended.
 
-    A *watchdog* is told how long the build may go on if we are not there to end it.
+    A *watchdog* ends the build if we are not there to do it.
     """
 
     def __init__(
@@ -87,5 +87,5 @@ class LeaseGuard:
             say(text.format(label=claim.label), at_once=True)
         if self._kills and not self.lost:
             self.lost = True
-            # gone by `until`: from there on the servers may give the slot to somebody else
+            # gone by `until`: from there on the servers may give the slot to another build
             terminate.end(self._find, grace_s=max(0.0, left))

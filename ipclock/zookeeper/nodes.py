@@ -73,7 +73,7 @@ class Nodes:
         return sorted((parse(name) or RecordName(0, rest=name) for name in found), key=lambda entry: entry.slot)
 
     def in_line(self) -> list[str]:
-        """Return the names of those who wait, the first one first."""
+        """Return the names of the waiters, the first one first."""
         return sorted(self.session.children(self.line), key=ticket_of)
 
     def said(self, path: str) -> tuple[dict[str, Any], NodeStat] | None:
@@ -88,7 +88,7 @@ class Nodes:
         return said if isinstance(said, dict) else {}, found[1]
 
     def snapshot(self, *, waiters: bool, capacity: int) -> Snapshot:
-        """Return the pool as it stands; one that nobody has made is empty, with *capacity* slots."""
+        """Return the pool as it stands; one that is not made yet is empty, with *capacity* slots."""
         if self.session.exists(self.name) is None:
             return empty(self.name, capacity)
         pool = self.pool()
@@ -167,7 +167,7 @@ class Nodes:
 
 
 def ticket_of(name: str) -> int:
-    """Return the ticket of one in line: the servers' number and one, since 0 is nobody's."""
+    """Return the ticket of one in line: the servers' number and one, since 0 is no ticket."""
     digits = name.rpartition("-")[2]
     return int(digits) + 1 if digits.isascii() and digits.isdigit() else 0
 

@@ -5,9 +5,9 @@
     /oracle-build/slots/17.1             who holds slot 1 with ticket 17 (the number in line, and one)
 
 The way of kazoo's Semaphore, whose nodes these are but for their names: one stands in line under a number of the
-servers', watches the one before, and as the first one watches the slots. Guarantees: a slot is taken by one
-transaction that ends the place in line, only by the first in line, and only if the capacity that was counted by still
-holds, so there are never more slots taken than there are (INV-2). Does not guarantee that who has lost its session has
+servers', watches the one before, and as the first one watches the slots. Guarantees: a slot is taken by one transaction
+that ends the place in line, only by the first in line, and only if the capacity that was counted by still holds, so
+there are never more slots taken than there are (INV-2). Does not guarantee that a build that has lost its session has
 also stopped: see `Claim.lease`. One file, because the order of the steps is one argument.
 """
 
@@ -50,12 +50,12 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 CHUNK_S = 0.25  # of sleep, between two looks at signals and the clock
-LOOK_S = 60.0  # one who waits looks by himself so often, though his watches tell him
+LOOK_S = 60.0  # a waiter looks so often by itself, beside its watches
 AGAIN_S = 0.1
 GLANCE_S = 0.5  # for what one who waits only shows
 LEAVE_S = 3.0  # for an answer to who leaves, or changes the pool
 BEATS = 10  # proofs in a session's time
-MARGIN = 6  # the last part of a session's time, of so many, in which nobody relies on it any more
+MARGIN = 6  # the last part of a session's time, of so many, in which the session is not relied on any more
 
 
 class SharedPool:
@@ -117,7 +117,7 @@ class SharedPool:
     def _take_over(self) -> None:
         if self._wanted is not None:
             self._change(capacity=self._wanted)
-            self._wanted = None  # said once: a later change by somebody else stands
+            self._wanted = None  # said once: a later change by another client stands
 
     def close(self) -> None:
         """End the session, and with it every slot that it holds."""
@@ -196,7 +196,7 @@ class SharedPool:
         if not mine:
             session = nodes.session
             self._data |= {"session": session.since, "session_timeout": session.timeout}
-            # an answer that was lost is found by our id: else we would stand there twice, once for nobody
+            # an answer that was lost is found by our id: else we would stand there twice
             session.stand(f"{nodes.line}/{self._me}-", packed(self._data))
             mine, ahead = self._place()
             if not mine:
@@ -204,7 +204,7 @@ class SharedPool:
         claim.entry = RecordName(ticket_of(mine))
         if not block:
             self._refuse_to_wait(len(ahead))
-        # only the one before: if all watched all, every end would wake everybody
+        # only the one before: if all watched all, every end would wake all
         if ahead:
             there = nodes.session.exists(f"{nodes.line}/{ahead[-1]}", watch=True)
             return later if there else time.monotonic()
@@ -224,7 +224,7 @@ class SharedPool:
     def _admit(self, claim: Claim, mine: str) -> float:
         """Take a slot, as the first in line, if one is free; else return when there could be one by time alone."""
         nodes = self._nodes
-        # after the look at the line: whoever stood there before has taken his slot as he left it, so it is seen here.
+        # after the look at the line: the one that stood there before has taken its slot as it left, so it is seen here.
         # What we count can only become less meanwhile; the capacity is checked again by its version
         pool = nodes.pool(watch=True)
         taken = nodes.slots(watch=True)
@@ -304,7 +304,7 @@ class SharedPool:
         if session.connected and session.id != self._session_id:
             lease.until = float("-inf")  # the servers have ended the session, and so the slot
         elif there is False:
-            # the session lives: somebody has taken the slot away, on purpose
+            # the session lives: a reset has taken the slot away
             claim.evicted, lease.until = True, float("inf")
         elif session.connected and (session.wake.is_set() or silent_s > session.timeout / BEATS):
             session.wake.clear()  # by the watch on our node, perhaps
@@ -377,7 +377,7 @@ class SharedPool:
         return [(waiter.label, 1) for waiter in self.snapshot().waiters if waiter.ticket < ticket]
 
     def held_back(self, claim: Claim) -> str:
-        """Return "": nobody passes anybody here."""
+        """Return "": no build passes another one here."""
         return ""
 
     def holds(self, ticket: int) -> bool:
@@ -393,7 +393,7 @@ class SharedPool:
         return ticket in map(str, self.around_us())
 
     def kept_by(self, _ticket: int) -> list[int]:
-        """Return nobody: no process inherits such a slot."""
+        """Return none: no process inherits such a slot."""
         return []
 
     def ended_with(self, _ticket: int) -> int | None:
@@ -410,7 +410,7 @@ class SharedPool:
         self._session.wake.set()
 
     def drain(self, drain: Drain | None, context: WaitContext) -> None:
-        """Admit nobody from now on, or (None) go on admitting."""
+        """Admit no build from now on, or (None) go on admitting."""
         said = None
         if drain:
             until = None if drain.until is None else time.time() + drain.until - time.monotonic()

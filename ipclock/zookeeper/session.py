@@ -1,7 +1,7 @@
 """A session with ZooKeeper servers: requests with an end, and what may be believed of the session.
 
 Guarantees that no call outlasts ANSWER_S, connected or not: one that is not answered by then raises Cut, and the
-server may still do what was asked. Whoever uses it asks again and looks what is there. Does not know of pools.
+server may still do what was asked. The caller asks again and looks what is there. Does not know of pools.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ class Session:
 class Beat:
     """A write under way since `begun` (time.monotonic).
 
-    A write, because it goes through the leader, who ends sessions: a server that is cut off from him still answers
+    A write, because it goes through the leader, which ends sessions: a server that is cut off from it still answers
     pings and reads for a while.
     """
 

@@ -19,7 +19,7 @@ LOOK_S = 1.0
 
 
 class Watchdog:
-    """Make it before there are threads: they do not fork. It is nobody's child, so that no build is kept by it."""
+    """Make it before there are threads: they do not fork. It is no child of ours, so no build is kept by it."""
 
     def __init__(self) -> None:
         reading, self._writing = os.pipe()
@@ -38,7 +38,7 @@ class Watchdog:
 
     def renew(self, pid: int, until: float, grace: float) -> None:
         """Tell that the build *pid* may run until then (time.monotonic), less *grace*; 0 for one that has ended."""
-        with suppress(OSError):  # full, if the watchdog is stopped; gone, if somebody killed it
+        with suppress(OSError):  # full, if the watchdog is stopped; gone, if it was killed
             os.write(self._writing, NEWS.pack(pid, until, grace))
 
 

@@ -1,7 +1,7 @@
 """The drawings of a pool's past as SVG: who ran when and who waited, how long builds waited, how long they take.
 
 Pure. Makes elements, not text, so that a label stays text whatever is in it. Places across are in percent and heights
-in pixels: letters keep their size on a phone. An outcome is told by a shape as well as by a colour.
+in pixels: letters keep their size on a phone. An outcome has a shape as well as a colour.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def _packed(spans: list[tuple[Row, float, float]], begin: float, end: float) -> 
 
 
 def before(rows: Sequence[Row]) -> dict[Row, Row]:
-    """Return whom each build waited for: the one that held its slot until it got it."""
+    """Return for each build the one that it waited for: that held its slot until it got it."""
     found: dict[Row, Row] = {}
     last: dict[int | None, Row] = {}
     for row in sorted((row for row in rows if row.held_s is not None), key=lambda row: hold_of(row)[0]):
