@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.engine import servers
+from tests.helpers.sample import Sample
 from tests.helpers.world import World, remove_pool
 
 if TYPE_CHECKING:
@@ -18,6 +19,28 @@ if TYPE_CHECKING:
     from tests.engine.world import SharedWorld
 
 _numbers = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a sweep be whole."""
+    parser.addoption("--every-point", action="store_true", help="crash at every point, not at a sample of them")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """More than there are processors: many tests wait."""
+    return 2 + len(os.sched_getaffinity(0))
+
+
+@pytest.hookimpl(trylast=True)  # behind pytest-randomly
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long ones, which are those that may take longer than others: so all workers end together."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
+@pytest.fixture
+def sample(request: pytest.FixtureRequest) -> Sample:
+    """Which points of a sweep to try."""
+    return Sample(whole=request.config.getoption("--every-point"))
 
 
 @pytest.fixture(scope="session")

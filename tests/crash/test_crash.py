@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.crash.sweep import Scene
+    from tests.helpers.sample import Sample
     from tests.helpers.world import Build
 
-SAMPLE = 4  # points a scene and kind
+SAMPLE = 2  # points a scene and kind
 
 
 @pytest.fixture(autouse=True)
@@ -27,15 +28,15 @@ def strace() -> None:
 @pytest.mark.parametrize("kind", ["killed", "refused"])
 @pytest.mark.parametrize("scene", SCENES)
 def test_hit_at_any_call_a_command_breaks_no_promise(
-    scene: Callable[[Scene], tuple[Build, list[Build]]], kind: str
+    scene: Callable[[Scene], tuple[Build, list[Build]]], kind: str, sample: Sample
 ) -> None:
     undisturbed, points = play(scene, None)
     chosen = points if kind == "killed" else list(faults(points))
 
-    sample = chosen[:: max(1, len(chosen) // SAMPLE)]
-    wrong = {str(point): outcome.wrong for point in sample if (outcome := play(scene, point)[0]).wrong}
+    tried = sample.of(chosen, max(1, len(chosen) // SAMPLE))
+    wrong = {str(point): outcome.wrong for point in tried if (outcome := play(scene, point)[0]).wrong}
 
-    assert (undisturbed.wrong, len(sample) >= SAMPLE, wrong) == ([], True, {})
+    assert (undisturbed.wrong, len(tried) >= SAMPLE, wrong) == ([], True, {})
 
 
 def test_a_turn_that_could_not_be_removed_is_removed_later() -> None:

@@ -198,7 +198,6 @@ def test_a_live_view_that_is_ended_gives_the_terminal_back(
 ) -> None:
     world.run("init")
     screen = terminal(*STATUS, "--watch")
-    before = termios.tcgetattr(screen.master)
     screen.wait_for("q quits")
 
     if how == "Ctrl-C":
@@ -208,7 +207,7 @@ def test_a_live_view_that_is_ended_gives_the_terminal_back(
     status = screen.wait()
 
     number = signal.SIGINT if how == "Ctrl-C" else signal.Signals[how]
-    assert (status, screen.text.endswith("\x1b[?1049l"), termios.tcgetattr(screen.master)[3] == before[3]) == (
+    assert (status, screen.text.endswith("\x1b[?1049l"), termios.tcgetattr(screen.master) == screen.before) == (
         -number,
         True,
         True,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tests.helpers.world import Build
 
+pytestmark = pytest.mark.xdist_group("engine")  # its servers are started once
 SESSION = "session=6"
 LASTING = "session=60"
 LOST = 79
@@ -39,16 +40,30 @@ def gone(pid: int) -> bool:
         return True
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Server]:
-    """A server of the test's own, to be harmed."""
+@pytest.fixture(scope="module")
+def harmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that tests harm, one after the other."""
     if reason := servers.missing():
         pytest.skip(reason)
-    started = Server(tmp_path / "zookeeper")
-    try:
-        yield started.start()
-    finally:
-        started.kill()
+    made = Server(tmp_path_factory.mktemp("harmed"))
+    yield made
+    made.kill()
+
+
+def revive(server: Server) -> None:
+    """Let a server go on, whatever the test before has done to it."""
+    if server.process and server.process.poll() is None:
+        server.signal(signal.SIGCONT)
+    else:
+        server.begin()
+
+
+@pytest.fixture
+def own(harmed: Server) -> Server:
+    """A server to be harmed, which serves by now."""
+    revive(harmed)
+    until(harmed.serves, "the server", servers.START_S)
+    return harmed
 
 
 @pytest.fixture
@@ -280,35 +295,45 @@ def test_a_holder_whose_link_is_cut_ends_its_build_before_its_slot_goes_on(
 # Three servers
 
 
-@pytest.mark.timeout(180)
-def test_a_leader_killed_three_times_costs_nobody_slot_or_place(tmp_path: Path, pool_name: str) -> None:
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+    """Three servers that tests harm, one after the other. The leader bears with one that hangs."""
     if reason := servers.missing():
         pytest.skip(reason)
-    three = servers.ensemble(tmp_path)
-    try:
-        for one in three:
-            one.begin()
-        until(lambda: all(one.serves() for one in three), "the ensemble", servers.START_S)
-        hosts = ",".join(one.address for one in three)
-        with pool_on(hosts, pool_name, options="session=10") as pool:
-            build = pool.wrap("holder", "--max-parallel-builds", "1").started()
-            waiters = []
-            for number in range(3):
-                waiters.append(pool.wrap(f"waiter-{number}"))
-                until(lambda: len(pool.nodes("line")) == len(waiters), "one more in line")
+    made = servers.ensemble(tmp_path_factory.mktemp("ensemble"), "syncLimit=100")
+    yield made
+    for one in made:
+        one.kill()
 
-            for _ in range(3):
-                leader = next(one for one in three if one.leads())
-                leader.kill()
-                until(lambda: any(one.leads() for one in three), "another leader", HANG_S)
-                leader.start()
-            statuses = [build.end()]
-            statuses += [waiter.started().end() for waiter in waiters]
 
-            assert (statuses, pool.settled()) == ([0] * 4, (1, {}))
-    finally:
-        for one in three:
-            one.kill()
+@pytest.fixture
+def three(ensemble: list[Server]) -> list[Server]:
+    """Three servers to be harmed, which serve by now."""
+    for one in ensemble:
+        revive(one)
+    until(lambda: all(one.serves() for one in ensemble), "the ensemble", servers.START_S)
+    return ensemble
+
+
+@pytest.mark.timeout(180)
+def test_a_leader_killed_three_times_costs_nobody_slot_or_place(three: list[Server], pool_name: str) -> None:
+    hosts = ",".join(one.address for one in three)
+    with pool_on(hosts, pool_name, options="session=10") as pool:
+        build = pool.wrap("holder", "--max-parallel-builds", "1").started()
+        waiters = []
+        for number in range(3):
+            waiters.append(pool.wrap(f"waiter-{number}"))
+            until(lambda: len(pool.nodes("line")) == len(waiters), "one more in line")
+
+        for _ in range(3):
+            leader = next(one for one in three if one.leads())
+            leader.kill()
+            until(lambda: any(one.leads() for one in three), "another leader", HANG_S)
+            leader.start()
+        statuses = [build.end()]
+        statuses += [waiter.started().end() for waiter in waiters]
+
+        assert (statuses, pool.settled()) == ([0] * 4, (1, {}))
 
 
 def server_of(build: Build, hosts: list[Server]) -> Server | None:
@@ -334,35 +359,25 @@ def hang_the_server_of(client: Build, hosts: list[Server]) -> None:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("who", ["holder", "waiter"])
 def test_a_build_or_a_waiter_leaves_a_server_that_hangs_for_one_that_lives(
-    who: str, tmp_path: Path, pool_name: str
+    who: str, three: list[Server], pool_name: str
 ) -> None:
-    if reason := servers.missing():
-        pytest.skip(reason)
-    # the leader bears with one that hangs; a waiter asks more often than kazoo would ping in so long a session
-    three = servers.ensemble(tmp_path, "syncLimit=100")
-    try:
-        for one in three:
-            one.begin()
-        until(lambda: all(one.serves() for one in three), "the ensemble", servers.START_S)
-        # the leader's end is another test's
-        two = [one for one in three if not one.leads()]
-        leader = next(one for one in three if one not in two)
-        with pool_on(leader.address, pool_name, options="session=30") as pool:
-            pool.env["ENGINE"] = pool.env["ENGINE"].replace(leader.address, ",".join(one.address for one in two))
-            build = pool.wrap("holder").started()
-            waiter = pool.wrap("waiter")
-            until(lambda: len(pool.nodes("line")) == 1, "the first one in line")
-            later = pool.wrap("later")
-            until(lambda: len(pool.nodes("line")) == 2, "two in line")
-            before = pool.nodes("slots") + pool.nodes("line")
+    # the leader's end is another test's
+    two = [one for one in three if not one.leads()]
+    leader = next(one for one in three if one not in two)
+    # a waiter asks more often than kazoo would ping in so long a session
+    with pool_on(leader.address, pool_name, options="session=30") as pool:
+        pool.env["ENGINE"] = pool.env["ENGINE"].replace(leader.address, ",".join(one.address for one in two))
+        build = pool.wrap("holder").started()
+        waiter = pool.wrap("waiter")
+        until(lambda: len(pool.nodes("line")) == 1, "the first one in line")
+        later = pool.wrap("later")
+        until(lambda: len(pool.nodes("line")) == 2, "two in line")
+        before = pool.nodes("slots") + pool.nodes("line")
 
-            hang_the_server_of(build if who == "holder" else waiter, two)
-            after = pool.nodes("slots") + pool.nodes("line")
+        hang_the_server_of(build if who == "holder" else waiter, two)
+        after = pool.nodes("slots") + pool.nodes("line")
 
-            assert (after, build.end(), waiter.started().end(), later.started().end()) == (before, 0, 0, 0)
-    finally:
-        for one in three:
-            one.kill()
+        assert (after, build.end(), waiter.started().end(), later.started().end()) == (before, 0, 0, 0)
 
 
 # Given back

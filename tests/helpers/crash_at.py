@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import difflib
+import fcntl
 import grp
 import os
 import pickle
@@ -19,6 +20,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 from contextlib import contextmanager
 from functools import cache
@@ -327,17 +329,19 @@ def _child(
 
 @contextmanager
 def sysctl(path: str, value: int) -> Iterator[None]:
-    """Set a number under /proc/sys for a while; skip the test where that is not allowed."""
+    """Set a number under /proc/sys for a while, one test at a time; skip the test where that is not allowed."""
     file = Path("/proc/sys", path)
-    try:
-        before = file.read_text()
-        file.write_text(f"{value}\n")
-    except OSError as error:
-        pytest.skip(f"{file} cannot be set: {error.strerror}")
-    try:
-        yield
-    finally:
-        file.write_text(before)
+    with Path(tempfile.gettempdir(), f"ipclock-tests.{os.geteuid()}.sysctl").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        try:
+            before = file.read_text()
+            file.write_text(f"{value}\n")
+        except OSError as error:
+            pytest.skip(f"{file} cannot be set: {error.strerror}")
+        try:
+            yield
+        finally:
+            file.write_text(before)
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pty
 import signal
 import struct
 import termios
@@ -19,15 +18,22 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """A program that leads a session of its own on a pseudo-terminal of so many columns."""
+    """A program that leads a session of its own on a pseudo-terminal of so many columns.
+
+    `before`: the terminal's modes before the program could change them.
+    """
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], columns: int = 80, rows: int = 24) -> None:
-        self.pid, self.master = pty.fork()
+        self.master, slave = os.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.before = termios.tcgetattr(slave)
+        self.pid = os.fork()
         if self.pid == 0:
+            os.login_tty(slave)
             # a test runner may ignore it; a shell in a terminal starts with the default
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
             os.execvpe(command[0], list(command), dict(env))
+        os.close(slave)
         self._seen = b""
         self._status: int | None = None
         self._reader = threading.Thread(target=self._read, daemon=True)

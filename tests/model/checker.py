@@ -5,6 +5,7 @@ States are explicit between moves; the choices inside a move are enumerated by r
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from contextlib import ExitStack
 from itertools import permutations
@@ -15,7 +16,7 @@ from ipclock.pool import claim, liveness, policy, protocol
 from ipclock.pool.directory import GATE, HOLDING
 from ipclock.pool.protocol import Pool
 from ipclock.pool.record_name import RecordName, key_of
-from tests.model.fakes import ADMIT, AT_GATE, BUILD, GONE, OUT, PROCESSES
+from tests.model.fakes import ADMIT, AT_GATE, BUILD, GONE, OUT, PROCESSES, Meanwhile
 from tests.model.world import OVER_AND_OUT, WAITING, Client, Move, State, World, shown
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ LEFT_OVER = "something is left behind"
 
 KINDS = ("kill", "stop", "freeze", "give_up", "resize", "reset", "post", "keep", "nonblock")
 
-Path = tuple[int, ...]
+Path = tuple[object, ...]
 
 
 class Violation(NamedTuple):
@@ -60,25 +61,29 @@ class _Pruned(BaseException):
 
 
 class _Schedule:
-    """The choices in one run of a move: a path that is given, then always the first."""
+    """The choices in one run of a move: a path that is given, then always that nothing else happens (None)."""
 
     def __init__(self, path: Path, been: set[object]) -> None:
         self.taken = list(path)
         self.forks: list[Path] = []
         self._been = been
+        self._given = len(path)
         self._at = 0
 
-    def choose(self, fork: Callable[[], tuple[int, object]]) -> int:
+    def choose(self, here: Callable[[], object], ways: Callable[[], Iterator[tuple[object, object]]]) -> object:
         self._at += 1
-        if self._at <= len(self.taken):
+        if self._at <= self._given:
             return self.taken[self._at - 1]
-        options, key = fork()
-        if key in self._been:
+        place = here()
+        if self._at > self._given + 1 and place in self._been:
             raise _Pruned
-        self._been.add(key)
-        self.forks += [(*self.taken, choice) for choice in range(1, options)]
-        self.taken.append(0)
-        return 0
+        self._been.add(place)
+        for choice, leads_to in ways():
+            if leads_to is None or leads_to not in self._been:
+                self._been.add(leads_to)
+                self.forks.append((*self.taken, choice))
+        self.taken.append(None)
+        return None
 
 
 def initial(clients: int | Sequence[Client], capacity: int, **budget: int) -> State:
@@ -106,6 +111,7 @@ class Checker:
     def explore(self, start: State, most: int = 100_000_000) -> Verdict:
         """Visit every state that can be reached from *start*, at most so many; stop at the first violation."""
         with ExitStack() as patches:
+            patches.enter_context(patch.object(os, "sched_yield", lambda: None))  # there is nobody to yield to
             for room in (claim, liveness, protocol):
                 patches.enter_context(patch.object(room, "process", PROCESSES))
             self._came = {start: None}
@@ -119,7 +125,7 @@ class Checker:
                     for successor, path in self._outcomes(state, move):
                         transitions += 1
                         if successor not in self._came:
-                            self._came[successor] = (state, move, path)
+                            self._came[successor] = (state, move, _bare(path))
                             line.append(successor)
                         if kind := _violation_on_the_way(state, successor):
                             trace = (*self._trace(state), self._told(state, move, path))
@@ -222,8 +228,13 @@ class Checker:
         return f"{move}: {', '.join(world.story) or '-'}\n    -> {shown(world.freeze())}"
 
 
+def _bare(path: Path) -> Path:
+    """Return a path to be kept, without the worlds on it."""
+    return tuple(choice._replace(after=None) if isinstance(choice, Meanwhile) else choice for choice in path)
+
+
 def _thaw(state: State, kind: type[Pool]) -> World:
-    return World(state, kind, lambda fork: 0)
+    return World(state, kind, lambda here, ways: None)
 
 
 def _starves(state: State) -> bool:

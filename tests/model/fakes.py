@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ipclock.linux.process import Identity
 from ipclock.pool.claim import Claim
@@ -22,7 +22,9 @@ from ipclock.pool.wait_context import WaitContext
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.model.world import Move, World
+    from tests.model.world import Move, State, World
+
+    Place = tuple[State, int, tuple[object, ...]]
 
 T = TypeVar("T")
 
@@ -42,6 +44,16 @@ DEAD = "is dead"
 # what ends a sleep: a unit of the semaphore, or the time has come to look after the pool, after one's own record, or
 # (at the gate) after what one sees without the mutex
 UNIT, TICK, KEEP, EARLY = "unit", "tick", "keep", "early"
+
+
+class Meanwhile(NamedTuple):
+    """What may happen at a point of a section: a move of another one, and the world after it, where that is known."""
+
+    move: Move
+    after: State | None = None
+
+
+DIES = object()  # what may happen there too: the process in the section is killed
 
 
 class Killed(BaseException):
@@ -149,23 +161,33 @@ class Run:
         self._effects += 1
         world = self.world
 
-        def others() -> list[Move]:
-            return [m for m in world.moves() if not m.section and (m.client is None or m.client != self.index)]
-
-        def fork() -> tuple[int, object]:
+        def place(state: State) -> Place:
             # two ways to the same world, at the same point and having seen the same, go on alike
-            key = (world.freeze(), self._effects, tuple(self._seen))
-            return 1 + len(others()) + (world.budget.get("kill", 0) > 0), key
+            return state, self._effects, tuple(self._seen)
 
-        while choice := world.choose(fork):
-            if choice > len(moves := others()):
+        def ways() -> Iterator[tuple[object, Place | None]]:
+            here = world.freeze()
+            for move in filter(self._may_precede, world.moves()):
+                after = world.apart(here, move)
+                yield Meanwhile(move, after), place(after)
+            if world.budget.get("kill", 0) > 0:
+                yield DIES, None
+
+        while choice := world.choose(lambda: place(world.freeze()), ways):
+            if choice is DIES:
                 world.story.append(f"is killed before: {what}")
                 world.spend("kill")
                 self._killed = True
                 raise Killed
-            world.story.append(f"({moves[choice - 1]})")
-            world.apply(moves[choice - 1])
+            assert isinstance(choice, Meanwhile)
+            world.story.append(f"({choice.move})")
+            world.become(choice.after or world.apart(world.freeze(), choice.move))
         world.story.append(what)
+
+    def _may_precede(self, move: Move) -> bool:
+        """Return whether it makes a difference that others do this in the midst of the section."""
+        own = move.client is not None and move.client == self.index
+        return not (own or move.section or move.unseen)
 
 
 class _Stepwise(Pool):
@@ -215,7 +237,7 @@ class FakeRecord:
 
     def hold(self, units: int) -> None:
         # whoever is killed right after it is as dead as right before it
-        self._run.world.lit.add(-self._run.claim.ticket)
+        self._run.world.lit |= {-self._run.claim.ticket}
 
     def touch(self) -> None:
         pass
@@ -308,14 +330,14 @@ class FakeStore:
     def publish(self, record: FakeRecord, state: str, entry: RecordName) -> None:
         self._run.effect(f"publish {state}/{entry.file}")
         record.ticket = entry.ticket
-        self._world.lit.add(entry.ticket)
-        self._world.records.add((state, entry))
+        self._world.lit |= {entry.ticket}
+        self._world.records |= {(state, entry)}
 
     def move(self, entry: RecordName, state: str, to: str, **changes: int) -> RecordName:
         moved = entry._replace(**{"slot": 0, "reserved": 0, "by": 0, "silent": 0} | changes)
         self._run.effect(f"rename {state}/{entry.file} {to}/{moved.file}")
-        self._world.records.remove((state, entry))
-        self._world.records.add((to, moved))
+        assert (state, entry) in self._world.records
+        self._world.records = self._world.records - {(state, entry)} | {(to, moved)}
         if (state, to) == (QUEUED, GATE):
             silent = {other.ticket for folder, other in self._world.records if folder == QUEUED and other.silent}
             self._world.passed = frozenset(self._run.found_stopped | silent)
@@ -325,7 +347,7 @@ class FakeStore:
         if (state, entry) not in self._world.records:
             return False
         self._run.effect(f"unlink {state}/{entry.file}")
-        self._world.records.remove((state, entry))
+        self._world.records -= {(state, entry)}
         for index, client in enumerate(self._world.clients):
             if self._run.index is None and state == HOLDING and client.ticket == entry.ticket in self._world.lit:
                 self._world.update(index, was_reset=True)
@@ -406,24 +428,24 @@ class FakeTurn:
 class FakeTurns:
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._turns = run.world.turns
+        self._world = run.world
 
     def create(self, ticket: int) -> FakeTurn:
-        self._run.operation(lambda: self._turns.update({ticket: 0}))
+        self._run.operation(lambda: self._world.turns.update({ticket: 0}))
         return FakeTurn(self._run, ticket)
 
     def tickets(self) -> set[int]:
-        return set(self._turns)
+        return set(self._world.turns)
 
     def post(self, ticket: int) -> None:
-        if ticket in self._turns:
+        if ticket in self._world.turns:
             self._run.effect(f"post turn {ticket}")
-            self._turns[ticket] += 1
+            self._world.turns[ticket] += 1
 
     def remove(self, ticket: int) -> bool:
-        if ticket in self._turns:
+        if ticket in self._world.turns:
             self._run.effect(f"unlink turn {ticket}")
-            del self._turns[ticket]
+            del self._world.turns[ticket]
         return True
 
 

@@ -38,9 +38,11 @@ from tests.model.fakes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ipclock.pool.protocol import Pool
+
+    Choose = Callable[[Callable[[], object], Callable[[], Iterator[tuple[object, object]]]], object]
 
 WAITING = (TURN, AT_GATE, ADMIT)
 BUILDING = (BUILD, WATCH, ORPHAN)
@@ -138,13 +140,15 @@ class State(NamedTuple):
 class Move(NamedTuple):
     """Something that can happen next: to a client, or (None) to the pool.
 
-    `prompt`: it happens without anybody's doing and without a tick. `section`: it needs the mutex.
+    `prompt`: it happens without anybody's doing and without a tick. `section`: it needs the mutex. `unseen`: it changes
+    what nobody in a section looks at, so whatever comes of it in the midst of one comes of it before that, too.
     """
 
     name: str
     client: int | None
     prompt: bool = False
     section: bool = False
+    unseen: bool = False
 
     def __str__(self) -> str:
         return self.name if self.client is None else f"client {self.client} {self.name}"
@@ -162,17 +166,23 @@ _WAKING = {
 class World:
     """A state thawed for one move, taken on a path that `choose` leads through the forks in it.
 
-    It is called with a function that tells how many ways there are, and what is the same wherever they are the same.
+    It is called with a function that tells what is the same wherever all goes on alike, and one that tells what else
+    may happen there, and where that leads.
     """
 
-    def __init__(
-        self, state: State, kind: type[Pool], choose: Callable[[Callable[[], tuple[int, object]]], int]
-    ) -> None:
+    def __init__(self, state: State, kind: type[Pool], choose: Choose) -> None:
         self.kind = kind
         self.choose = choose
+        self.in_section: Run | None = None
+        self.story: list[str] = []
+        self.become(state)
+        PROCESSES.world = self
+
+    def become(self, state: State) -> None:
+        """Let all be as in a state."""
         self.clients = list(state.clients)
-        self.records = set(state.records)
-        self.lit = set(state.lit)
+        self.records = state.records
+        self.lit = state.lit
         self.turns = dict(state.turns)
         self.value = state.value
         self.capacity = state.capacity
@@ -184,16 +194,21 @@ class World:
         self.stopped = state.stopped
         self.posted = state.posted
         self.calm = state.calm
-        self.in_section: Run | None = None
-        self.story: list[str] = []
+
+    def apart(self, state: State, move: Move) -> State:
+        """Return what comes of a state, which is ours, by another one's move in the midst of a section."""
+        other = World(state, self.kind, self.choose)
+        other.in_section = self.in_section
+        other.apply(move)
         PROCESSES.world = self
+        return other.freeze()
 
     def freeze(self) -> State:
         """Return the world as a state."""
         return State(
             tuple(self.clients),
-            frozenset(self.records),
-            frozenset(self.lit),
+            self.records,
+            self.lit,
             frozenset(self.turns.items()),
             self.value,
             self.capacity,
@@ -258,14 +273,14 @@ class World:
             if self.budget.get("keep"):
                 found.append(Move("ticks and looks after its record", index))
         elif phase == BUILD:
-            found.append(Move("ends its build", index))
+            found.append(Move("ends its build", index, unseen=True))
             if self.budget.get("keep"):
                 found.append(Move("looks after its record", index))
         else:
             needs_mutex = phase == ADMIT or (phase in (RELEASE, GIVE_UP) and client.log != ())
             found.append(Move("goes on", index, prompt=True, section=needs_mutex))
         if phase in WAITING and self.budget.get("give_up"):
-            found.append(Move("loses context", index))
+            found.append(Move("loses context", index, unseen=True))
         if self.budget.get("kill"):
             found.append(Move("is killed", index))
         if phase in WAITING and self.budget.get("stop"):

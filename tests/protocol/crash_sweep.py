@@ -2,8 +2,7 @@
 
 Each scene is played once to count its points, then once a point, with a pool made anew and a victim that SIGKILLs
 itself there. Afterwards the next client gets a slot, the value is N again, and nothing lies about but a draft, which
-anybody sweeps away after a minute. The whole sweep takes about a minute; `pytest` plays a slow scene at some of its
-points only.
+anybody sweeps away after a minute. The whole sweep takes some minutes; `pytest` plays each scene at some points only.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from tests.helpers.crash_at import USER, Client, Crash, child
 from tests.helpers.world import World, remove_pool, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 # A build that runs until its stdin ends; two of them at the same time leave a mark.
 BUILD = 'exec 9>>"$0"; flock -n 9 || { echo "$IPCLOCK_LABEL" >>"$1"; exit 99; }; echo ready; cat'
@@ -253,9 +252,10 @@ SCENES = (
 
 
 class Sweep(NamedTuple):
-    """What came of playing a scene: how many points it has, at how many the victim died, what was wrong after which."""
+    """What came of playing a scene: its points, those tried, how many victims died, what was wrong after which."""
 
     points: int
+    tried: int
     crashed: int
     wrong: dict[str, tuple[int, Aftermath]]
 
@@ -269,18 +269,21 @@ def played(scene: Scene, play: Callable[[Scene, int], Client], nth: int) -> tupl
         scene.close()
 
 
-def sweep(scene: Scene, play: Callable[[Scene, int], Client], every: int = 1) -> Sweep:
-    """Play the scene with a crash at each point, or at *every* so many."""
+def sweep(
+    scene: Scene, play: Callable[[Scene, int], Client], chosen: Callable[[list[str]], Sequence[int]] | None = None
+) -> Sweep:
+    """Play the scene with a crash at each point, or at those *chosen* by the trace of an undisturbed victim."""
     ending, points, aftermath = played(scene, play, 0)
     wrong = {} if aftermath == Aftermath() else {"undisturbed": (ending, aftermath)}
     crashed = 0
-    for nth in range(1, len(points) + 1, every):
+    tried = chosen(points) if chosen else range(1, len(points) + 1)
+    for nth in tried:
         status, trace, aftermath = played(scene, play, nth)
         crashed += status == -signal.SIGKILL
         # a tick more or less in the first run makes a point more or less
         if status not in (-signal.SIGKILL, ending) or aftermath != Aftermath():
             wrong[f"{nth}: {trace[-1:]}"] = (status, aftermath)
-    return Sweep(len(points), crashed, wrong)
+    return Sweep(len(points), len(tried), crashed, wrong)
 
 
 def main() -> int:

@@ -25,6 +25,7 @@ from tests.helpers.world import let_everybody_in, remove_pool, until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.helpers.sample import Sample
     from tests.helpers.world import World
 
 
@@ -105,11 +106,13 @@ def folder_of(world: World) -> Path:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("other", [True, False], ids=["then without LOCK_DIR", "then with the same one"])
-def test_a_maker_killed_anywhere_leaves_one_pool_to_the_next(other: bool, world: World, lock_dir: Path) -> None:
+def test_a_maker_killed_anywhere_leaves_one_pool_to_the_next(
+    other: bool, world: World, lock_dir: Path, sample: Sample
+) -> None:
     points = client(world, "init", crash=Crash(str(lock_dir), 0), env=wanting(lock_dir))
     assert points.end() == 0
     wrong = {}
-    for nth in range(1, len(points.trace()) + 1):
+    for nth in sample.of_trace(points.trace(), 8):
         shutil.rmtree(folder_of(world), ignore_errors=True)
         shutil.rmtree(lock_dir / at(world).name, ignore_errors=True)
         remove_pool(world.name[1:])

@@ -23,6 +23,7 @@ from tests.helpers.world import let_everybody_in, until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.helpers.sample import Sample
     from tests.helpers.world import World
 
 GROUP, OTHER_GROUP = 54400, 54401
@@ -306,12 +307,14 @@ def test_a_pool_that_was_removed_comes_back_shared(users: Users) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("owner", [0, USER])
-def test_a_maker_killed_anywhere_leaves_what_its_next_command_completes(owner: int, users: Users) -> None:
+def test_a_maker_killed_anywhere_leaves_what_its_next_command_completes(
+    owner: int, users: Users, sample: Sample
+) -> None:
     arguments = ("init", "--mode", "0660", "--group", str(GROUP))
     points = users.start(owner, *arguments, crash=Crash(users.world.folder.name, 0))
     assert points.wait() == 0
     wrong, count = {}, len(points.trace())
-    for nth in range(1, count + 1):
+    for nth in sample.of_trace(points.trace(), 8):
         remove(users.world)
         crashed = users.start(owner, *arguments, crash=Crash(users.world.folder.name, nth)).wait()
         facts = (crashed, users.share(owner), users.access(), users.build(OTHER_USER))

@@ -21,6 +21,7 @@ from tests.protocol.test_users import PLANTS, elsewhere, plant_folder, sem, unto
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.helpers.sample import Sample
     from tests.helpers.world import World
 
 __all__ = ["elsewhere"]
@@ -256,7 +257,7 @@ def test_nobody_but_root_takes_anything_over(command: tuple[str, ...], users: Us
 
 
 @pytest.mark.timeout(300)
-def test_a_takeover_killed_anywhere_is_completed_by_the_next(users: Users) -> None:
+def test_a_takeover_killed_anywhere_is_completed_by_the_next(users: Users, sample: Sample) -> None:
     def theirs() -> Client:
         shutil.rmtree(users.world.folder, ignore_errors=True)
         sem(users.world).unlink(missing_ok=True)
@@ -267,7 +268,7 @@ def test_a_takeover_killed_anywhere_is_completed_by_the_next(users: Users) -> No
     assert points.end() == 0
     build.end()
     wrong, count = {}, len(points.trace())
-    for nth in range(1, count + 1):
+    for nth in sample.of_trace(points.trace(), 8):
         build = theirs()
         crashed = users.start(0, "init", *SHARED, crash=Crash(users.world.folder.name, nth)).end()
         before = users.busy(0)
