@@ -185,9 +185,9 @@ class Run:
         world.story.append(what)
 
     def _may_precede(self, move: Move) -> bool:
-        """Return whether it makes a difference that others do this in the midst of the section."""
+        """Return whether it is another one's move that needs no mutex."""
         own = move.client is not None and move.client == self.index
-        return not (own or move.section or move.unseen)
+        return not (own or move.section)
 
 
 class _Stepwise(Pool):

@@ -140,15 +140,13 @@ class State(NamedTuple):
 class Move(NamedTuple):
     """Something that can happen next: to a client, or (None) to the pool.
 
-    `prompt`: it happens without anybody's doing and without a tick. `section`: it needs the mutex. `unseen`: it changes
-    what nobody in a section looks at, so whatever comes of it in the midst of one comes of it before that, too.
+    `prompt`: it happens without anybody's doing and without a tick. `section`: it needs the mutex.
     """
 
     name: str
     client: int | None
     prompt: bool = False
     section: bool = False
-    unseen: bool = False
 
     def __str__(self) -> str:
         return self.name if self.client is None else f"client {self.client} {self.name}"
@@ -273,14 +271,14 @@ class World:
             if self.budget.get("keep"):
                 found.append(Move("ticks and looks after its record", index))
         elif phase == BUILD:
-            found.append(Move("ends its build", index, unseen=True))
+            found.append(Move("ends its build", index))
             if self.budget.get("keep"):
                 found.append(Move("looks after its record", index))
         else:
             needs_mutex = phase == ADMIT or (phase in (RELEASE, GIVE_UP) and client.log != ())
             found.append(Move("goes on", index, prompt=True, section=needs_mutex))
         if phase in WAITING and self.budget.get("give_up"):
-            found.append(Move("loses context", index, unseen=True))
+            found.append(Move("loses context", index))
         if self.budget.get("kill"):
             found.append(Move("is killed", index))
         if phase in WAITING and self.budget.get("stop"):
