@@ -14,6 +14,8 @@ from tests.model.checker import Checker, client, initial
 if TYPE_CHECKING:
     from tests.model.world import Client
 
+pytestmark = pytest.mark.timeout(180)  # long searches: they start first, and a loaded machine is slow
+
 HEAVY = client(units=2)
 LIGHT = client()
 ALONE = client(limit=1, label="a")

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from tests.model.world import Client
 
+pytestmark = pytest.mark.timeout(180)  # long searches: they start first, and a loaded machine is slow
+
 
 class PostBeforeRename(Pool):
     """The called waiter can wake too early, look, and sleep again."""
