@@ -4,7 +4,7 @@
 
 Each wait of the history is foretold as it would have been at its arrival, and again half way through, from nothing but
 what was known then; it is right if the wait that was left lies within what a person would have been told. The builds of
-the storm are seconds long and are taken for minutes (--scale), or all would be told "any moment".
+the storm are seconds long and are taken for minutes (--scale), or all would be estimated as "any moment".
 """
 
 from __future__ import annotations

@@ -98,7 +98,10 @@ def test_the_text_has_a_line_for_each_label_and_one_for_all(world: World, path: 
         "all 5 1 (20 %) 1 (20 %) 2 min 30 s 6 min 9 min 2 h 20 min 2 h 0 min 3 h 36 min 3 h 57 min 3.0 GB 3.0 GB",
     ]
     assert len({columns(line) for line in (heads, *table)}) == 1
-    assert (memory.startswith("the memory bears "), "/ 3.0 GB (9 of 10 builds take less)" in memory) == (True, True)
+    assert (memory.startswith("the memory is enough for "), "/ 3.0 GB (9 of 10 builds take less)" in memory) == (
+        True,
+        True,
+    )
 
 
 @pytest.mark.parametrize("language", ["en", "ko"])

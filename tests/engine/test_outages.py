@@ -176,7 +176,7 @@ def test_builds_and_scripts_are_ended_when_no_server_answers_in_time_or_warned_o
     last = waiter.started().end()
 
     said = build.errors()
-    assert (ended, "is doubtful" in said, "lost its slot" in said) == ([LOST, True, -signal.SIGTERM], True, True)
+    assert (ended, "may be lost" in said, "lost its slot" in said) == ([LOST, True, -signal.SIGTERM], True, True)
     assert (warned.end(7), "has lost its slot; it goes on" in warned.errors(), last) == (7, True, 0)
 
 
