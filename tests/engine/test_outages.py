@@ -177,7 +177,7 @@ def test_builds_and_scripts_are_ended_when_no_server_answers_in_time_or_warned_o
 
     said = build.errors()
     assert (ended, "may be lost" in said, "lost its slot" in said) == ([LOST, True, -signal.SIGTERM], True, True)
-    assert (warned.end(7), "has lost its slot; it goes on" in warned.errors(), last) == (7, True, 0)
+    assert (warned.end(7), "has lost its slot; the build goes on" in warned.errors(), last) == (7, True, 0)
 
 
 # Silent
