@@ -15,7 +15,7 @@ Everything here is loaded when it is first used, so that the command line starts
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # as in `values`, without loading anything
+TYPE_CHECKING = False  # as in `_typing`, without loading anything
 
 if TYPE_CHECKING:
     from typing import Any

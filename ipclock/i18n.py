@@ -1,7 +1,7 @@
 """Texts for people, in English and Korean, through GNU gettext catalogues.
 
 Knows which language is in use in this process. The source texts are English, so English needs no catalogue and
-loads none. Does not read the environment: `config` finds the language, `use` takes it.
+loads none. Does not read the environment: `config.environment` finds the language, `use` takes it.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def test_of_eight_who_write_at_once_into_a_new_file_nobody_loses_a_row(pool_name
     def write(writer: int) -> None:
         os.close(writing)
         os.read(reading, 1)  # all begin when the parent closes its end: the file is made once, by eight
-        for number in range(50):
+        for number in range(200):
             record(path, [BUILD._replace(uid=writer, ticket=number)], 90)
 
     started = []
@@ -152,7 +152,7 @@ def test_of_eight_who_write_at_once_into_a_new_file_nobody_loses_a_row(pool_name
 
     assert (ended, sorted((row.uid, row.ticket) for row in kept(path))) == (
         [0] * 8,
-        [(writer, number) for writer in range(8) for number in range(50)],
+        [(writer, number) for writer in range(8) for number in range(200)],
     )
 
 

@@ -82,7 +82,7 @@ def builds(history: Path, scale: float) -> list[Build]:
 
 
 def spans(past: list[Build], now: float) -> dict[str, tuple[float, ...]]:
-    """Return what was known of each label at that time, as `history.expected` would have told it."""
+    """Return what was known of each label at that time, as `finished.expected` would have said it."""
     found = defaultdict(list)
     for build in sorted(past, key=lambda build: build.ended):
         if build.ended < now and build.admitted is not None and build.outcome in HELD:

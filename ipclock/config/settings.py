@@ -99,7 +99,9 @@ class Settings:
 
     def replace(self, **changes: object) -> Settings:
         """Return the same settings but for these."""
-        return Settings(self.__dict__ | changes, self.capacity_file, self.hook_files)
+        made = Settings({})
+        made.__dict__.update(self.__dict__, **changes)
+        return made
 
     @property
     def pool_name(self) -> str:

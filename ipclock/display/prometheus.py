@@ -1,7 +1,7 @@
 """A pool and its counters as metrics for Prometheus. The only importer of prometheus_client, which is optional.
 
-Guarantees: a pool has at most `totals.MAX_LABELS` + 1 labels; what stands in one is printable, since a person may look
-at it too, and escaped by the library.
+Guarantees: a pool has at most `counters.MAX_LABELS` + 1 labels; what stands in one is printable, since a person may
+look at it too, and escaped by the library.
 """
 
 from __future__ import annotations

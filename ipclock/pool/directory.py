@@ -390,7 +390,7 @@ def _is_in_the_making(pool: str, found: Place) -> bool:
         if now is None or now.identity != found.identity:
             return True
         if abs(time.time() - os.lstat(found.path).st_ctime) < MAKING_S:
-            time.sleep(MAKING_S / TRIES)
+            time.sleep(MAKING_S / TRIES)  # nothing announces the moment in which a folder is shared
             return True
     return False
 

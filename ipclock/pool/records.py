@@ -2,7 +2,8 @@
 
 Guarantees: a record's state is the folder that it lies in, and changes by one rename(2); a record is visible in
 `queued/` only when it is finished and its beacon is held (INV-1). Does not guarantee any order of steps: that is
-`pool`'s. A `Store` must not be shared between threads, nor used after a fork: a second taker of its mutex would get it.
+`protocol`'s. A `Store` must not be shared between threads, nor used after a fork: a second taker of its mutex would get
+it.
 """
 
 from __future__ import annotations

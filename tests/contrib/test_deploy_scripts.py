@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.helpers.world import World
 
 ORACLE = Path(__file__).parents[2] / "contrib/oracle"
-SAMPLE = 2  # points a scene, others in each run; `python -m tests.contrib.deploy_sweep` tries them all
+SAMPLE = 3  # points a scene, others in each run; `python -m tests.contrib.deploy_sweep` tries them all
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.helpers.sample import Sample
     from tests.helpers.world import Build
 
-SAMPLE = 2  # points a scene and kind
+SAMPLE = 4  # points a scene and kind
 
 
 @pytest.fixture(autouse=True)

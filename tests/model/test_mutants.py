@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from tests.model.world import Client
 
-pytestmark = pytest.mark.timeout(180)  # long searches: they start first, and a loaded machine is slow
+pytestmark = pytest.mark.timeout(60)  # as all have it; what is marked starts first, and these are long
 
 
 class PostBeforeRename(Pool):

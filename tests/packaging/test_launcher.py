@@ -43,13 +43,14 @@ def launcher(installed: Path, python: Path, tmp_path: Path) -> Path:
     return tmp_path / "ipclock"
 
 
+@pytest.mark.parametrize("path", ["{folder}", ".", "", "/nonexistent:bin/..:"])
 def test_the_command_runs_with_its_own_modules_and_gives_the_path_on(
-    world: World, launcher: Path, tmp_path: Path
+    path: str, world: World, launcher: Path, tmp_path: Path
 ) -> None:
     for module in ("re", "types", "enum", "ipclock", "posix_ipc"):
         for folder in (tmp_path, tmp_path / "bin"):
             (folder / f"{module}.py").write_text("1/0")
-    path = f"{tmp_path}:."
+    path = path.format(folder=tmp_path)
     command = [launcher, "wrap", "-q", "a", "--", "printenv", "PYTHONPATH"]
     env = world.env | {"PYTHONPATH": path}
 

@@ -73,7 +73,7 @@ def another_build(world: World) -> tuple[int, int, dict[str, list[str]]]:
     return status, *world.settled()
 
 
-STEPS = {"forth": (HOUR,), "forth and back": (HOUR, -HOUR)}
+STEPS = {"forth": (HOUR,), "back": (-HOUR,), "forth and back": (HOUR, -HOUR), "back and forth": (-HOUR, HOUR)}
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
