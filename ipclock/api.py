@@ -6,20 +6,20 @@ import os
 import warnings
 from typing import TYPE_CHECKING
 
-from ipclock import utf8
+from ipclock import acquisition, utf8
+from ipclock.acquisition import BuildWait
 from ipclock.config import values
-from ipclock.config.settings import CapacityFile, checked, load_settings
-from ipclock.errors import SlotUnavailable, UnsupportedError
+from ipclock.config.settings import checked, load_settings
+from ipclock.errors import UnsupportedError
 from ipclock.history import recorder
 from ipclock.linux import process
 from ipclock.pool import local
-from ipclock.pool.claim import Claim
-from ipclock.pool.wait_context import DUE_S, WaitContext
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from ipclock.config.settings import Settings
+    from ipclock.pool.claim import Claim
     from ipclock.pool.local import LocalPool
 
 
@@ -40,6 +40,7 @@ class Slot:
         self._claim = claim
         self._settings = settings
         self._process = os.getpid()
+        self._held = True
 
     def fileno(self) -> int:
         """Return the descriptor that keeps the slot held.
@@ -47,14 +48,15 @@ class Slot:
         Hand it to children by `subprocess.Popen(pass_fds=...)`: then their build counts even if this process is
         killed. Raises ValueError once the slot is given back.
         """
-        return self._claim.fileno()
+        return self._pool.beacon(self._claim)
 
     def release(self) -> None:
         """Give the slot back; once more, or in a forked child, does nothing."""
         self._release("done")
 
     def _release(self, outcome: str) -> None:
-        if self._process == os.getpid() and self._claim.record:
+        if self._process == os.getpid() and self._held:
+            self._held = False
             self._pool.release(self._claim)
             outcome = "evicted" if self._claim.evicted else outcome
             if not self._claim.entry.within:
@@ -118,25 +120,19 @@ def slot(
     if settings.engine:
         raise UnsupportedError(settings.engine.partition("?")[0], "ipclock.slot")
     pool = local.open_pool(settings)
-    claim = Claim(
-        label, units=settings.build_slots, priority=settings.build_priority, limit=settings.max_per_label or 0
-    )
+    claim = acquisition.claim_for(label, settings)
     try:
         wanted = settings.max_parallel_builds
         if wanted is not None and wanted != pool.capacity and not pool.heeds_us:
             from ipclock.display.formatting import not_heeded  # few meet an owner who says another number
 
             warnings.warn(not_heeded(settings.pool_name, pool.capacity, wanted, pool.store.owner), stacklevel=2)
-        block = block and settings.build_timeout > 0
-        limit = settings.build_timeout if block else DUE_S
-        context = WaitContext(limit, resized=CapacityFile(settings if pool.heeds_us else None).changed)
+        wait = BuildWait(pool, claim, settings, block=block)
         # not in a slot that this very process has taken: its threads and loops hold slots of their own
         around = pool.around_us(process.identify(os.getpid()))
-        if not (around and pool.join(claim, context, max(around))):
-            pool.acquire(claim, context, block=block)
+        if not (around and pool.join(claim, wait, max(around))):
+            acquisition.acquire(pool, claim, settings, wait, warn=warnings.warn)
         return Slot(pool, label, claim, settings)
-    except BaseException as error:
-        if isinstance(error, SlotUnavailable):
-            recorder.wait_ended(pool, claim, settings, error, warnings.warn)
+    except BaseException:
         pool.close()
         raise

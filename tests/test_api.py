@@ -29,11 +29,12 @@ with ipclock.slot("library") as slot:
 """
 
 
-def program(world: World, body: str) -> Build:
+def program(world: World, body: str, **env: str) -> Build:
     """Start a program that holds a slot and then runs *body*."""
     pipe = subprocess.PIPE
     code = HOLD.format(body=body)
-    build = Build(subprocess.Popen([sys.executable, "-c", code], env=world.env, stdin=pipe, stdout=pipe, stderr=pipe))
+    command = [sys.executable, "-c", code]
+    build = Build(subprocess.Popen(command, env=world.env | env, stdin=pipe, stdout=pipe, stderr=pipe))
     world.builds.append(build)
     return build
 
@@ -151,6 +152,31 @@ def test_waits_and_holds_are_kept_and_a_history_that_cannot_be_written_is_a_warn
         [("failed", "failed", 1), ("late", "timeout", None), ("done", "done", 1)],
         (1, {}),
     )
+
+
+def test_a_program_waits_for_memory_as_a_command_does(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run("init", "--max-parallel-builds", "2")
+    holder = world.wrap("holder").started()
+    monkeypatch.setenv("MIN_FREE_MEMORY", "100T")
+
+    with pytest.raises(ipclock.SlotTimeout):
+        ipclock.slot("greedy", name=world.name, timeout=0.5)
+
+    assert (holder.end(), world.settled()) == (0, (2, {}))
+
+
+def test_a_superseded_wait_of_a_program_is_kept(world: World, path: Path) -> None:
+    holder = world.wrap("holder").started()
+    waiter = program(world, "pass", HISTORY=str(path))
+    until(lambda: world.records("gate"), "the program at the gate")
+    newer = world.wrap("library", "--supersede")
+
+    status = waiter.wait()
+
+    with closing(sqlite3.connect(path)) as connection:
+        kept = connection.execute("SELECT label, outcome FROM finished").fetchall()
+    assert (status, kept) == (1, [("library", "superseded")])
+    assert (holder.end(), newer.started().end(), world.settled()) == (0, 0, (1, {}))
 
 
 def test_a_wrong_value_is_an_error_that_says_what_is_expected(world: World) -> None:

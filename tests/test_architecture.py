@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "ipclock"
 ORDER = (
     "cli",
     "api",
+    "acquisition",
     "zookeeper",
     "display",
     "history",

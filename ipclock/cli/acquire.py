@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ipclock import users
-from ipclock.cli import acquiring, options
+from ipclock import acquisition, users
+from ipclock.cli import options, waiting
 from ipclock.config import values
 from ipclock.config.settings import checked
 from ipclock.errors import N_, InvalidValueError
@@ -71,8 +71,8 @@ def run(args: Namespace, settings: Settings) -> int:
         keeper = HolderProcess(signals)
         if keeper.status is not None:
             return keeper.status
-    claim = acquiring.claim_for(label, settings, holder, args.fd, supersede=args.supersede)
-    nested = acquiring.join(pool, claim, args, check, holder)
+    claim = acquisition.claim_for(label, settings, holder, args.fd, supersede=args.supersede)
+    nested = waiting.join(pool, claim, args, check, holder)
     if nested and not claim.slot:
         from ipclock.pool.snapshot import NESTED
 
@@ -81,7 +81,7 @@ def run(args: Namespace, settings: Settings) -> int:
     if nested:
         hooks = None
     else:
-        acquiring.take_slot(pool, claim, args, settings, check, hooks, acquiring.canvas())
+        waiting.take_slot(pool, claim, args, settings, check, hooks, waiting.canvas())
     try:
         check()
         print(claim.ticket, flush=True)

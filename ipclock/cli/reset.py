@@ -34,11 +34,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_pool_options(parser)
 
 
+class _Resetting(WaitContext):
+    def __init__(self) -> None:
+        super().__init__(options.MUTEX_PATIENCE_S)
+        self._line = WaitingLine(quiet=False, interval=1)
+
+    def mutex_held(self, seconds: float, pid: int) -> None:
+        self._line.stuck(seconds, pid)
+
+
 def run(args: Namespace, settings: Settings) -> int:
     """Take the slots back and say on stderr whose builds go on without one."""
     pool = options.open_for_administrator(settings)
-    stuck = WaitingLine(quiet=False, interval=1).stuck
-    context = WaitContext(options.MUTEX_PATIENCE_S, on_stuck=stuck)
+    context = _Resetting()
     now = pool.snapshot()
     slots = {holder.within or holder.ticket for holder in now.holders if args.ticket in (None, holder.ticket)}
     # nested ones first: they need not be children of the build around them any more

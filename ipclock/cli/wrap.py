@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 
+from ipclock import acquisition
 from ipclock._typing import TYPE_CHECKING
-from ipclock.cli import acquiring, options
+from ipclock.cli import options, waiting
 from ipclock.cli.build_run import BuildRun
 from ipclock.config import values
 from ipclock.config.environment import build_environment, inherited_environment
@@ -53,7 +54,7 @@ def run(args: Namespace, settings: Settings) -> int:
     signals = supervisor.PendingSignals()
     hooks = options.hooks_for(settings, verbose=args.verbose)
     pool = options.open_for_build(args, settings)
-    claim = acquiring.claim_for(label, settings, supersede=args.supersede)
+    claim = acquisition.claim_for(label, settings, supersede=args.supersede)
     build = BuildRun(pool, claim, settings, hooks, quiet=args.quiet)
     execute = partial(
         supervisor.run,
@@ -65,12 +66,12 @@ def run(args: Namespace, settings: Settings) -> int:
     )
     # all that can be done before the wait is: the end of another build waits for the start of this one
     inherited = inherited_environment()
-    build.nested = acquiring.join(pool, claim, args, signals.check)
+    build.nested = waiting.join(pool, claim, args, signals.check)
     if build.nested and not claim.slot:
         return _end(execute(inherited))
     if not build.nested:
-        canvas = acquiring.canvas()
-        acquiring.take_slot(pool, claim, args, settings, signals.check, hooks, canvas)
+        canvas = waiting.canvas()
+        waiting.take_slot(pool, claim, args, settings, signals.check, hooks, canvas)
         if canvas:
             canvas.lend()
     jobs = max(1, usage.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None

@@ -81,8 +81,10 @@ def never_started(settings: Settings, label: str, capacity: int, code: int, time
     _write(settings, [row])
 
 
-def slot_ended(pool: Engine, claim: Claim, settings: Settings, outcome: str, tell: Callable[[str], None]) -> None:
-    """Keep the hold of a program that has taken its slot itself; *tell* gets what kept us from it."""
+def slot_ended(
+    pool: Engine, claim: Claim, settings: Settings, outcome: str, tell: Callable[[str], None] | None = None
+) -> None:
+    """Keep a hold that we end ourselves; *tell* is the way of another program to warn."""
     _write(settings, [_row(pool, claim.label, claim.entry, claim.times, os.getuid(), outcome)], pool, tell)
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from ipclock.errors import Interrupted
 from ipclock.history import recorder
 from ipclock.linux import process, terminal
-from ipclock.pool.claim import RemovedHolder
 from ipclock.run import supervisor
 from ipclock.zookeeper.lease_guard import LeaseGuard
 
@@ -77,10 +76,7 @@ class HolderProcess:
             self._notices.check()
         pool.release(claim)
         outcome = "evicted" if guard.lost else "done"
-        hold = RemovedHolder(
-            claim.entry, claim.label, claim.label, str(script.pid), os.getuid(), claim.times, supervised=False
-        )
-        recorder.holds_ended(pool, settings, [hold], outcome)
+        recorder.slot_ended(pool, claim, settings, outcome)
         return 0
 
     def _leave_the_terminal(self) -> None:

@@ -347,7 +347,7 @@ def test_a_waiter_bears_that_the_pool_is_removed_again_while_it_writes_itself(
     monkeypatch.setattr(Store, step, remove_and_write)
     remove_folder(world)
     for _ in range(2):
-        claim.kept_at = 0.0  # as if a second had passed
+        pool.stake(claim).kept_at = 0.0  # as if a second had passed
         pool.tick(claim, context)
     written = world.records("gate")
     pool.give_up(claim)
@@ -911,6 +911,11 @@ def test_with_few_descriptors_a_build_runs_or_one_line_says_why_not(made: bool, 
     assert another_build(world)[:2] == (0, 1)  # a sweep takes away what did not come beyond a draft
 
 
+class Watching(WaitContext):
+    def watching(self, find: Callable[[], list[list[int]]]) -> ExitWatcher:
+        return ExitWatcher(find())
+
+
 def test_one_who_may_start_no_thread_waits_on_at_the_gate(world: World) -> None:
     needs_root(0)
     world.run("init", "--mode", "0660", "--group", str(USER))
@@ -921,7 +926,7 @@ def test_one_who_may_start_no_thread_waits_on_at_the_gate(world: World) -> None:
         pool = Pool.open(world.name, "/dev/shm")
         claim = Claim("waiter")
         try:
-            pool.acquire(claim, WaitContext(1.5, watching=lambda find: ExitWatcher(find())))
+            pool.acquire(claim, Watching(1.5))
         except SlotTimeout as error:
             return str(error)
         return f"got slot {claim.slot}"

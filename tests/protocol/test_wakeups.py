@@ -31,8 +31,11 @@ from ipclock.pool import policy, protocol
 from ipclock.pool.wait_context import WaitContext
 protocol.FIRST_CHUNK_S = protocol.GATE_CHUNK_S = protocol.BLIND_CHUNK_S = 3600.0
 policy.NEAR_NAP_S = policy.LONGEST_NAP_S = 3600.0
+class Watching(WaitContext):
+    def watching(self, find):
+        return ExitWatcher(find())
 here = protocol.Pool.open(sys.argv[1], "/dev/shm")
-claim = here.acquire(protocol.Claim("sleeper"), WaitContext(3600.0, watching=lambda find: ExitWatcher(find())))
+claim = here.acquire(protocol.Claim("sleeper"), Watching(3600.0))
 here.release(claim)
 """
 
