@@ -52,8 +52,9 @@ def test_a_dead_holder_whom_the_next_one_clears_away_counts_as_gone(world: World
     def look() -> tuple[str, str]:
         pool = Pool.open(world.name, "/dev/shm")
         claim = pool.acquire(Claim("build"), WaitContext(HANG_S))
-        assert claim.record
-        claim.record.unlock()
+        record = pool.stake(claim).record
+        assert record
+        record.unlock()
         found = checks.value(pool.store, pool.gate)
         return found.level, found.finding.partition(":")[0]
 

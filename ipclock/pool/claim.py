@@ -1,4 +1,4 @@
-"""One client's stake in a pool, as its own process knows it."""
+"""What a client asks of a pool, and what it has got."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from ipclock.pool.record_name import RecordName, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from ipclock.linux.semaphore import Semaphore
-    from ipclock.pool.record import OwnRecord
 
 
 class Lease:
@@ -29,7 +26,7 @@ class Lease:
 
 
 class Claim:
-    """One client's stake in a pool: first a waiter with a ticket, then a holder with a slot.
+    """What one client asks of a pool and has got: first a ticket, as a waiter, then a slot, as a holder.
 
     This process holds it, unless *holder* names another one, which it only waits for. That one is proven alive by
     *holder_fd*, a descriptor of ours on a file in `new/` that it has open, or else by its identity.
@@ -64,14 +61,8 @@ class Claim:
         self.supersede = supersede
         self.entry = RecordName(0, units=units, priority=priority, limit=limit, key=key_of(label) if limit else "")
         self.held = 0
-        self.era = ((0, 0), 0)  # of the pool, when the claim was last seen in it
-        self.kept_at = 0.0
-        self.place = float("inf")  # in line, when the line had last changed at `placed_at`
-        self.placed_at = 0
         self.evicted = False
         self.lease: Lease | None = None
-        self.record: OwnRecord | None = None
-        self.turn: Semaphore | None = None
 
     @property
     def ticket(self) -> int:
@@ -82,17 +73,6 @@ class Claim:
     def slot(self) -> int:
         """The number of the slot, from 1; 0 while it has none."""
         return self.entry.slot
-
-    def write(self, **fields: object) -> None:
-        """Add fields to the claim's record."""
-        if self.record:
-            self.record.append(**fields)
-
-    def fileno(self) -> int:
-        """Return the descriptor whose lock is the beacon. Raises ValueError for a claim that has left."""
-        if self.record is None:
-            raise ValueError("the slot has been released")
-        return self.record.holder_fd
 
 
 class RemovedHolder(NamedTuple):

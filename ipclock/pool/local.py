@@ -51,11 +51,11 @@ class LocalPool(Pool):
 
     def note(self, claim: Claim, pid: int) -> None:
         """Write the build's process into its record."""
-        claim.write(command_pid=pid, command_start=process.start_of(pid))
+        self.stake(claim).write(command_pid=pid, command_start=process.start_of(pid))
 
-    def beacon(self, claim: Claim) -> int | None:
-        """Return the descriptor whose lock is the beacon."""
-        return claim.fileno()
+    def beacon(self, claim: Claim) -> int:
+        """Return the descriptor whose lock is the beacon. Raises ValueError for a claim that has left."""
+        return self.stake(claim).fileno()
 
     def snapshot(self, *, waiters: bool = True) -> Snapshot:
         """Read the pool without its mutex."""
@@ -130,8 +130,7 @@ class LocalPool(Pool):
 
     def take_dead(self) -> list[RemovedHolder]:
         """Return those that `recover` has found dead."""
-        found, self.dead = self.dead, []
-        return [_ended(*one) for one in found]
+        return [_ended(*one) for one in self.found_dead()]
 
     def end(self, ticket: int) -> None:
         """End the processes that keep the slot, and all that they have started. Raises StillRunning (77)."""

@@ -34,6 +34,7 @@ from ipclock.pool.directory import GATE, HOLDING, NEW, QUEUED, STATES, TRIES
 from ipclock.pool.record_name import parse
 from ipclock.pool.records import LAST_DRAWN, Store
 from ipclock.pool.semaphores import Turns, open_gate
+from ipclock.pool.stake import Stake
 from ipclock.pool.wait_context import WaitContext
 
 if TYPE_CHECKING:
@@ -67,8 +68,9 @@ class Pool:
         self.store = store
         self.gate = gate
         self.turns = turns
-        self.dead: list[tuple[RecordName, Record]] = []  # holders that this client has cleared away
+        self._found_dead: list[tuple[RecordName, Record]] = []
         self.heeds_us = True
+        self._stakes: dict[Claim, Stake] = {}
         self._wanted = capacity
         self._former: int | None = None  # of the folder that was there before
         self._searched = False
@@ -124,15 +126,20 @@ class Pool:
             raise
         return claim
 
+    def stake(self, claim: Claim) -> Stake:
+        """Return what the claim has in the pool; nothing before it arrives and once it has left."""
+        return self._stakes.setdefault(claim, Stake())
+
     def _insist(self, claim: Claim, step: Callable[[], T]) -> T:
         """Return what a step returns that lists the claim, and do it again in a pool that is removed meanwhile."""
+        mine = self.stake(claim)
         for _ in range(TRIES - 1):
             with suppress(NoPoolError):
                 return step()
-            if claim.record:  # of the folder that is gone
-                claim.record.unlock()
-                claim.record.close()
-                claim.record = None
+            if mine.record:  # of the folder that is gone
+                mine.record.unlock()
+                mine.record.close()
+                mine.record = None
         return step()
 
     # The steps, in the order of a client's life.
@@ -151,6 +158,7 @@ class Pool:
 
     def _draft(self, claim: Claim, context: WaitContext) -> OwnRecord:
         """Write the claim's record and return it; draw its ticket."""
+        mine = self.stake(claim)
         this = process.identify(os.getpid())
         fields = {
             "kind": "pid" if claim.holder and claim.holder_fd is None else "fd",
@@ -164,9 +172,9 @@ class Pool:
             fields["uid"] = str(os.getuid())
         if claim.memory:
             fields["memory"] = str(claim.memory)
-        claim.record = self.store.draft(fields, claim.holder_fd)
+        mine.record = self.store.draft(fields, claim.holder_fd)
         claim.entry = claim.entry._replace(ticket=self.store.draw_ticket())
-        return claim.record
+        return mine.record
 
     def join(self, claim: Claim, context: WaitContext, ticket: int) -> bool:
         """Make the claim a holder in the slot of *ticket*, whose build it runs inside of; False if that is given back.
@@ -179,6 +187,7 @@ class Pool:
         return self._insist(claim, lambda: self._join(claim, context, ticket))
 
     def _join(self, claim: Claim, context: WaitContext, ticket: int) -> bool:
+        mine = self.stake(claim)
         with self._mutex(context):
             listed = self.store.entries(HOLDING)
             unlisted = [entry for entry, _ in liveness.unlisted_around_us(self.store)]
@@ -191,7 +200,7 @@ class Pool:
             self._hold(claim)
             entry = claim.entry._replace(slot=around.slot if around in listed else self._own_slot(around))
             self.store.publish(record, HOLDING, entry)
-            claim.entry, claim.era = entry, self.store.era
+            claim.entry, mine.era = entry, self.store.era
         return True
 
     def _refuse(self, claim: Claim, *, block: bool, ready: bool) -> None:
@@ -223,37 +232,40 @@ class Pool:
 
     def wait_turn(self, claim: Claim, context: WaitContext) -> None:
         """Sleep until the claim's record lies in `gate/`."""
-        if self.store.has(GATE, claim.entry, claim.record):
+        mine = self.stake(claim)
+        if self.store.has(GATE, claim.entry, mine.record):
             return
         claim.entry = claim.entry._replace(reserved=0)  # a waiter that was sent back from the gate has none
-        while not self.store.has(GATE, claim.entry, claim.record):
-            if claim.turn is None:
+        while not self.store.has(GATE, claim.entry, mine.record):
+            if mine.turn is None:
                 # then look again: a call that came before the turn existed could not post it
                 with suppress(PoolPermissionError):  # a stranger has planted something there: its own ticks wake it
-                    claim.turn = self.turns.create(claim.ticket)
+                    mine.turn = self.turns.create(claim.ticket)
                     context.tick(claim.ticket)
                     continue
                 time.sleep(context.chunk(self._nap(claim)))  # there is no turn to sleep on
                 self.tick(claim, context)
                 continue
-            claim.turn.wait(context.chunk(self._nap(claim)))
+            mine.turn.wait(context.chunk(self._nap(claim)))
             self.tick(claim, context)
 
     def _nap(self, claim: Claim) -> float:
-        if claim.place > policy.NEAR and (changed := self.store.changed_at(QUEUED)) != claim.placed_at:
-            claim.place, claim.placed_at = queue.place(self.store, claim.ticket), changed
-        return policy.nap(claim.place)
+        mine = self.stake(claim)
+        if mine.place > policy.NEAR and (changed := self.store.changed_at(QUEUED)) != mine.placed_at:
+            mine.place, mine.placed_at = queue.place(self.store, claim.ticket), changed
+        return policy.nap(mine.place)
 
     def wait_at_gate(self, claim: Claim, context: WaitContext) -> None:
         """Sleep until a unit was taken from the semaphore, or the record was moved away from the gate.
 
         One for which all of its units are reserved sleeps until it is `ready`.
         """
-        if not self.store.has(GATE, claim.entry, claim.record):
+        mine = self.stake(claim)
+        if not self.store.has(GATE, claim.entry, mine.record):
             return
         with context.watching(self._builds) as watched:
             chunk = FIRST_CHUNK_S
-            while self.store.has(GATE, claim.entry, claim.record):
+            while self.store.has(GATE, claim.entry, mine.record):
                 if claim.entry.reserved == claim.entry.units:
                     if claim.ready():
                         return
@@ -274,9 +286,10 @@ class Pool:
         Otherwise the unit that it took is void: recover restores the value, less what is reserved for it now, and the
         claim goes back to waiting: at the gate, or in line if it may not be the next one any more.
         """
+        mine = self.stake(claim)
         ready = claim.ready()
         with self._mutex(context):
-            if self.store.has(GATE, claim.entry, claim.record):
+            if self.store.has(GATE, claim.entry, mine.record):
                 self._decide(claim, ready)
             if claim.slot:
                 self._pass_on()
@@ -284,6 +297,7 @@ class Pool:
                 self.recover()
 
     def _decide(self, claim: Claim, ready: bool) -> None:
+        mine = self.stake(claim)
         holders = self.store.entries(HOLDING)
         held, wanted, allowed = policy.units(holders), claim.entry.units, self._allowed()
         if not self._eligible(GATE, claim.entry, holders) or self._overtakes(claim.entry, holders):
@@ -292,10 +306,10 @@ class Pool:
             slot = policy.lowest_free_slot([entry.slot for entry in holders])
             era = self.store.era
             claim.times |= stamp("admitted")
-            claim.write(**claim.times)
+            mine.write(**claim.times)
             self._hold(claim)
             claim.entry = self.store.move(claim.entry, GATE, HOLDING, slot=slot)
-            claim.era, claim.held = era, held + wanted
+            mine.era, claim.held = era, held + wanted
             self._drop_turn(claim)
         else:
             reserved = policy.units_to_reserve(held, wanted, allowed)
@@ -308,10 +322,11 @@ class Pool:
         Beacon, then look at the place: one that puts another folder there looks for beacons afterwards, so either it
         finds ours, or we find its folder (INV-8).
         """
-        if claim.record:
-            claim.record.hold(claim.entry.units)
+        mine = self.stake(claim)
+        if mine.record:
+            mine.record.hold(claim.entry.units)
             if not self.store.stands():
-                claim.record.let_go(claim.entry.units)
+                mine.record.let_go(claim.entry.units)
                 raise NoPoolError(self.store.path)
 
     def _overtakes(self, entry: RecordName, holders: list[RecordName]) -> bool:
@@ -328,23 +343,24 @@ class Pool:
         self._leave(claim, QUEUED, GATE, HOLDING)
 
     def _leave(self, claim: Claim, *states: str) -> None:
-        if claim.record is None:
+        mine = self.stake(claim)
+        if mine.record is None:
             return
         # out first: from here on anybody can clear the record, so neither a daemon that inherited the
         # descriptor nor a mutex that does not come free can keep the slot
-        claim.record.unlock()
+        mine.record.unlock()
         with suppress(IpclockError), self._mutex(WaitContext(LEAVE_PATIENCE_S)):
             self._drop_turn(claim)
             if not self._listed(claim):
                 # under the old epoch another client has cleared it since the beacon went out
-                claim.evicted = claim.slot > 0 and claim.era != self.store.era
+                claim.evicted = claim.slot > 0 and mine.era != self.store.era
             for state in states:
                 for entry in self.store.entries(state):
                     if entry.ticket == claim.ticket:
-                        self.store.remove(state, entry, claim.record)
+                        self.store.remove(state, entry, mine.record)
             self._pass_on()
-        claim.record.close()
-        claim.record = None
+        mine.record.close()
+        del self._stakes[claim]
         # the process that was woken may be queued on our processor, and would wait for the end of our time slice
         os.sched_yield()
 
@@ -368,7 +384,7 @@ class Pool:
             if self._is_dead(HOLDING, entry):
                 record = self.store.read(HOLDING, entry)
                 if record and not entry.within and not liveness.supervisor(record):  # else it is just leaving by itself
-                    self.dead.append((entry, record))
+                    self._found_dead.append((entry, record))
                 self._clear(HOLDING, entry)
             else:
                 holders.append(entry)
@@ -431,11 +447,12 @@ class Pool:
 
     def tick(self, claim: Claim, context: WaitContext, *, at_gate: bool = False) -> None:
         """Look after the pool between two sleeps of a waiter. Raises SlotTimeout (75) when the time is up."""
+        mine = self.stake(claim)
         context.tick(claim.ticket)
         self._act(claim)
         with suppress(NoPoolError):  # removed again while it was made anew: the next tick makes it
-            if time.monotonic() - claim.kept_at >= KEEP_DUE_S:
-                claim.kept_at = time.monotonic()
+            if time.monotonic() - mine.kept_at >= KEEP_DUE_S:
+                mine.kept_at = time.monotonic()
                 self.keep(claim)
                 self._keep_turn(claim)
             if self.store.idle_s() >= RECOVER_DUE_S or (at_gate and self._amiss()):
@@ -443,12 +460,13 @@ class Pool:
 
     def _act(self, claim: Claim) -> None:
         """Show that the claim's process acts; if it was passed over because it did not, let it be called again."""
-        if claim.record:
-            claim.record.touch()
+        mine = self.stake(claim)
+        if mine.record:
+            mine.record.touch()
         silent = claim.entry._replace(reserved=0, silent=1)
-        if self.store.has(QUEUED, silent, claim.record):
+        if self.store.has(QUEUED, silent, mine.record):
             with suppress(NoPoolError), self._mutex(WaitContext(LEAVE_PATIENCE_S)):
-                if self.store.has(QUEUED, silent, claim.record):
+                if self.store.has(QUEUED, silent, mine.record):
                     self.store.move(silent, QUEUED, QUEUED)
                     self.recover()
 
@@ -470,6 +488,7 @@ class Pool:
         A logout's RemoveIPC or a cleaner removes files under living builds; a reset does so on purpose, and tells
         by a new epoch: a holder that it took away becomes `evicted`.
         """
+        mine = self.stake(claim)
         if self.store.vanished():
             self._reopen()
         elif self.gate.replaced():
@@ -478,61 +497,65 @@ class Pool:
                 gate = open_gate(self.name, self.store)
                 self.gate.close()
                 self.gate = gate
-        if claim.evicted or (self._listed(claim) and (not claim.slot or claim.era == self.store.era)):
+        if claim.evicted or (self._listed(claim) and (not claim.slot or mine.era == self.store.era)):
             return
         with self._mutex(WaitContext(LEAVE_PATIENCE_S)):
             # look again, alone: between two looks the record may have been renamed, or a reset is half done: who
             # learns its epoch before it comes to unlink the record would outlive the reset
             if self._listed(claim):
-                claim.era = self.store.era
+                mine.era = self.store.era
             else:
                 self._restore(claim)
 
     def _keep_turn(self, claim: Claim) -> None:
+        mine = self.stake(claim)
         # after the record, since a client that clears the record removes its turn too
-        if claim.turn and claim.turn.replaced():
+        if mine.turn and mine.turn.replaced():
             with suppress(IpclockError):  # until it can be made, the waiter has its own ticks
                 turn = self.turns.create(claim.ticket)
-                claim.turn.close()
-                claim.turn = turn
+                mine.turn.close()
+                mine.turn = turn
 
     def _listed(self, claim: Claim) -> bool:
+        mine = self.stake(claim)
         if claim.slot:
-            return self.store.has(HOLDING, claim.entry, claim.record)
+            return self.store.has(HOLDING, claim.entry, mine.record)
         in_line = claim.entry._replace(reserved=0)
         queued = (in_line, in_line._replace(silent=1))
         places = [(GATE, claim.entry), (GATE, in_line), *((QUEUED, entry) for entry in queued)]
-        return any(self.store.has(*place, claim.record) for place in places)
+        return any(self.store.has(*place, mine.record) for place in places)
 
     def _restore(self, claim: Claim) -> None:
-        if claim.record is None:
+        mine = self.stake(claim)
+        if mine.record is None:
             return
         for entry in [] if claim.slot else self.store.entries(QUEUED):
-            if entry.ticket == claim.ticket and entry.by and self.store.has(QUEUED, entry, claim.record):
+            if entry.ticket == claim.ticket and entry.by and self.store.has(QUEUED, entry, mine.record):
                 raise SupersededError(claim.label, entry.by, self._pid_of(entry.by))
         folder, resets = self.store.era
-        if claim.slot and folder == claim.era[0] and resets != claim.era[1]:
+        if claim.slot and folder == mine.era[0] and resets != mine.era[1]:
             claim.evicted = True
             return
-        old, fields = claim.record, dict(claim.record.fields)
+        old, fields = mine.record, dict(mine.record.fields)
         if claim.slot:
             claim.entry = claim.entry._replace(slot=self._own_slot(claim.entry))
         elif claim.ticket in {entry.ticket for state in STATES[1:] for entry in self.store.entries(state)}:
             self._draw_again(claim)
         # what the build, or the script, has inherited is the open file of the old record, and so its beacon
         inherited = claim.slot or claim.holder_fd is not None
-        claim.record = self.store.redraft(fields, old.holder_fd) if inherited else self.store.draft(fields)
-        self.store.publish(claim.record, HOLDING if claim.slot else QUEUED, claim.entry)
+        mine.record = self.store.redraft(fields, old.holder_fd) if inherited else self.store.draft(fields)
+        self.store.publish(mine.record, HOLDING if claim.slot else QUEUED, claim.entry)
         self.store.skip_tickets(claim.ticket)
         old.close()
         self.recover()
 
     def _draw_again(self, claim: Claim) -> None:
         """Give the waiter another ticket: another client has drawn its own from the new folder."""
+        mine = self.stake(claim)
         claim.entry = claim.entry._replace(ticket=self.store.draw_ticket())
-        if claim.turn:
-            claim.turn.close()
-            claim.turn = None
+        if mine.turn:
+            mine.turn.close()
+            mine.turn = None
 
     def _own_slot(self, entry: RecordName) -> int:
         """Return the slot for a holder that is listed again: that of its nested builds, else its own if it is free."""
@@ -628,6 +651,11 @@ class Pool:
             found = self._former if self._wanted is None else self._wanted
         return 1 if found is None else found
 
+    def found_dead(self) -> list[tuple[RecordName, Record]]:
+        """Return the holders that this client has found dead and cleared away, each of them once."""
+        found, self._found_dead = self._found_dead, []
+        return found
+
     # Helpers of the steps.
 
     @contextmanager
@@ -696,7 +724,8 @@ class Pool:
         self.store.remove(state, entry)
 
     def _drop_turn(self, claim: Claim) -> None:
+        mine = self.stake(claim)
         # one that could not be removed is tried again when the claim leaves
-        if claim.turn and self.turns.remove(claim.ticket):
-            claim.turn.close()
-            claim.turn = None
+        if mine.turn and self.turns.remove(claim.ticket):
+            mine.turn.close()
+            mine.turn = None

@@ -92,15 +92,16 @@ class Run:
 
     def _claim(self) -> Claim:
         claim = Claim("staging")
-        claim.kept_at = math.inf
+        stake = self.pool.stake(claim)
+        stake.kept_at = math.inf
         if self.index is None:
             return claim
         client = self.world.clients[self.index]
         claim.label, claim.entry = client.label, client.entry
         if client.ticket:
-            claim.era, claim.evicted = client.era, client.evicted
-            claim.record = FakeRecord(self, claim.ticket)
-            claim.turn = FakeTurn(self, claim.ticket) if client.turn else None
+            stake.era, claim.evicted = client.era, client.evicted
+            stake.record = FakeRecord(self, claim.ticket)
+            stake.turn = FakeTurn(self, claim.ticket) if client.turn else None
         return claim
 
     def operation(self, act: Callable[[], T]) -> T:
@@ -132,7 +133,7 @@ class Run:
             raise Suspended
         self.waking = None
         self.idle_s = math.inf if how == TICK else 0.0
-        self.claim.kept_at = -math.inf if how == KEEP else math.inf
+        self.pool.stake(self.claim).kept_at = -math.inf if how == KEEP else math.inf
         return how is True
 
     @contextmanager

@@ -50,10 +50,11 @@ class NoSecondLook(Pool):
     """A call between the look and the making of the turn posts nothing, and nobody looks again."""
 
     def wait_turn(self, claim: Claim, context: WaitContext) -> None:
-        if not self.store.has(GATE, claim.entry, claim.record):
-            if claim.turn is None:
-                claim.turn = self.turns.create(claim.ticket)
-            claim.turn.wait(context.chunk(1))
+        mine = self.stake(claim)
+        if not self.store.has(GATE, claim.entry, mine.record):
+            if mine.turn is None:
+                mine.turn = self.turns.create(claim.ticket)
+            mine.turn.wait(context.chunk(1))
             self.tick(claim, context)
 
 
@@ -62,7 +63,7 @@ class NoCheckInAdmit(Pool):
 
     def admit(self, claim: Claim, context: WaitContext) -> None:
         with self._mutex(context):
-            if self.store.has(GATE, claim.entry, claim.record):
+            if self.store.has(GATE, claim.entry, self.stake(claim).record):
                 slot = policy.lowest_free_slot([entry.slot for entry in self.store.entries(HOLDING)])
                 claim.entry = self.store.move(claim.entry, GATE, HOLDING, slot=slot)
                 self._drop_turn(claim)
@@ -172,7 +173,7 @@ class LearnsTheEpochTooSoon(Pool):
 
     def keep(self, claim: Claim) -> None:
         if self._listed(claim):
-            claim.era = self.store.era
+            self.stake(claim).era = self.store.era
         elif not claim.evicted:
             with self._mutex(WaitContext(0)):
                 if not self._listed(claim):
@@ -187,7 +188,7 @@ class NestedBuildsHaveNoRecord(Pool):
             around = next((entry for entry in self.store.entries(HOLDING) if entry.ticket == ticket), None)
             if around:
                 claim.entry = around._replace(ticket=self.store.draw_ticket(), within=around.outer)
-                claim.era = self.store.era
+                self.stake(claim).era = self.store.era
         return around is not None
 
 

@@ -368,10 +368,10 @@ class World:
             self.clients[index] = Client(phase, inside=self.clients[index].inside)
             return
         # a waiter's era is never asked for
-        era = claim.era if claim.slot else Client().era
+        era = run.pool.stake(claim).era if claim.slot else Client().era
         unit = self.clients[index].unit and not run.been_in_section
         self.update(index, phase=phase, log=(), entry=claim.entry, era=era, unit=unit)
-        self.update(index, turn=claim.turn is not None, asleep=False, evicted=claim.evicted)
+        self.update(index, turn=run.pool.stake(claim).turn is not None, asleep=False, evicted=claim.evicted)
 
     def die(self, index: int) -> None:
         """A client's process is killed: its beacon goes out, unless a build has it too."""

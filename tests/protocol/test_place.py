@@ -194,7 +194,7 @@ def test_a_client_whose_pool_is_removed_while_it_is_listed_is_listed_in_the_new_
     if outer:
         joined = pool.join(claim, WaitContext(60), 1)
         pool.release(claim)
-        facts = joined, claim.record, outer.end()
+        facts = joined, pool.stake(claim).record, outer.end()
     else:
         pool.acquire(claim, WaitContext(60))
         facts = True, pool.release(claim), 0
