@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from ipclock.linux import memory
@@ -11,23 +9,7 @@ from ipclock.pool import headroom
 from ipclock.pool.headroom import Headroom
 from ipclock.pool.record import Record
 
-if TYPE_CHECKING:
-    from ipclock.pool.record_name import RecordName
-
 GB = 1 << 30
-
-
-class Builds:
-    """A store whose holders say so much of themselves."""
-
-    def __init__(self, *fields: dict[str, str]) -> None:
-        self.records = [Record(row, 0, 0, 0) for row in fields]
-
-    def entries(self, state: str) -> list[int]:
-        return list(range(len(self.records)))
-
-    def read(self, state: str, entry: RecordName) -> Record:
-        return self.records[entry]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +37,7 @@ def test_a_build_may_go_if_it_fits_beside_what_the_others_have_still_to_grow(
     monkeypatch.setattr(memory, "available", lambda: left)
     monkeypatch.setattr(memory, "pressure", lambda: pressure)
     monkeypatch.setattr(memory, "of_tree", lambda pid: GB)
-    asked = Headroom(lambda: Builds(*builds), 3 * GB)
+    asked = Headroom(lambda: [Record(row, 0, 0, 0) for row in builds], 3 * GB)
 
     assert (asked.ready(), asked.alone) == (ready, alone)
 
@@ -64,6 +46,6 @@ def test_it_looks_once_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None
     looks = []
     monkeypatch.setattr(memory, "available", lambda: looks.append(1) or GB)
     monkeypatch.setattr(headroom, "LOOK_DUE_S", 3600.0)
-    asked = Headroom(lambda: Builds(), 1)
+    asked = Headroom(list, 1)
 
     assert ([asked.ready(), asked.ready()], len(looks)) == ([True, True], 1)

@@ -128,7 +128,7 @@ class BuildRun:
             self._pool.note(self._claim, pid)
 
     def _beside(self) -> list[str]:
-        holders = self._pool.snapshot(waiters=False).holders
+        holders = self._pool.snapshot(waiters=0).holders
         return [holder.label for holder in holders if holder.ticket != self._claim.ticket]
 
 

@@ -37,7 +37,7 @@ def run(args: Namespace, settings: Settings) -> int:
     reason = args.reason and checked(values.line, args.reason, "--reason")
     span = None if args.span is None else checked(values.drain_span, args.span, "--for")
     pool = options.open_pool(settings)
-    before = pool.snapshot(waiters=False)
+    before = pool.snapshot(waiters=0)
     uid = os.getuid() if users.shows_all() else None  # one of a user namespace is another user's outside
     drain = Drain(reason, uid, None if span is None else time.monotonic() + span)
     pool.drain(drain, WaitContext(options.MUTEX_PATIENCE_S))

@@ -84,7 +84,7 @@ def _warn(args: Namespace, ticket: int | str | None, pid: int | None = None) -> 
 
 
 def _tell_of_nested(pool: Engine, given_back: RecordName) -> None:
-    inside = [one for one in pool.snapshot(waiters=False).holders if (one.within or one.ticket) == given_back.outer]
+    inside = [one for one in pool.snapshot(waiters=0).holders if (one.within or one.ticket) == given_back.outer]
     if inside:
         text = _("ipclock: the slot of ticket {ticket} stays with what still runs in it: {processes}")
         named = ", ".join(f"{one.label} (PID: {pid_of(one)})" for one in inside)
@@ -92,7 +92,7 @@ def _tell_of_nested(pool: Engine, given_back: RecordName) -> None:
 
 
 def _refusal(pool: Engine, ticket: int) -> NotYours:
-    holder = next((one for one in pool.snapshot(waiters=False).holders if one.ticket == ticket), None)
+    holder = next((one for one in pool.snapshot(waiters=0).holders if one.ticket == ticket), None)
     if holder is None:  # gone meanwhile
         return NotYours(ticket, "?", "?")
     kind = Unprovable if holder.state == "unknown" else NotYours

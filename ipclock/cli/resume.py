@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, settings: Settings) -> int:
     """End the drain. A pool that is not drained stays as it is."""
     pool = options.open_pool(settings)
-    drained = pool.snapshot(waiters=False).drain is not None
+    drained = pool.snapshot(waiters=0).drain is not None
     pool.drain(None, WaitContext(options.MUTEX_PATIENCE_S))
     if not pool.capacity:
         say(_("ipclock: warning: no build is started while MAX_PARALLEL_BUILDS is 0"))

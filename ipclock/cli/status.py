@@ -94,9 +94,11 @@ def as_json(now: Standing) -> dict[str, Any]:
         "user": process.user_name(pool.resized.uid),
         "at": _iso(pool.resized.at),
     }
+    facts = pool._asdict()
+    del facts["own"]  # is a waiter's own business
     return {
         "schema": SCHEMA,
-        **pool._asdict(),
+        **facts,
         "drain": drain,
         "resized": resized,
         "holders": [plain_holder(holder) for holder in pool.holders],

@@ -58,13 +58,7 @@ class Estimator:
         labels = [holder.label for holder in pool.holders] + [waiter.label for waiter in pool.waiters[:FARTHEST]]
         self._learn(labels)
         usual = ((holder.label, self.usual(holder.label)) for holder in pool.holders)
-        waits: dict[int, Range] = {}
-        ahead: list[tuple[str, int]] = []
-        for waiter in pool.waiters[:FARTHEST]:
-            if not waiter.held_back:
-                if left := self.wait(pool, ahead, waiter.slots):
-                    waits[waiter.ticket] = left
-                ahead.append((waiter.label, waiter.slots))
+        waits = {waiter.ticket: left for waiter in pool.waiters[:FARTHEST] if (left := self.wait(pool, waiter.ticket))}
         return Standing(pool, self.look(pool.holders), {label: span for label, span in usual if span}, waits)
 
     def look(self, holders: Iterable[Holder]) -> dict[int, Activity]:
@@ -104,15 +98,16 @@ class Estimator:
         known = self.expected(label)
         return known.usual_s if known else None
 
-    def wait(self, now: Snapshot, ahead: Iterable[tuple[str, int]], slots: int) -> Range | None:
-        """Return how much longer one waits who wants so many slots, behind those *ahead* (label, slots)."""
-        if now.drained:
+    def wait(self, now: Snapshot, ticket: int) -> Range | None:
+        """Return how much longer a waiter waits; None for one that later ones pass, and where it is not known."""
+        own = next((waiter for waiter in now.waiters if waiter.ticket == ticket), None)
+        if own is None or own.held_back or now.drained:
             return None
-        ahead = list(ahead)
-        self._learn([*(holder.label for holder in now.outermost), *(label for label, _units in ahead)])
+        ahead = [waiter for waiter in now.waiters if waiter.position < own.position and not waiter.held_back]
+        self._learn([*(holder.label for holder in now.outermost), *(waiter.label for waiter in ahead)])
         running = [Work(self._spans(holder.label), holder.slots, holder.held_s or 0.0) for holder in now.outermost]
-        before = [Work(self._spans(label), units) for label, units in ahead]
-        return simulation.wait(running, before, slots, now.capacity)
+        before = [Work(self._spans(waiter.label), waiter.slots) for waiter in ahead]
+        return simulation.wait(running, before, own.slots, now.capacity)
 
     def _spans(self, label: str) -> tuple[float, ...]:
         known = self.expected(label)

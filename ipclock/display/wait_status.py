@@ -13,6 +13,7 @@ from ipclock.display.estimates import FARTHEST
 from ipclock.display.formatting import activity_of, drained, estimate, gigabytes, pid_of, span, state_of
 from ipclock.history.simulation import Range
 from ipclock.i18n import _
+from ipclock.pool.snapshot import Place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,48 +67,48 @@ class WaitView(NamedTuple):
 class WaitStatus:
     """The state of one wait, computed no more often than a reader needs."""
 
-    def __init__(self, pool: Client, claim: Claim, headroom: Headroom | None, outlook: Estimator) -> None:
+    def __init__(self, pool: Client, claim: Claim, headroom: Headroom | None, estimator: Estimator) -> None:
         self._pool = pool
         self._claim = claim
         self._headroom = headroom
-        self._outlook = outlook
+        self._estimator = estimator
         self._uses: dict[int, Activity] = {}
         self._watched_at = self._foreseen_at = float("-inf")
         self._line: object = None
         self._left: Range | None = None
 
     def view(self, ticket: int) -> WaitView:
-        """Return what there is to tell now."""
-        now = self._pool.snapshot(waiters=False)
-        position = self._pool.place(ticket)
-        reasons = _reasons(self._pool, self._claim, self._headroom)
-        if now.unlisted:
-            text = _("slots held by locks that no record here lists: {units}")
-            reasons.append(text.format(units=now.unlisted))
-        if position > FARTHEST:
-            return WaitView(now, position, reasons, {}, None)
+        """Return what there is to tell now, of the pool at one moment."""
+        now = self._pool.snapshot(waiters=0, own=ticket)
         moment = time.monotonic()
+        if _line(now) != self._line or moment - self._foreseen_at >= FORESEEN_S:
+            now = self._pool.snapshot(waiters=FARTHEST, own=ticket)
+            self._left = self._estimator.wait(now, ticket)
+            self._line, self._foreseen_at = _line(now), moment
+        place = now.own or Place(1, "")  # it is just leaving the line
+        reasons = _reasons(now, place, self._claim, self._headroom)
+        if place.position > FARTHEST:
+            return WaitView(now, place.position, reasons, {}, None)
         if moment - self._watched_at >= WATCHED_S:
-            self._uses = self._outlook.look(now.holders)
+            self._uses = self._estimator.look(now.holders)
             self._watched_at = moment
-        line = position, now.capacity, [holder.ticket for holder in now.holders]
-        if line != self._line or moment - self._foreseen_at >= FORESEEN_S:
-            ahead = self._pool.ahead(ticket)
-            self._left = self._outlook.wait(now, ahead, self._claim.entry.units)
-            self._line, self._foreseen_at = line, moment
         gone = moment - self._foreseen_at
         left = self._left and Range(max(0.0, self._left.low - gone), max(0.0, self._left.high - gone))
         # what else keeps it waiting has no usual length
-        return WaitView(now, position, reasons, self._uses, None if reasons else left)
+        return WaitView(now, place.position, reasons, self._uses, None if reasons else left)
 
 
-def _reasons(pool: Client, claim: Claim, headroom: Headroom | None) -> list[str]:
+def _line(pool: Snapshot) -> object:
+    """Return what an estimate depends on besides the time."""
+    return pool.own and pool.own.position, pool.capacity, [holder.ticket for holder in pool.holders]
+
+
+def _reasons(pool: Snapshot, place: Place, claim: Claim, headroom: Headroom | None) -> list[str]:
     """Return what keeps the claim waiting besides the builds that run."""
     found = []
-    held_back = pool.held_back(claim)
-    if held_back == "size" and pool.capacity:
+    if place.held_back == "size" and pool.capacity:
         found.append(_("wants {slots} slots of {capacity}").format(slots=claim.entry.units, capacity=pool.capacity))
-    if held_back == "label":
+    if place.held_back == "label":
         found.append(_("another build of this label runs"))
     if headroom and claim.entry.reserved == claim.entry.units:
         if headroom.left < headroom.need:
@@ -115,4 +116,7 @@ def _reasons(pool: Client, claim: Claim, headroom: Headroom | None) -> list[str]
             found.append(text.format(left=gigabytes(headroom.left), need=gigabytes(headroom.need)))
         elif headroom.pressed:
             found.append(_("waiting for memory: the machine is short of it"))
+    if pool.unlisted:
+        text = _("slots held by locks that no record here lists: {units}")
+        found.append(text.format(units=pool.unlisted))
     return found

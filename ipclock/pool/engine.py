@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ipclock.linux.process import Identity
     from ipclock.pool.claim import Claim, RemovedHolder
     from ipclock.pool.headroom import Headroom
@@ -37,8 +35,11 @@ class Engine(Protocol):
     def close(self) -> None:
         """Close what was opened; takes no slot away."""
 
-    def snapshot(self, *, waiters: bool = True) -> Snapshot:
-        """Return the pool as it stands. Without *waiters* the line is left out, which spares reading it."""
+    def snapshot(self, *, waiters: int | None = None, own: int = 0) -> Snapshot:
+        """Return the pool as it stands, with the place of the waiter that has the ticket *own*.
+
+        At most *waiters* of the line are read, from its head on: reading all of it takes its time.
+        """
 
     def holds(self, ticket: int) -> bool:
         """Return whether the ticket has a slot."""
@@ -103,15 +104,6 @@ class Client(Engine, Protocol):
 
     def release(self, claim: Claim) -> None:
         """Give the slot back, trying again for a while if no server answers. One that was taken away gives nothing."""
-
-    def place(self, ticket: int) -> int:
-        """Return the place in line of a waiter, from 1."""
-
-    def ahead(self, ticket: int) -> Iterable[tuple[str, int]]:
-        """Return label and slots of each that stands in line before a waiter, the first one first."""
-
-    def held_back(self, claim: Claim) -> str:
-        """Return what lets later ones pass a waiter, as `snapshot.Waiter.held_back`."""
 
     def headroom(self, need: int) -> Headroom:
         """Return what tells whether there is memory for a build that needs so many bytes (0: not known)."""

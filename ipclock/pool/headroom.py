@@ -12,13 +12,11 @@ from ipclock._typing import TYPE_CHECKING
 from ipclock.bounded import LAST_PID, LAST_WORD, whole
 from ipclock.linux import memory
 from ipclock.pool import policy
-from ipclock.pool.directory import HOLDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ipclock.pool.record import Record
-    from ipclock.pool.records import Store
 
 LOOK_DUE_S = 1.0
 MOST_PRESSURE = 10.0  # percent of the last 10 s in which all processes waited for memory (PSI, "full avg10")
@@ -28,15 +26,16 @@ class Headroom:
     """The memory that a build needs (*need*, in bytes, 0 where that is not known) against what there is.
 
     `left` is what there was at the last look, `pressed` whether the machine was short of memory as it is. `alone`
-    turns true when the build may go although it does not fit, because no other one runs.
+    turns true when the build may go although it does not fit, because no other one runs. *running* returns the records
+    of the builds that run.
     """
 
-    def __init__(self, store: Callable[[], Store], need: int) -> None:
+    def __init__(self, running: Callable[[], list[Record]], need: int) -> None:
         self.need = need
         self.left = 0
         self.pressed = False
         self.alone = False
-        self._store = store
+        self._running = running
         self._looked_at = float("-inf")
         self._fits = True
 
@@ -48,8 +47,7 @@ class Headroom:
         return self._fits
 
     def _look(self) -> None:
-        store = self._store()
-        builds = [record for entry in store.entries(HOLDING) if (record := store.read(HOLDING, entry))]
+        builds = self._running()
         self.left = memory.available() - sum(map(_still_to_grow, builds))
         self.pressed = (memory.pressure() or 0.0) > MOST_PRESSURE
         fits = self.left >= self.need and not self.pressed

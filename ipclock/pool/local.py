@@ -21,8 +21,8 @@ from ipclock.errors import (
 )
 from ipclock.linux import descriptors, process
 from ipclock.linux.semaphore import path_of
-from ipclock.pool import place, pools, queue
-from ipclock.pool.directory import GATE, HOLDING, QUEUED
+from ipclock.pool import place, pools
+from ipclock.pool.directory import HOLDING
 from ipclock.pool.protocol import Pool
 from ipclock.pool.wait_context import WaitContext
 
@@ -57,26 +57,11 @@ class LocalPool(Pool):
         """Return the descriptor whose lock is the beacon. Raises ValueError for a claim that has left."""
         return self.stake(claim).fileno()
 
-    def snapshot(self, *, waiters: bool = True) -> Snapshot:
+    def snapshot(self, *, waiters: int | None = None, own: int = 0) -> Snapshot:
         """Read the pool without its mutex."""
         from ipclock.pool import snapshot
 
-        return snapshot.take(self.store, utf8.text_of(self.name), waiters=waiters)
-
-    def place(self, ticket: int) -> int:
-        """Return the place in line of a waiter, from 1."""
-        return queue.place(self.store, ticket)
-
-    def ahead(self, ticket: int) -> list[tuple[str, int]]:
-        """Return label and slots of each that stands in line before a waiter."""
-        from ipclock.pool import snapshot
-
-        return snapshot.ahead(self.store, ticket)
-
-    def held_back(self, claim: Claim) -> str:
-        """Return what lets later ones pass a waiter."""
-        state = GATE if self.store.has(GATE, claim.entry) else QUEUED
-        return queue.held_back(self.store, state, claim.entry, self.store.entries(HOLDING), self.capacity)
+        return snapshot.take(self.store, utf8.text_of(self.name), waiters=waiters, own=own)
 
     def holds(self, ticket: int) -> bool:
         """Return whether the ticket has a slot."""
@@ -157,7 +142,7 @@ class LocalPool(Pool):
         """Return what compares the memory that there is with what the builds of this pool will take."""
         from ipclock.pool.headroom import Headroom
 
-        return Headroom(lambda: self.store, need)
+        return Headroom(self.running, need)
 
 
 def open_pool(settings: Settings, *, create: bool = True) -> LocalPool:

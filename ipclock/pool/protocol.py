@@ -277,8 +277,11 @@ class Pool:
 
     def _builds(self) -> list[list[int]]:
         """Return the processes of each build; while we are at the gate, no other client is admitted."""
-        records = (self.store.read(HOLDING, entry) for entry in self.store.entries(HOLDING))
-        return [liveness.processes(record) for record in records if record]
+        return [liveness.processes(record) for record in self.running()]
+
+    def running(self) -> list[Record]:
+        """Return the records of the holders."""
+        return [record for entry in self.store.entries(HOLDING) if (record := self.store.read(HOLDING, entry))]
 
     def admit(self, claim: Claim, context: WaitContext) -> None:
         """Make the claim a holder if its record lies in `gate/` and its units are free by the records (INV-2).

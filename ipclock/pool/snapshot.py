@@ -72,12 +72,20 @@ class Waiter(NamedTuple):
     session_s: float | None = None
 
 
+class Place(NamedTuple):
+    """Where one waiter stands, by the names in the line alone: `position` from 1, and `held_back` as in `Waiter`."""
+
+    position: int
+    held_back: str
+
+
 class Snapshot(NamedTuple):
     """The pool `name` with `capacity` slots, of which `taken` are; `free` can be had.
 
     `drained`: none is given now; `drain` says on whose word, unless the capacity is 0. `folder` is where its records
     lie; None for a pool that is not made yet, or not kept in files. `unlisted` slots are held by locks of no record
     here, those of the processes `unlisted_pids`, as far as we may look. `resized` says who has given it its capacity.
+    `own` is the place of the waiter that was asked about.
     """
 
     name: str
@@ -92,6 +100,7 @@ class Snapshot(NamedTuple):
     unlisted: int = 0
     unlisted_pids: tuple[int, ...] = ()
     resized: Resize | None = None
+    own: Place | None = None
 
     @property
     def outermost(self) -> list[Holder]:
@@ -100,18 +109,32 @@ class Snapshot(NamedTuple):
         return list(reversed(first.values()))
 
 
-def take(store: Store, name: str, *, waiters: bool = True) -> Snapshot:
-    """Read the pool. Without *waiters* the line and `unlisted_pids` are left out, which spares looking for them."""
+def take(store: Store, name: str, *, waiters: int | None = None, own: int = 0) -> Snapshot:
+    """Read the pool, with the place of the waiter that has the ticket *own*.
+
+    Only the first *waiters* of the line are read, and `unlisted_pids` not at all, unless all are.
+    """
     capacity, drain = 1 if store.capacity is None else store.capacity, store.drain
     held = holders(store)
     taken = sum({(holder.within or holder.ticket, holder.slot): holder.slots for holder in held}.values())
     unlisted = 0 if store.settled else store.unlisted()
-    pids = tuple(liveness.lockers(store)) if unlisted and waiters else ()
+    pids = tuple(liveness.lockers(store)) if unlisted and waiters is None else ()
     free = max(0, policy.limit(capacity, drain is not None) - taken - unlisted)
-    in_line = _waiters(store, capacity) if waiters else []
-    drained = drain is not None or capacity == 0
+    line = sorted(queue.waiting(store), key=lambda place: policy.rank(place[1])) if own or waiters != 0 else []
     return Snapshot(
-        name, capacity, taken, free, drained, drain, held, in_line, store.path, unlisted, pids, store.resized
+        name=name,
+        capacity=capacity,
+        taken=taken,
+        free=free,
+        drained=drain is not None or capacity == 0,
+        drain=drain,
+        holders=held,
+        waiters=_waiters(store, line, capacity, waiters),
+        folder=store.path,
+        unlisted=unlisted,
+        unlisted_pids=pids,
+        resized=store.resized,
+        own=_place(store, line, own, capacity),
     )
 
 
@@ -124,14 +147,6 @@ def holders(store: Store) -> list[Holder]:
     """Return the living holders in the order of their slots; dead ones that wait for a recover are left out."""
     found = (_holder(store, entry) for entry in store.entries(HOLDING))
     return sorted((holder for holder in found if holder), key=lambda holder: (holder.slot, holder.ticket))
-
-
-def ahead(store: Store, ticket: int) -> list[tuple[str, int]]:
-    """Return the label of each that stands in line before a waiter and how many slots it wants, the first one first."""
-    places = sorted(queue.waiting(store), key=lambda place: policy.rank(place[1]))
-    own = next((policy.rank(entry) for _, entry in places if entry.ticket == ticket), (0, ticket))
-    before = ((entry, store.read(state, entry)) for state, entry in places if policy.rank(entry) < own)
-    return [(_label(record), entry.units) for entry, record in before if record]
 
 
 NESTED = "0"  # what `acquire` prints as the ticket where the slot is that of a build around it, which keeps no record
@@ -191,10 +206,19 @@ def _holder(store: Store, entry: RecordName) -> Holder | None:
     )
 
 
-def _waiters(store: Store, capacity: int) -> list[Waiter]:
+def _place(store: Store, line: list[tuple[str, RecordName]], ticket: int, capacity: int) -> Place | None:
+    for position, (state, entry) in enumerate(line, 1):
+        if entry.ticket == ticket:
+            return Place(position, queue.held_back(store, state, entry, store.entries(HOLDING), capacity))
+    return None
+
+
+def _waiters(store: Store, line: list[tuple[str, RecordName]], capacity: int, most: int | None) -> list[Waiter]:
     holding = store.entries(HOLDING)
     found: list[Waiter] = []
-    for state, entry in sorted(queue.waiting(store), key=lambda place: policy.rank(place[1])):
+    for state, entry in line:
+        if len(found) == most:
+            break
         record = store.read(state, entry)
         if record is None or liveness.verdict(store, state, entry) == policy.DEAD:
             continue

@@ -15,7 +15,7 @@ from ipclock.linux import clocks, process
 from ipclock.pool import policy
 from ipclock.pool.notes import Drain
 from ipclock.pool.record_name import RecordName, parse
-from ipclock.pool.snapshot import Holder, Snapshot, Waiter, empty
+from ipclock.pool.snapshot import Holder, Place, Snapshot, Waiter, empty
 from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
@@ -87,18 +87,27 @@ class Nodes:
             said = None
         return said if isinstance(said, dict) else {}, found[1]
 
-    def snapshot(self, *, waiters: bool, capacity: int) -> Snapshot:
-        """Return the pool as it stands; one that is not made yet is empty, with *capacity* slots."""
+    def snapshot(self, *, waiters: int | None, own: int, capacity: int) -> Snapshot:
+        """Return the pool as `engine.Engine` has it; one that is not made yet is empty, with *capacity* slots."""
         if self.session.exists(self.name) is None:
             return empty(self.name, capacity)
         pool = self.pool()
         taken = self.slots()
         holders = [holder for entry in taken if (holder := self._holder(entry))]
         free = max(0, pool.allowed() - len(taken))
-        in_line = self._waiters() if waiters else []
+        line = self.in_line() if own or waiters != 0 else []
         drain = pool.drained()
-        drained = drain is not None or pool.capacity == 0
-        return Snapshot(self.name, pool.capacity, len(taken), free, drained, drain, holders, in_line)
+        return Snapshot(
+            name=self.name,
+            capacity=pool.capacity,
+            taken=len(taken),
+            free=free,
+            drained=drain is not None or pool.capacity == 0,
+            drain=drain,
+            holders=holders,
+            waiters=self._waiters(line, waiters),
+            own=next((Place(place, "") for place, name in enumerate(line, 1) if ticket_of(name) == own), None),
+        )
 
     def tickets_around_us(self) -> list[int]:
         """Return the tickets of the builds that this process runs inside of, by their processes on this host."""
@@ -137,9 +146,11 @@ class Nodes:
             token=str(stat.czxid),
         )
 
-    def _waiters(self) -> list[Waiter]:
+    def _waiters(self, line: list[str], most: int | None) -> list[Waiter]:
         found: list[Waiter] = []
-        for name in self.in_line():
+        for name in line:
+            if len(found) == most:
+                break
             told = self.said(f"{self.line}/{name}")
             if told is None:
                 continue

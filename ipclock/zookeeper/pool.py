@@ -355,30 +355,15 @@ class SharedPool:
 
     # What there is to see.
 
-    def snapshot(self, *, waiters: bool = True) -> Snapshot:
+    def snapshot(self, *, waiters: int | None = None, own: int = 0) -> Snapshot:
         """Return the pool as it stands, or where no server answers as we last saw it."""
         nodes = self._nodes
         try:
-            self._seen = nodes.snapshot(waiters=waiters, capacity=self.capacity)
+            self._seen = nodes.snapshot(waiters=waiters, own=own, capacity=self.capacity)
         except Cut:
             if self._seen is None and not self._data:
                 raise EngineFailed(self.where, N_("no server answers")) from None
         return self._seen or empty(self.name, self.capacity)  # one who waits goes on, whatever it could be shown
-
-    def place(self, ticket: int) -> int:
-        """Return the place in line, from 1."""
-        try:
-            return 1 + sum(ticket_of(name) < ticket for name in self._nodes.in_line())
-        except Cut:
-            return 1
-
-    def ahead(self, ticket: int) -> list[tuple[str, int]]:
-        """Return the labels of those before a waiter; each wants one slot."""
-        return [(waiter.label, 1) for waiter in self.snapshot().waiters if waiter.ticket < ticket]
-
-    def held_back(self, claim: Claim) -> str:
-        """Return "": no build passes another one here."""
-        return ""
 
     def holds(self, ticket: int) -> bool:
         """Return whether the ticket has a slot."""

@@ -249,8 +249,8 @@ def test_a_forced_reset_takes_no_slot_from_a_build_that_was_admitted_after_it_lo
     world.run("wrap", "-q", "first", "--", "true")
     look = LocalPool.snapshot
 
-    def look_and_admit(pool: LocalPool, *, waiters: bool = True) -> Snapshot:
-        found = look(pool, waiters=waiters)
+    def look_and_admit(pool: LocalPool) -> Snapshot:
+        found = look(pool)
         if not world.builds:
             world.wrap("late").started()
         return found
