@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.engine import servers
 from tests.helpers.sample import Sample
 from tests.helpers.world import World, remove_pool
+from tests.zookeeper import servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.engine.servers import Server
-    from tests.engine.world import SharedWorld
+    from tests.zookeeper.servers import Server
+    from tests.zookeeper.world import SharedWorld
 
 _numbers = itertools.count(1)
 
@@ -84,7 +84,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def shared(server: Server, pool_name: str) -> Iterator[SharedWorld]:
     """A pool on that server and real `ipclock` processes on it."""
-    from tests.engine.world import pool_on
+    from tests.zookeeper.world import pool_on
 
     with pool_on(server.address, pool_name) as made:
         yield made

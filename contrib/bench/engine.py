@@ -24,7 +24,7 @@ from ipclock.config.settings import load_settings
 from ipclock.pool.claim import Claim
 from ipclock.pool.wait_context import WaitContext
 from ipclock.zookeeper.pool import SharedPool
-from tests.engine import servers
+from tests.zookeeper import servers
 
 ROUNDS = 100
 WAITERS = 200

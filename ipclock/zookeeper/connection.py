@@ -4,7 +4,7 @@ kazoo alone waits for the session's whole time for the first word of a server th
 hangs), and leaves one that it is connected to after two thirds of that time, when the build is ended. Guarantees that
 a first word is waited for DIAL_S at most, or a twelfth of the session, and any later answer for a third of it.
 
-It overrides methods that kazoo keeps to itself; tests/test_connection.py fails where they have changed.
+It overrides methods that kazoo keeps to itself; tests/unit/zookeeper/test_connection.py fails where they have changed.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import pytest
 
 from ipclock.history import finished
 from tests.helpers.crash_at import child
-from tests.helpers.pasts import build, keep
+from tests.helpers.histories import build, keep
 from tests.helpers.world import until
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.helpers.crash_at import OTHER_USER, USER, Client, needs_root
+from tests.helpers.histories import build, keep
 from tests.helpers.machine import in_a_world_where
-from tests.helpers.pasts import build, keep
 from tests.helpers.world import SHM, World, remove_pool
 
 if TYPE_CHECKING:

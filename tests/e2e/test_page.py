@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.helpers import pasts
+from tests.helpers import histories
 from tests.helpers.browser import CHROMIUM, Browser, size_and_lines
 from tests.helpers.world import World
 
@@ -60,9 +60,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The page of a stormy week in each language, as the command writes it."""
     folder = tmp_path_factory.mktemp("pages")
     world = World("ipclock-test-page")  # a name; `stats` makes no pool
-    rows = pasts.storm(1, 300, time.time(), pool=world.name)
+    rows = histories.storm(1, 300, time.time(), pool=world.name)
     rows[-1] = rows[-1]._replace(label=LONG, user="<b>&amp;")
-    pasts.keep(str(folder / "history.db"), rows)
+    histories.keep(str(folder / "history.db"), rows)
     world.env["HISTORY"] = str(folder / "history.db")
     for language in ("en", "ko"):
         done = world.run("stats", "--html", str(folder / f"{language}.html"), env={"IPCLOCK_LANG": language})

@@ -31,7 +31,7 @@ from ipclock.history.counters import Total
 from ipclock.history.finished import Row, expected_many, record
 from ipclock.history.simulation import Work
 from ipclock.pool import snapshot
-from tests.helpers.pasts import build, keep, storm
+from tests.helpers.histories import build, keep, storm
 
 POOL = "/oracle-build"
 END = 1_790_000_000.0

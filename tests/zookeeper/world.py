@@ -11,8 +11,8 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 from kazoo.retry import KazooRetry
 
-from tests.engine.servers import START_S
 from tests.helpers.world import World
+from tests.zookeeper.servers import START_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,8 +17,8 @@ from tests.helpers.world import until
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.engine.servers import Server
-    from tests.engine.world import SharedWorld
+    from tests.zookeeper.servers import Server
+    from tests.zookeeper.world import SharedWorld
 
 pytestmark = pytest.mark.xdist_group("engine")  # its server is started once
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -12,32 +11,29 @@ import pytest
 
 from ipclock import i18n
 from ipclock.display.html import page, svg, timeline
-from ipclock.history import outcomes, queries, statistics
-from tests.helpers import pasts
-from tests.helpers.pasts import GB, build, wait
+from ipclock.history import queries, statistics
+from tests.helpers import histories
+from tests.helpers.histories import GB, build, wait
+from tests.unit.display.html.drawing import NOON, across, facts_of, of_class
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
     from xml.etree.ElementTree import Element
 
     from ipclock.history.finished import Row
 
+
 HOUR = 3600.0
-NOON = 1_790_078_400.0  # 2026-09-22, UTC
+
+
 POOL = "/oracle-build"
+
+
 HOSTILE = """<script>alert(1)</script>"'&amp;<b> ]]> <!-- $body"""
+
+
 VOID = {"meta", "br", "link", "img", "input", "hr", "base"}
-
-
-@pytest.fixture(autouse=True)
-def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    i18n.use("en")
-    monkeypatch.undo()
-    time.tzset()
 
 
 class Outline(HTMLParser):
@@ -69,7 +65,7 @@ def page_of(path: Path, *rows: Row, label: str | None = None, language: str = "e
     """Return the page of a history with these rows."""
     i18n.use(language)
     if rows:
-        pasts.keep(str(path / "history.db"), rows)
+        histories.keep(str(path / "history.db"), rows)
     past = queries.read(str(path / "history.db"), POOL, NOON - 24 * HOUR, NOON + until, label)
     grid = timeline.grid(past.begin, past.end)
     recent = queries.recent(str(path / "history.db"), POOL, past.begin, label, page.MOST_ROWS, grid)
@@ -79,112 +75,6 @@ def page_of(path: Path, *rows: Row, label: str | None = None, language: str = "e
 def body_of(text: str) -> Element:
     """Return the page's body as a tree: what we write is XML too."""
     return ElementTree.fromstring(re.search(r"<body>.*</body>", text, re.DOTALL)[0])  # type: ignore[index]
-
-
-def of_class(tree: Element, name: str) -> list[Element]:
-    """Return the elements of a class, in order."""
-    return [element for element in tree.iter() if name in element.get("class", "").split()]
-
-
-def strip_of(*rows: Row) -> Element:
-    """Return the drawing of builds that fit in one strip."""
-    (strip,) = timeline.strips(rows)
-    tree = ElementTree.Element("div")
-    svg.strip(tree, strip, timeline.before(rows))
-    return tree
-
-
-def across(element: Element, *names: str) -> list[float]:
-    return [float(element.get(name, "").rstrip("%")) for name in names]
-
-
-def facts_of(element: Element) -> dict[str, str]:
-    """Return what is told while the pointer is over it."""
-    return dict(line.split(": ", 1) for line in (element.findtext("title") or "").splitlines())
-
-
-def test_a_bar_is_as_long_as_its_hold_and_a_line_ends_where_its_hold_begins() -> None:
-    # a strip of five minutes: 1 % is 3 seconds
-    tree = strip_of(build("a", NOON, 150), build("b", NOON + 150, 60, waited_s=120, outcome="failed"))
-
-    bars = [(*across(group.find("rect"), "x", "width"),) for group in of_class(tree, "hold")]  # type: ignore[arg-type]
-    (wait,) = of_class(tree, "wait")
-    line, up = wait.findall("line")
-    assert bars == [(0, 50), (50, 20)]
-    assert (across(line, "x1", "x2"), across(up, "x1", "x2")) == ([10, 50], [50, 50])
-
-
-def test_each_lane_has_its_name_and_its_bars_beside_it() -> None:
-    tree = strip_of(build("a", NOON, 60, slot=1), build("b", NOON, 60, slot=2), wait("c", NOON, 60))
-
-    gutter, plot = tree.findall(".//svg[@aria-hidden]") + tree.findall(".//svg[@role='img']")
-    bands = [(float(band.get("y", "")), float(band.get("height", ""))) for band in of_class(plot, "band")]
-
-    def lanes(element: str, key: str, where: Element) -> list[int]:
-        heights = [float(one.get(key, "")) for one in where.iter(element) if one.get("class") not in ("band", "mark")]
-        return [at for y in heights for at, (top, height) in enumerate(bands) if top <= y < top + height]
-
-    names = [text.text for text in gutter.iter("text")]
-    assert (names, lanes("text", "y", gutter), lanes("rect", "y", plot), lanes("circle", "cy", plot)) == (
-        ["slot 1", "slot 2", "no slot"],
-        [0, 1, 2],
-        [0, 1],
-        [2],
-    )
-
-
-def test_an_outcome_is_told_by_a_shape_too() -> None:
-    rows = [build(outcome, NOON + 10 * at, 10, outcome=outcome) for at, outcome in enumerate(outcomes.HELD)]
-    rows += [wait(outcome, NOON, 9, outcome) for outcome in outcomes.OUTCOMES if outcome not in outcomes.HELD]
-
-    tree = strip_of(*rows)
-
-    holds = {facts_of(group)["label"]: group for group in of_class(tree, "hold")}
-    heights = {label: float(group.find("rect").get("height", "")) for label, group in holds.items()}  # type: ignore[union-attr]
-    kinds = {facts_of(group)["label"]: group.get("class", "").split()[1] for group in of_class(tree, "wait")}
-    tall, usual = svg.BAR + svg.ABOVE, svg.BAR
-    assert heights == {"done": usual, "evicted": usual, "orphaned": usual, "failed": tall, "signal": tall, "oom": tall}
-    assert {label for label, group in holds.items() if "lost" in group.get("class", "")} == {"evicted", "orphaned"}
-    assert kinds == {"timeout": "late", "busy": "left", "interrupted": "left", "superseded": "left"}
-
-
-def test_every_outcome_of_the_history_has_its_shape_and_its_word() -> None:
-    assert set(svg.OUTCOMES) == set(outcomes.OUTCOMES)
-
-
-def test_the_pointer_finds_all_of_a_row() -> None:
-    first = build("first", NOON, 60)
-    row = build("web", NOON + 60, 125, waited_s=45, user="mira", ticket=7, outcome="signal", code=15, slots=2)
-
-    tree = strip_of(first, row)
-
-    bar, line = of_class(tree, "hold")[1], of_class(tree, "wait")[0]
-    expected = {
-        "label": "web",
-        "user": "mira",
-        "ticket": "7",
-        "arrived": "2026-09-22 12:00:15 +0000",
-        "waited": "45 s",
-        "waited for": "first (ticket 1)",
-        "held": "2 min",
-        "slots": "2",
-        "outcome": "ended by a signal (15)",
-        "memory": "2.0 GB",
-    }
-    assert (facts_of(bar), facts_of(line)) == (expected, expected)
-
-
-def test_a_hold_too_short_to_see_is_drawn_all_the_same() -> None:
-    tree = strip_of(build("a", NOON, 0.0), build("b", NOON + 250, 1))
-
-    assert [across(group.find("rect"), "width")[0] > 0.1 for group in of_class(tree, "hold")] == [True, True]  # type: ignore[arg-type]
-
-
-def test_a_label_is_written_where_it_fits_and_cut_where_its_head_does() -> None:
-    label = "스테이징 배포"  # 13 columns
-    tree = strip_of(*[build(label, NOON + at, held_s) for at, held_s in ((0, 150), (150, 20), (170, 9))])
-
-    assert [text.text for text in of_class(tree, "name")] == [label, "스테이…"]
 
 
 def test_a_span_of_waits_has_its_mean_and_its_longest_as_high_as_they_are(tmp_path: Path) -> None:
@@ -228,7 +118,7 @@ def test_the_figures_are_those_that_stats_prints(tmp_path: Path) -> None:
 @pytest.mark.parametrize("language", i18n.LANGUAGES)
 @pytest.mark.parametrize("count", [0, 1, 30])
 def test_a_page_is_well_formed_and_says_its_language(tmp_path: Path, count: int, language: str) -> None:
-    rows = pasts.storm(1, count, NOON) if count else []
+    rows = histories.storm(1, count, NOON) if count else []
 
     found = Outline(page_of(tmp_path, *rows, language=language))
 
@@ -238,7 +128,7 @@ def test_a_page_is_well_formed_and_says_its_language(tmp_path: Path, count: int,
 
 
 def test_a_page_loads_nothing_runs_nothing_and_may_not(tmp_path: Path) -> None:
-    text = page_of(tmp_path, *pasts.storm(1, 50, NOON))
+    text = page_of(tmp_path, *histories.storm(1, 50, NOON))
 
     found = Outline(text)
 

@@ -5,7 +5,6 @@ What glibc makes of a damaged file ends the interpreter, so everything here runs
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import stat
@@ -15,17 +14,14 @@ from typing import TYPE_CHECKING
 import posix_ipc
 import pytest
 
-from ipclock.errors import IpclockError, PoolCreateError, PoolPermissionError, SemaphoreError
+from ipclock.errors import PoolPermissionError, SemaphoreError
 from ipclock.linux import semaphore
-from ipclock.pool import semaphores
 from ipclock.pool.directory import Directory
 from tests.helpers.crash_at import OTHER_USER, USER, in_child, needs_root
+from tests.helpers.semaphores import DAMAGE, made, outcome, plant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ipclock.linux.semaphore import Semaphore
-    from ipclock.pool.semaphores import Turns
 
 
 @pytest.fixture
@@ -44,30 +40,11 @@ def trusted(status: os.stat_result) -> bool:
     return status.st_uid in (0, os.geteuid())
 
 
-def made(name: str) -> Semaphore:
-    """Make a semaphore and return it."""
-    new = semaphore.create(name, 0o600)
-    assert new
-    return new
-
-
 def opened(name: str) -> Semaphore:
     """Open a semaphore that is there and return it."""
     found = semaphore.open_existing(name, trusted)
     assert found
     return found
-
-
-def turns_of(name: str) -> Turns:
-    return semaphores.Turns(name, Directory.open("/dev/shm", name[1:], create=True))
-
-
-def outcome(function: Callable[[], object]) -> tuple[str, int]:
-    """Return (the error's class, its exit status)."""
-    try:
-        return str(function()), 0
-    except IpclockError as error:
-        return type(error).__name__, error.status
 
 
 # What works
@@ -176,34 +153,6 @@ def test_unlinking_what_is_gone_is_no_error(name: str, path: Path) -> None:
 # What lies at the path
 
 
-def plant(path: Path, what: str) -> None:
-    """Put something at the semaphore's path that is none."""
-    if what == "link":
-        in_child(lambda: bool(made(f"/{path.name.removeprefix('sem.')}.real")))
-        path.symlink_to(f"{path}.real")
-    elif what == "dangling link":
-        path.symlink_to(f"{path}.nothing")
-    elif what == "fifo":
-        os.mkfifo(path)
-    elif what == "folder":
-        path.mkdir()
-    else:
-        path.write_bytes(bytes.fromhex(what))
-
-
-DAMAGE = {
-    "empty": "",
-    "zeros": "00" * 32,
-    "ones": "ff" * 32,
-    "text": b"this is no semaphore at all, no!".hex(),
-    "short": "01" + "00" * 7 + "80" + "00" * 22,
-    "long": "01" + "00" * 7 + "80" + "00" * 24,
-    "value over the limit": "ffffffff" + "00" * 4 + "80" + "00" * 23,
-    "private futex": "01" + "00" * 31,
-    "garbage at the end": "01" + "00" * 7 + "80" + "00" * 22 + "01",
-}
-
-
 @pytest.mark.parametrize("what", [*DAMAGE, "link", "dangling link", "fifo", "folder"])
 def test_what_is_no_semaphore_is_refused_without_a_crash(what: str, name: str, path: Path) -> None:
     plant(path, DAMAGE.get(what, what))
@@ -250,77 +199,6 @@ def test_making_one_where_something_lies_makes_none(name: str, path: Path, tmp_p
     assert (in_child(lambda: semaphore.create(name, 0o600)), victim.exists()) == (None, False)
 
 
-# Turns
-
-
-def test_a_turn_wakes_its_waiter_and_no_other(name: str) -> None:
-    def child() -> list[object]:
-        turns = turns_of(name)
-        mine, other = turns.create(17), turns.create(1)
-        turns.post(17)
-        seen: list[object] = [other.try_wait(), mine.try_wait(), mine.name]
-        turns.remove(17)
-        turns.remove(17)
-        return [*seen, mine.replaced(), other.replaced()]
-
-    assert in_child(child) == [False, True, f"{name}.17", True, False]
-
-
-def test_a_post_to_a_turn_that_is_not_there_makes_none(name: str) -> None:
-    def child() -> bool:
-        turns_of(name).post(17)
-        return Path(semaphore.path_of(f"{name}.17")).exists()
-
-    assert in_child(child) is False
-
-
-def test_a_stale_turn_is_replaced_by_an_empty_one(name: str) -> None:
-    def child() -> tuple[bool, int]:
-        stale = made(f"{name}.17")
-        stale.post()
-        return stale.replaced(), turns_of(name).create(17).value
-
-    assert in_child(child) == (False, 0)
-
-
-@pytest.mark.parametrize("what", [*DAMAGE, "dangling link", "fifo"])
-def test_what_lies_in_the_place_of_a_turn_is_replaced_where_that_is_allowed(what: str, name: str) -> None:
-    plant(Path(semaphore.path_of(f"{name}.17")), DAMAGE.get(what, what))
-
-    def child() -> tuple[int, bool]:
-        turns = turns_of(name)
-        turns.post(17)
-        turn = turns.create(17)
-        turns.post(17)
-        return turn.value, turn.replaced()
-
-    assert in_child(child) == (1, False)
-
-
-@pytest.mark.parametrize("what", ["semaphore", "link", "empty"])
-def test_a_turn_that_a_stranger_planted_is_refused_by_name(what: str, name: str) -> None:
-    place = Path(semaphore.path_of(f"{name}.17"))
-
-    def stranger() -> None:
-        if what == "semaphore":
-            posix_ipc.Semaphore(f"{name}.17", posix_ipc.O_CREX, 0o666, 0)
-        elif what == "link":
-            place.symlink_to(f"{place}.nothing")
-        else:
-            place.touch()
-
-    in_child(stranger, OTHER_USER)
-
-    def child() -> tuple[str, int, int]:
-        turns = turns_of(name)
-        turns.post(17)
-        refused = outcome(lambda: turns.create(17))
-        return *refused, place.lstat().st_size
-
-    before = place.lstat().st_size
-    assert in_child(child, USER) == ("ForeignPoolError", 77, before)
-
-
 # The machine
 
 
@@ -343,16 +221,3 @@ def test_what_glibc_makes_is_what_is_expected_of_a_semaphore(name: str, path: Pa
     in_child(lambda: bool(posix_ipc.Semaphore(name, posix_ipc.O_CREX, 0o600, 5)))
 
     assert (len(path.read_bytes()), path.read_bytes()[8:12]) == (semaphore.SIZE, semaphore.SHARED_MARK)
-
-
-def test_a_turn_that_was_made_but_cannot_be_opened_is_not_left_behind(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_descriptor_left(_name: str) -> None:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    monkeypatch.setattr(posix_ipc, "Semaphore", no_descriptor_left)
-    with pytest.raises(PoolCreateError):
-        turns_of(name).create(17)
-
-    assert os.path.lexists(semaphore.path_of(f"{name}.17")) is False

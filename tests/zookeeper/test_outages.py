@@ -14,10 +14,10 @@ import pytest
 
 from tests.e2e.test_acquire import script
 from tests.e2e.test_ledger import rows
-from tests.engine import servers
-from tests.engine.servers import Relay, Server
-from tests.engine.world import SharedWorld, pool_on
 from tests.helpers.world import HANG_S, until
+from tests.zookeeper import servers
+from tests.zookeeper.servers import Relay, Server
+from tests.zookeeper.world import SharedWorld, pool_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

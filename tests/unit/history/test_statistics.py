@@ -2,57 +2,20 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock.history import outcomes, queries, statistics
-from ipclock.history.finished import Row, record
-from ipclock.history.queries import read
-from ipclock.history.statistics import Bin, Box, Grid, Part, Past, Spread, report
-from tests.helpers.pasts import keep
+from ipclock.history import statistics
+from ipclock.history.statistics import Box, Part, Past, Spread, report
+from tests.helpers.histories import keep
+from tests.unit.history.rows import NOW, build, past_of, timeout
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-NOW = 1_790_000_000.0
+
 GB = 2**30
-POOL = "/oracle-build"
-
-
-def build(label: str, ended: float, held_s: float, **more: object) -> Row:
-    """Return a good build of one of two slots that ended so many seconds after NOW."""
-    fields = {
-        "label": label,
-        "uid": 0,
-        "user": "root",
-        "ticket": 1,
-        "pool": POOL,
-        "arrived": NOW + ended - held_s,
-        "waited_s": 0.0,
-        "admitted": NOW + ended - held_s,
-        "held_s": held_s,
-        "ended": NOW + ended,
-        "outcome": "done",
-        "code": 0,
-        "slots": 1,
-        "capacity": 2,
-    }
-    return Row(**(fields | more))  # type: ignore[arg-type]
-
-
-def timeout(label: str, ended: float, waited_s: float) -> Row:
-    waited = build(label, ended, waited_s, waited_s=waited_s, outcome="timeout")
-    return waited._replace(admitted=None, held_s=None)
-
-
-def past_of(path: Path, *rows: Row, begin: float = 0.0, end: float = 1000.0, label: str | None = None) -> Past:
-    """Return what a history with these rows tells of that span."""
-    for row in rows:
-        record(str(path), [row], 90)
-    return read(str(path), POOL, NOW + begin, NOW + end, label)
 
 
 @pytest.fixture
@@ -202,88 +165,9 @@ def test_parts_of_different_fineness_weigh_as_many_builds_as_they_have() -> None
     assert found.all.held_s == Spread(mean=20.8, p50=1.0, p90=100.0, p99=100.0)
 
 
-def test_an_index_answers_for_each_label_without_the_table(path: Path) -> None:
-    past_of(path, build("a", -1, 1), build("a", 10, 1))
-    asked: list[str] = []
-
-    with closing(sqlite3.connect(path)) as connection:
-        connection.set_trace_callback(asked.append)
-        queries._known_since(connection, POOL, NOW)
-        queries._part(connection, POOL, NOW, "a", "done")
-        queries._capacities(connection, POOL, NOW, NOW + 20)
-        connection.set_trace_callback(None)
-        plans = [row[3] for text in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
-
-    assert plans == [
-        "SEARCH finished USING COVERING INDEX by_time (ended<?)",
-        "SEARCH finished USING COVERING INDEX by_label (label=? AND outcome=? AND ended>? AND ended<?)",
-        "SEARCH finished USING COVERING INDEX by_label (label=? AND outcome=? AND ended>? AND ended<?)",
-        "SEARCH finished USING COVERING INDEX by_time (ended>? AND ended<?)",
-        "SEARCH finished USING COVERING INDEX by_time (ended>? AND ended<?)",
-    ]
-
-
-def test_the_last_rows_are_read_the_oldest_first_and_no_more_of_them(path: Path) -> None:
-    rows = [build("ab"[at % 2], 10.0 * at, 1, ticket=at, outcome=outcomes.HELD[at % 5]) for at in range(1, 30)]
-    past_of(path, *rows, build("a", 500, 1, pool="/other"), build("a", -1, 1))
-    grid = Grid(NOW, 100.0, 10)
-
-    everything = queries.recent(str(path), POOL, NOW, None, 5, grid)
-    one_label = queries.recent(str(path), POOL, NOW, "a", 5, grid)
-    enough = queries.recent(str(path), POOL, NOW, None, 100, grid)
-
-    assert (everything.rows, one_label.rows, enough.rows) == (rows[-5:], rows[1::2][-5:], rows)
-
-
-def test_waits_count_where_they_were_over(path: Path) -> None:
-    rows = [
-        build("a", 150, 100, waited_s=30.0),  # over at 50
-        build("b", 120, 30, waited_s=10.0),  # at 90
-        timeout("a", 130, 60.0),
-        build("a", 350, 50),  # at 300, beyond the grid
-        build("a", 60, 100, waited_s=500.0),  # before it
-    ]
-    past_of(path, *rows)
-
-    found = [queries.recent(str(path), POOL, NOW, label, 9, Grid(NOW, 100.0, 3)).bins for label in (None, "b")]
-
-    nothing = Bin(0, 0.0, 0.0)
-    assert found == [[Bin(2, 40.0, 30.0), Bin(1, 60.0, 60.0), nothing], [Bin(1, 10.0, 10.0), nothing, nothing]]
-
-
-def test_of_no_history_there_are_no_rows_and_empty_bins(path: Path) -> None:
-    found = queries.recent(str(path), POOL, NOW, None, 9, Grid(NOW, 1.0, 2))
-
-    assert (found.rows, found.bins, path.exists()) == ([], [Bin(0, 0.0, 0.0)] * 2, False)
-
-
 def test_a_box_holds_what_ended_well(path: Path) -> None:
     rows = [build("a", 10.0 * at, float(at)) for at in range(101)]
 
     found = statistics.boxes(past_of(path, *rows, build("a", 999, 900, outcome="failed"), timeout("b", 999, 1)))
 
     assert found == {"a": Box(5, 25, 50, 75, 95)}
-
-
-def test_an_index_finds_the_last_rows_and_answers_for_the_waits(path: Path) -> None:
-    past_of(path, build("a", 10, 1))
-    asked: list[str] = []
-
-    with closing(sqlite3.connect(path)) as connection:
-        connection.set_trace_callback(asked.append)
-        queries._last_rows(connection, POOL, NOW, None, 9)
-        queries._last_rows(connection, POOL, NOW, "a", 9)
-        queries._waits(connection, POOL, NOW, "a", Grid(NOW, 1.0, 9))
-        connection.set_trace_callback(None)
-        plans = [row[3] for text in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
-
-    kinds = len(outcomes.OUTCOMES)
-    assert plans == [
-        "SEARCH finished USING INDEX by_time (ended>? AND ended<?)",
-        *["SEARCH finished USING INDEX by_label (label=? AND outcome=? AND ended>? AND ended<?)"] * kinds,
-        *[
-            "SEARCH finished USING COVERING INDEX by_label (label=? AND outcome=? AND ended>? AND ended<?)",
-            "USE TEMP B-TREE FOR GROUP BY",
-        ]
-        * kinds,
-    ]

@@ -21,7 +21,7 @@ from tests.helpers import known_pool
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests/golden"
 MANUALS = ("man/ipclock.1.in", "man/ko/ipclock.1.in")
 NOTHING = type(None)

@@ -14,7 +14,7 @@ import pytest
 from ipclock.linux import machine
 from tests.helpers.crash_at import USER, in_child, unshared
 
-ROOT = str(Path(__file__).parent.parent)
+ROOT = str(Path(__file__).parents[3])
 ASK = f"""
 import json, sys
 sys.path.insert(0, {ROOT!r})

@@ -1,4 +1,4 @@
-"""Who a process is and whether it still exists, on real processes: gone is only who is gone for certain."""
+"""A process's identity and whether it still exists, on real processes: gone only if proven."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from ipclock.linux import descriptors, locks, process
+from ipclock.linux import process
 from ipclock.linux.process import Identity
 from tests.helpers.crash_at import OTHER_USER, USER, child, in_child, unshared
 from tests.helpers.world import until
 
-ROOT = str(Path(__file__).parent.parent)
+ROOT = str(Path(__file__).parents[3])
+
+
 ASK = f"""
 import os, sys
 sys.path.insert(0, {ROOT!r})
@@ -199,47 +201,6 @@ def test_a_child_is_no_ancestor() -> None:
         assert process.identify(pid) not in process.ancestors()
 
 
-# Descriptors and names
-
-
-def test_the_descriptors_on_a_file_are_found_and_no_others(tmp_path: Path) -> None:
-    files = [tmp_path / "one", tmp_path / "other"]
-    fds = [os.open(path, os.O_RDWR | os.O_CREAT) for path in files]
-    twin = os.dup(fds[0])
-    files[0].unlink()  # a record that was cleared away is still held
-    status = os.fstat(fds[0])
-
-    with child() as pid:
-        found = [
-            descriptors.open_descriptors(status.st_dev, status.st_ino),
-            descriptors.open_descriptors(status.st_dev, status.st_ino, pid),
-        ]
-
-        assert found == [sorted([fds[0], twin])] * 2
-    for fd in (*fds, twin):
-        os.close(fd)
-
-
-def test_where_we_may_not_look_there_are_no_descriptors(tmp_path: Path) -> None:
-    pid = os.getpid()
-    with open(tmp_path / "file", "w") as file:
-        status = os.fstat(file.fileno())
-
-        seen = in_child(lambda: descriptors.open_descriptors(status.st_dev, status.st_ino, pid), USER)
-
-        assert (seen, descriptors.open_descriptors(status.st_dev, status.st_ino, 1 << 22)) == ([], [])
-
-
-def test_a_process_that_may_not_be_looked_at_hides_its_descriptors_and_a_zombie_has_none() -> None:
-    pid, own = os.getpid(), descriptors.hides_descriptors(os.getpid())
-    with child(lambda: None) as zombie:
-        until(lambda: not process.exists(process.identify(zombie)), "the child to end")
-
-        hidden = in_child(lambda: [descriptors.hides_descriptors(other) for other in (pid, zombie, 1 << 22)], USER)
-
-    assert (own, hidden) == (False, [True, False, False])
-
-
 def test_a_child_is_a_fork_until_it_runs_a_program_even_the_same_one() -> None:
     code = "import os, sys; sys.stdin.read()"
     with child(lambda: signal.pause()) as forked:
@@ -252,43 +213,6 @@ def test_a_child_is_a_fork_until_it_runs_a_program_even_the_same_one() -> None:
     twin.communicate()
 
     assert (plain, other, run, process.is_fork(1 << 22)) == (True, False, False, False)
-
-
-def test_who_reads_a_pipe_is_not_who_writes_to_it() -> None:
-    reading, writing = os.pipe()
-    pipe = os.fstat(reading).st_ino
-
-    def reads_only() -> None:
-        os.close(writing)
-        os.read(reading, 1)
-
-    with child(reads_only) as reader, child(lambda: (os.close(reading), signal.pause())) as writer:
-        os.close(reading)
-        until(lambda: not descriptors.writes_to(reader, reader), "a reader that does not write")
-        until(lambda: not descriptors.reads(writer, pipe), "a writer that does not read")
-        found = [
-            (descriptors.reads(pid, pipe), descriptors.writes_to(pid, reader)) for pid in (reader, writer, os.getpid())
-        ]
-
-    assert (found, descriptors.pipe_of(os.getpid(), writing)) == ([(True, False), (False, True), (False, True)], pipe)
-    os.close(writing)
-
-
-def test_who_shares_a_locked_open_file_keeps_it_and_a_reader_does_not(tmp_path: Path) -> None:
-    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    reader = os.open(tmp_path / "file", os.O_RDONLY)
-    status = os.fstat(fd)
-    locks.try_lock(fd, locks.Range(10))
-    before = descriptors.keepers_of(status.st_dev, status.st_ino, 7)
-    locks.try_lock(fd, locks.Range(7))
-
-    with child() as pid, child(lambda: (os.close(fd), signal.pause())) as without:
-        until(lambda: fd not in descriptors.open_descriptors(status.st_dev, status.st_ino, without), "the file closed")
-        keepers = descriptors.keepers_of(status.st_dev, status.st_ino, 7)
-
-        assert (before, keepers) == ([], sorted([os.getpid(), pid]))
-    os.close(fd)
-    os.close(reader)
 
 
 def test_a_process_is_shown_with_its_command_and_age() -> None:

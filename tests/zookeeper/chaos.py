@@ -1,6 +1,6 @@
 """Many builds on one server while workers and server are frozen and killed at random, before an independent observer.
 
-    python -m tests.engine.chaos --seconds 300
+    python -m tests.zookeeper.chaos --seconds 300
 
 The observer looks at the builds' processes every few milliseconds: never may more of the guarded ones live than there
 are slots. A build is unguarded from the moment on in which all its processes are frozen together, as a paused machine
@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ipclock.linux import process
-from tests.engine import servers
+from tests.zookeeper import servers
 
 POLL_S = 0.005
 FAULTS = ("stop supervisor", "kill supervisor", "stop build", "freeze all", "stop server", "kill server")

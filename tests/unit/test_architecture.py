@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "ipclock"
+PACKAGE = Path(__file__).parents[2] / "ipclock"
 # a module imports only from its own package and from those further right; the last ones lie in the root
 ORDER = (
     "cli",

@@ -1,4 +1,4 @@
-"""The Korean catalogue: complete, consistent with the code, and in use where the locale says so."""
+"""The Korean catalogue: complete and consistent with the code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 
 from ipclock import i18n
-from ipclock.config.environment import language
 
 PACKAGE = Path(i18n.__file__).parent
 KEYWORDS = {"_": None, "N_": None}
@@ -46,32 +45,18 @@ def test_every_translation_has_the_placeholders_of_its_original() -> None:
     assert differ == []
 
 
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({}, "en"),
-        ({"LANG": "ko_KR.UTF-8"}, "ko"),
-        ({"LANG": "en_US.UTF-8", "LC_MESSAGES": "ko_KR.UTF-8"}, "ko"),
-        ({"LC_ALL": "C.UTF-8", "LANG": "ko_KR.UTF-8"}, "en"),
-        ({"IPCLOCK_LANG": "ko", "LC_ALL": "en_US.UTF-8"}, "ko"),
-        ({"IPCLOCK_LANG": "en", "LANG": "ko_KR.UTF-8"}, "en"),
-        ({"IPCLOCK_LANG": "fr"}, "en"),
-    ],
-)
-def test_the_language_is_that_of_the_locale_unless_we_are_told(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
-) -> None:
-    for name in ("IPCLOCK_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-
-    assert language() == expected
-
-
-def test_a_message_without_a_translation_stays_english() -> None:
-    i18n.use("ko")
+@pytest.mark.parametrize("language", [*i18n.LANGUAGES, "tlh"])
+def test_a_text_without_a_translation_is_shown_as_it_is(language: str) -> None:
+    i18n.use(language)
     try:
-        assert (i18n._("not a message"), i18n._("")) == ("not a message", "")
+        # gettext returns its header for no text
+        assert (i18n._("no such text in any catalogue"), i18n._("")) == ("no such text in any catalogue", "")
     finally:
         i18n.use("en")
+
+
+def test_an_unknown_language_is_english() -> None:
+    i18n.use("ko")
+    i18n.use("tlh")
+
+    assert i18n._("internal error") == "internal error"

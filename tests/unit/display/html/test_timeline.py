@@ -9,20 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipclock.display.html import timeline
-from tests.helpers.pasts import build, wait
+from tests.helpers.histories import build, wait
+from tests.unit.display.html.drawing import NOON
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HOUR = 3600.0
 DAY = 24 * HOUR
-NOON = 1_790_078_400.0  # 2026-09-22, UTC
-
-
-@pytest.fixture(autouse=True)
-def _utc() -> Iterator[None]:
-    with zone("UTC"):
-        yield
 
 
 @contextmanager

@@ -23,12 +23,20 @@ from ipclock.pool.records import Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+
 NOTHING = Settings({setting.key.lower(): None for setting in KNOWN})
+
+
 SETTINGS = NOTHING.replace(
     lock_dir="/nowhere", semaphore_name="/x", status_hint="see who builds", reset_hint="ask the admin"
 )
+
+
 NOT_THERE = FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+
 NOT_RUNNABLE = PermissionError(errno.EACCES, "Permission denied")
+
 
 # one row a kind of failure: an instance, its exit status, what its lines must tell
 FAILURES = [
@@ -82,6 +90,8 @@ FAILURES = [
     (errors.CommandFailed("./x", NOT_RUNNABLE), 126, ["./x", "Permission denied"]),
     (errors.Interrupted(15), 143, ["15"]),
 ]
+
+
 ids = [f"{type(error).__name__}-{status}" for error, status, _ in FAILURES]
 
 
@@ -215,21 +225,3 @@ def test_all_failures_are_caught_by_one_class_and_handed_out_by_the_package() ->
     handed = [getattr(ipclock, name) for name in ipclock.__all__ if name not in ("Slot", "slot")]
 
     assert [kind for kind in handed if not issubclass(kind, IpclockError)] == []
-
-
-# The catalogue
-
-
-def test_no_text_stays_no_text() -> None:
-    # gettext returns its header for it
-    assert i18n._("") == ""
-
-
-def test_a_text_without_translation_is_shown_as_it_is() -> None:
-    assert i18n._("no such text in any catalogue") == "no such text in any catalogue"
-
-
-def test_an_unknown_language_is_english() -> None:
-    i18n.use("tlh")
-
-    assert i18n._("internal error") == "internal error"
