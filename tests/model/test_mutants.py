@@ -30,6 +30,7 @@ from tests.model.checker import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ipclock.pool.record import Record
     from tests.model.world import Client
 
 pytestmark = pytest.mark.timeout(60)  # as all have it; what is marked starts first, and these are long
@@ -179,6 +180,20 @@ class LearnsTheEpochTooSoon(Pool):
                     self._restore(claim)
 
 
+class RecordsBeforeEpoch(Pool):
+    """A reset that is killed half way has taken a record away under an epoch that the holder knows."""
+
+    def reset(
+        self, context: WaitContext, ticket: int | None = None, *, nested: bool = True
+    ) -> list[tuple[RecordName, Record]]:
+        with self._mutex(context):
+            for entry in self.store.entries(HOLDING):
+                self._clear(HOLDING, entry)
+            self.store.epoch += 1
+            self.recover(self.store.entries(QUEUED))
+        return []
+
+
 class NestedBuildsHaveNoRecord(Pool):
     """A nested build runs along in the slot around it, and nobody knows of it once that is given back."""
 
@@ -211,6 +226,7 @@ INSIDE = (client(), client(inside=0), client())
         (TurnsAreForgotten, 2, {"kill": 1}, LEFT_OVER),
         (NeverSweeps, 2, {"nonblock": 1, "kill": 1}, REFUSED),
         (LearnsTheEpochTooSoon, 2, {"reset": 1, "keep": 2}, RETURNED),
+        (RecordsBeforeEpoch, 1, {"reset": 1, "keep": 1, "kill": 1}, RETURNED),
         (NestedBuildsHaveNoRecord, INSIDE, {}, OVER),
     ],
 )
