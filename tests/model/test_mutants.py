@@ -114,6 +114,22 @@ class LastComeFirstServed(Pool):
         return False
 
 
+class TwoAtTheGate(Pool):
+    """Each waiter is called, though another one stands at the gate: the later one may take the unit (INV-6a)."""
+
+    def call_next(self) -> None:
+        for entry in self.store.entries(QUEUED):
+            self.store.move(entry, QUEUED, GATE)
+            self.turns.post(entry.ticket)
+
+
+class NeverLooksAhead(Pool):
+    """A waiter is admitted although one ahead, which was passed over before, may go by now (INV-6b)."""
+
+    def _overtakes(self, entry: RecordName, holders: list[RecordName]) -> bool:
+        return False
+
+
 class StoppedKeepsTheGate(Pool):
     """A stopped waiter at the gate is left there."""
 
@@ -207,6 +223,7 @@ class NestedBuildsHaveNoRecord(Pool):
 
 
 INSIDE = (client(), client(inside=0), client())
+OF_A_LABEL = (client(limit=1, label="a"), client(limit=1, label="a"), client())
 
 
 @pytest.mark.parametrize(
@@ -220,6 +237,8 @@ INSIDE = (client(), client(inside=0), client())
         (BlindPost, 2, {}, UNLEVEL),
         (NobodyIsCalled, 2, {"give_up": 1}, STUCK),
         (LastComeFirstServed, 3, {}, OVERTAKEN),
+        (TwoAtTheGate, 2, {}, OVERTAKEN),
+        (NeverLooksAhead, OF_A_LABEL, {"capacity": 2}, OVERTAKEN),
         (StoppedKeepsTheGate, 2, {"stop": 1}, UNHEALED),
         (FrozenKeepsTheGate, 2, {"freeze": 1}, UNHEALED),
         (BlindAtTheGate, 2, {"kill": 1}, SLOW),
@@ -233,7 +252,7 @@ INSIDE = (client(), client(inside=0), client())
 def test_a_mutant_is_caught(
     mutant: type[Pool], clients: int | Sequence[Client], budget: dict[str, int], kind: str
 ) -> None:
-    verdict = Checker(mutant).explore(initial(clients, 1, **budget))
+    verdict = Checker(mutant).explore(initial(clients, **{"capacity": 1} | budget))
 
     assert verdict.violation
     assert verdict.violation.kind == kind, str(verdict.violation)
