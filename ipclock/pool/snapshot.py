@@ -115,10 +115,12 @@ def take(store: Store, name: str, *, waiters: int | None = None, own: int = 0) -
     Only the first *waiters* of the line are read, and `unlisted_pids` not at all, unless all are.
     """
     capacity, drain = 1 if store.capacity is None else store.capacity, store.drain
+    # holders, then waiters: a build that is admitted in between is missing once, the other way round it is told twice
     held = holders(store)
     taken = sum({(holder.within or holder.ticket, holder.slot): holder.slots for holder in held}.values())
     unlisted = 0 if store.settled else store.unlisted()
     pids = tuple(liveness.lockers(store)) if unlisted and waiters is None else ()
+    # a reset or a lowered N leaves more builds than slots
     free = max(0, policy.limit(capacity, drain is not None) - taken - unlisted)
     line = sorted(queue.waiting(store), key=lambda place: policy.rank(place[1])) if own or waiters != 0 else []
     return Snapshot(

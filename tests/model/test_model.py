@@ -50,6 +50,7 @@ NESTED = client(inside=0)
         pytest.param(2, 2, {"resize": 2, "kill": 1}, id="a-lowered-capacity-admits-nobody-until-there-is-room"),
         pytest.param(2, 1, {"reset": 1, "kill": 1}, id="a-reset-that-is-killed-half-way-loses-no-slot"),
         pytest.param(2, 1, {"reset": 1, "keep": 2}, id="whom-a-reset-took-away-does-not-come-back"),
+        pytest.param(1, 1, {"reset": 2, "keep": 2, "kill": 1}, id="a-reset-that-is-killed-half-way-brings-nobody-back"),
         pytest.param(2, 1, {"post": 2}, id="a-strangers-posts-admit-nobody"),
         pytest.param(2, 1, {"post": 1, "kill": 1}, id="a-strangers-post-and-a-kill-are-levelled"),
         pytest.param(2, 1, {"nonblock": 2, "kill": 1}, id="nonblock-is-refused-only-where-no-slot-is-due"),

@@ -30,6 +30,7 @@ from tests.model.checker import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ipclock.pool.record import Record
     from tests.model.world import Client
 
 pytestmark = pytest.mark.timeout(60)  # as all have it; what is marked starts first, and these are long
@@ -114,6 +115,22 @@ class LastComeFirstServed(Pool):
         return False
 
 
+class TwoAtTheGate(Pool):
+    """Each waiter is called, though another one stands at the gate: the later one may take the unit (INV-6a)."""
+
+    def call_next(self) -> None:
+        for entry in self.store.entries(QUEUED):
+            self.store.move(entry, QUEUED, GATE)
+            self.turns.post(entry.ticket)
+
+
+class NeverLooksAhead(Pool):
+    """A waiter is admitted although one ahead, which was passed over before, may go by now (INV-6b)."""
+
+    def _overtakes(self, entry: RecordName, holders: list[RecordName]) -> bool:
+        return False
+
+
 class StoppedKeepsTheGate(Pool):
     """A stopped waiter at the gate is left there."""
 
@@ -180,6 +197,20 @@ class LearnsTheEpochTooSoon(Pool):
                     self._restore(claim)
 
 
+class RecordsBeforeEpoch(Pool):
+    """A reset that is killed half way has taken a record away under an epoch that the holder knows."""
+
+    def reset(
+        self, context: WaitContext, ticket: int | None = None, *, nested: bool = True
+    ) -> list[tuple[RecordName, Record]]:
+        with self._mutex(context):
+            for entry in self.store.entries(HOLDING):
+                self._clear(HOLDING, entry)
+            self.store.epoch += 1
+            self.recover(self.store.entries(QUEUED))
+        return []
+
+
 class NestedBuildsHaveNoRecord(Pool):
     """A nested build runs along in the slot around it, and nobody knows of it once that is given back."""
 
@@ -193,6 +224,7 @@ class NestedBuildsHaveNoRecord(Pool):
 
 
 INSIDE = (client(), client(inside=0), client())
+OF_A_LABEL = (client(limit=1, label="a"), client(limit=1, label="a"), client())
 
 
 @pytest.mark.parametrize(
@@ -206,19 +238,22 @@ INSIDE = (client(), client(inside=0), client())
         (BlindPost, 2, {}, UNLEVEL),
         (NobodyIsCalled, 2, {"give_up": 1}, STUCK),
         (LastComeFirstServed, 3, {}, OVERTAKEN),
+        (TwoAtTheGate, 2, {}, OVERTAKEN),
+        (NeverLooksAhead, OF_A_LABEL, {"capacity": 2}, OVERTAKEN),
         (StoppedKeepsTheGate, 2, {"stop": 1}, UNHEALED),
         (FrozenKeepsTheGate, 2, {"freeze": 1}, UNHEALED),
         (BlindAtTheGate, 2, {"kill": 1}, SLOW),
         (TurnsAreForgotten, 2, {"kill": 1}, LEFT_OVER),
         (NeverSweeps, 2, {"nonblock": 1, "kill": 1}, REFUSED),
         (LearnsTheEpochTooSoon, 2, {"reset": 1, "keep": 2}, RETURNED),
+        (RecordsBeforeEpoch, 1, {"reset": 1, "keep": 1, "kill": 1}, RETURNED),
         (NestedBuildsHaveNoRecord, INSIDE, {}, OVER),
     ],
 )
 def test_a_mutant_is_caught(
     mutant: type[Pool], clients: int | Sequence[Client], budget: dict[str, int], kind: str
 ) -> None:
-    verdict = Checker(mutant).explore(initial(clients, 1, **budget))
+    verdict = Checker(mutant).explore(initial(clients, **{"capacity": 1} | budget))
 
     assert verdict.violation
     assert verdict.violation.kind == kind, str(verdict.violation)

@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
+from ipclock.errors import SupersededError
 from ipclock.linux import locks
 from ipclock.linux.semaphore import path_of
 from tests.helpers.crash_at import USER, Client, Crash, child
@@ -56,9 +57,9 @@ class Scene:
         self.clients.append(client)
         return client
 
-    def wrap(self, label: str, crash: Crash | None = None, uid: int | None = None) -> Client:
+    def wrap(self, label: str, crash: Crash | None = None, uid: int | None = None, *options: str) -> Client:
         build = ("sh", "-c", BUILD, str(self.witness), str(self.overlap))
-        return self.start("wrap", "-w", "20", label, "--", *build, crash=crash, uid=uid)
+        return self.start("wrap", "-w", "20", *options, label, "--", *build, crash=crash, uid=uid)
 
     def at_gate(self, client: Client) -> Client:
         """Wait until somebody stands at the gate, or the client has died on the way there."""
@@ -170,6 +171,33 @@ def giving_up(scene: Scene, nth: int) -> Client:
     return victim
 
 
+def superseding_a_waiter(scene: Scene, nth: int) -> Client:
+    """Take the place of a waiter of the same label; it leaves if it was marked, else it builds in its turn."""
+    holder = scene.wrap("holder")
+    assert holder.line() == "ready"
+    waiter = scene.at_gate(scene.wrap("waiter"))
+    older = scene.wrap("app")
+    until(scene.world.turns, "the turn of the older one")
+    victim = scene.wrap("app", scene.from_the_pool_on(nth), None, "--supersede")
+    until(lambda: not older.running() or not victim.running(), "the end of the older one, or the victim's death")
+    assert (holder.end(), waiter.line(), waiter.end()) == (0, "ready", 0)
+    assert (older.line(), older.end()) in (("ready", 0), ("", SupersededError.status))
+    victim.line()
+    victim.finish()
+    return victim
+
+
+def inside_of_a_script(scene: Scene, nth: int) -> Client:
+    """Build in the slot of this process, which gives it back afterwards, whatever died in it."""
+    ticket = scene.start("acquire", "--pid", str(os.getpid()), "outer").line()
+    victim = scene.wrap("victim", scene.from_the_pool_on(nth))
+    victim.line()
+    victim.finish()
+    victim.wait()
+    assert scene.start("release", ticket).wait() == 0
+    return victim
+
+
 def clearing_away_the_dead(scene: Scene, nth: int) -> Client:
     """Clear away a dead waiter; whoever died doing so, the next one does it."""
     holder = scene.wrap("holder")
@@ -242,6 +270,8 @@ SCENES = (
     between_a_holder_and_a_waiter,
     releasing_to_a_waiter,
     giving_up,
+    superseding_a_waiter,
+    inside_of_a_script,
     clearing_away_the_dead,
     acquiring_for_a_script,
     releasing_for_a_script,
