@@ -97,7 +97,7 @@ class Store(Numbers):
             os.close(fd)
 
     def _lay_down(self, name: str, fields: dict[str, str]) -> None:
-        record = self.draft(fields)
+        record = self.draft(fields)  # then a rename: a reader without the mutex finds the old note or the whole new one
         try:
             os.rename(record.draft, name, src_dir_fd=self._fds[NEW], dst_dir_fd=self._root)
         except IsADirectoryError:
@@ -113,7 +113,7 @@ class Store(Numbers):
         last = self._number("ticket", LAST_DRAWN)
         if last is None:
             last = max(ticket for ticket in self.tickets() if ticket <= LAST_DRAWN)
-        self._write_number("ticket", last + 1)
+        self._write_number("ticket", last + 1)  # before its use: killed in between leaves a gap, never a ticket twice
         return last + 1
 
     def tickets(self) -> set[int]:
@@ -128,7 +128,7 @@ class Store(Numbers):
 
     def entries(self, state: str) -> list[RecordName]:
         """Return the records in a state folder in order of their tickets; other names there are ignored."""
-        if self._seen is not None and state in self._seen:
+        if self._seen is not None and state in self._seen:  # still true: records are renamed in sections only
             return list(self._seen[state])
         try:
             names = os.listdir(self._fds[state])
@@ -142,7 +142,7 @@ class Store(Numbers):
         return found
 
     def _came(self, state: str, entry: RecordName) -> None:
-        if self._seen and state in self._seen:
+        if self._seen and state in self._seen:  # else the section would level by a listing from before it (INV-4)
             insort(self._seen[state], entry)
 
     def _left(self, state: str, entry: RecordName) -> None:
@@ -232,7 +232,7 @@ class Store(Numbers):
         raise self._no_draft(fd)
 
     def publish(self, record: OwnRecord, state: str, entry: RecordName) -> None:
-        """Rename a draft into a state folder."""
+        """Rename a draft into a state folder: finished and lit, since a recover clears what is listed unlit (INV-1)."""
         self._rename(record.draft, NEW, entry.file, state)
         self._came(state, entry)
 
@@ -252,7 +252,7 @@ class Store(Numbers):
     def remove(self, state: str, entry: RecordName, own: OwnRecord | None = None) -> bool:
         """Unlink a record; return whether it was there. With *own*, only if it is that client's."""
         try:
-            if own and not self.has(state, entry, own):
+            if own and not self.has(state, entry, own):  # after a removal another client's may have this name
                 return False
             _unlink(entry.file, self._fds[state])
         except FileNotFoundError:
@@ -303,7 +303,7 @@ class Store(Numbers):
         except FileNotFoundError:
             return False
         except OSError as error:
-            # a link, or a socket, is no record
+            # a link, or a socket, is no record (INV-3e); what else cannot be opened may be a living client's (INV-3c)
             return False if error.errno in (errno.ELOOP, errno.ENXIO) else None
         try:
             return is_locked(fd, where)
@@ -319,7 +319,7 @@ class Store(Numbers):
         except FileNotFoundError:
             return None
         except OSError:
-            return Record({}, -1, 0, 0)
+            return Record({}, -1, 0, 0)  # not None: a holder that cannot be read may live (INV-3d)
         try:
             return read_record(fd)
         finally:
@@ -337,6 +337,8 @@ class Store(Numbers):
 
         Those of a folder of the pool that was removed or replaced under them, or that cannot be seen from here.
         """
+        # the table, then the records: a beacon that goes out in between counts too much, until the next section asks.
+        # The other way round it would stand for a build that is not listed, and one more would be admitted (INV-8a)
         held = sum(table(self.beacons.holder().start).values())
         listed = [entry for entry in self.entries(HOLDING) if held and self.beacon(HOLDING, entry)]
         return max(0, held - sum(entry.units for entry in listed))
@@ -373,7 +375,7 @@ class Store(Numbers):
         for name in os.listdir(self._fds[NEW]):
             try:
                 status = os.stat(name, dir_fd=self._fds[NEW], follow_symlinks=False)
-                old = abs(time.time() - status.st_mtime) > DRAFT_GRACE_S
+                old = abs(time.time() - status.st_mtime) > DRAFT_GRACE_S  # abs: the clock may have been set back
                 if old and (self._beacon(NEW, name) is False or not stat.S_ISREG(status.st_mode)):
                     os.unlink(name, dir_fd=self._fds[NEW])
             except OSError:
