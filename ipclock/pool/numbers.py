@@ -40,8 +40,9 @@ class Numbers(Directory):
         """
         fd = self._fds["mutex"]
         self._lock_mutex(fd, busy)
-        self._seen = {}
+        self._seen = {}  # what was listed before it had the mutex, others have changed since
         try:
+            # names the owner to those who wait (INV-7a); its time stamp says when a section ran last (`idle_s`)
             os.pwrite(fd, b"%-20d\n" % os.getpid(), 0)
             yield
         except FileNotFoundError:
@@ -124,6 +125,7 @@ class Numbers(Directory):
 
         Known under one place: a folder that comes to another one has missed what was there in between.
         """
+        # an inode and no mere yes: a folder that becomes the pool's again would still say so (INV-8a)
         return self._number("settled", LAST_WORD) == self.place.status.st_ino
 
     @settled.setter

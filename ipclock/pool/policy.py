@@ -39,15 +39,15 @@ def verdict(kind: str, beacon: bool | None, process: bool | None) -> str:
     free      damaged any      UNKNOWN
     ========  ======  =======  =======
     """
-    if beacon is None:
+    if beacon is None:  # it cannot be asked (INV-3c)
         return UNKNOWN
     if beacon:
         return ALIVE
     if kind == "fd":
-        return ALIVE if process else DEAD
+        return ALIVE if process else DEAD  # INV-3b
     if kind == "pid" and process is not None:
-        return ALIVE if process else DEAD
-    return UNKNOWN
+        return ALIVE if process else DEAD  # INV-3a
+    return UNKNOWN  # a damaged record, or a process that cannot be asked: it counts until a reset (INV-3d)
 
 
 def holder_state(alive: str, supervisor: bool | None, stopped: bool) -> str:
@@ -85,7 +85,7 @@ def units_to_post(taken: int, allowed: int, value: int) -> int:
 
 
 def rank(entry: RecordName) -> tuple[int, int]:
-    """Return where a waiter stands in line: by ticket, each step of priority being worth PLACES tickets (INV-6).
+    """Return where a waiter stands in line: by ticket, each step of priority being worth PLACES tickets (INV-6c).
 
     So within one priority it is first come, first served, and no build waits for ever: one that comes more than
     PLACES times the difference of the priorities later stands behind, whatever its priority.

@@ -48,6 +48,7 @@ def held_back(store: Store, state: str, entry: RecordName, holders: list[RecordN
 
 def due_at_once(store: Store, wanted: RecordName, label: str, capacity: int, allowed: int) -> bool:
     """Return whether a newcomer gets its slots without waiting for an end of any build, nor taking those of others."""
+    # free units are not enough: they are due to those ahead that may go (INV-6d)
     holders = store.entries(HOLDING)
     mine = wanted._replace(ticket=max((entry.ticket for _, entry in waiting(store)), default=0) + 1)
     ahead = [place for place in waiting(store) if policy.rank(place[1]) < policy.rank(mine)]
