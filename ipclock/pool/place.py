@@ -69,6 +69,7 @@ def look(pool: str) -> Place | None:
     except FileNotFoundError:
         return None
     try:
+        # all by one descriptor: by the path, another entry could come between the look and the reading
         status = os.fstat(fd)
         if stat.S_ISDIR(status.st_mode):
             return Place(status, path)
@@ -106,6 +107,7 @@ def text_of(path: str, identity: tuple[int, int]) -> str:
 
 def point(pool: str, path: str, identity: tuple[int, int]) -> None:
     """Say at the place of *pool* that its folder is the one at *path*. Raises FileExistsError, OSError."""
+    # fails where something is: of two makers one makes the pool (test_place.py::test_two_makers_at_once_make_one_pool)
     os.symlink(text_of(path, identity), path_of(pool))
 
 
@@ -114,6 +116,7 @@ def clear(pool: str, place: Place) -> None:
     path = path_of(pool)
     with suppress(FileNotFoundError):
         status = os.lstat(path)
+        # else another maker has put a place there since: its pool would lose its name
         if (status.st_dev, status.st_ino) == place.identity:
             os.unlink(path)
 

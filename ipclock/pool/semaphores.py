@@ -32,7 +32,7 @@ def open_gate(name: str, folder: Directory, *, repair: bool = False) -> Semaphor
             except SemaphoreError:
                 raise foreign(path_of(name), N_("cannot be replaced; remove it")) from None
         if gate is None:
-            # the first section levels it
+            # with value 0, which the first section levels (INV-4): with N it would wake waiters for units that are held
             with folder.creating():
                 gate = create(name, folder.mode, folder.group, folder.group_giver)
         if gate:
@@ -58,6 +58,7 @@ class Turns:
             try:
                 made = self._make(ticket)
                 if made is None:
+                    # not opened: it may be a stranger's, and posts left in it would wake this waiter for nothing
                     self.remove(ticket)
                     made = self._make(ticket)
             except IpclockError:
@@ -72,6 +73,7 @@ class Turns:
 
     def post(self, ticket: int) -> None:
         """Wake the waiter. One whose turn is not there (yet), or no usable one, is woken by its own tick."""
+        # never made here: its waiter may be gone, and then nothing but a sweep would remove it
         try:
             turn = open_existing(self._name(ticket), self._folder.trusts)
         except IpclockError:
