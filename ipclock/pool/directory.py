@@ -111,7 +111,7 @@ class Directory:
                 continue  # removed just now, or to be made again
             except (OSError, PoolPermissionError) as error:
                 if left and found and _is_in_the_making(pool, found):
-                    continue
+                    continue  # a maker has not shared its folder yet; refused now, a member's first build would fail
                 failure = error if isinstance(error, PoolPermissionError) else from_os(error, path)
                 raise _explained(failure, lock_dir, found) if found else failure from None
         raise NoPoolError(path)
@@ -335,12 +335,14 @@ class Directory:
             return False
         if any(os.fstat(fd).st_nlink == 0 for fd in self._fds.values()):
             return True
+        # the stamp from before that look: what goes during it leaves another one, and is found by the next look
         if abs(time.time() - status.st_ctime) > SETTLED_S:
             self._complete_at = status.st_ctime_ns
         return False
 
     def stands(self) -> bool:
         """Return whether the place of the pool still says that this folder is its."""
+        # asked once the holder's beacon is lit: another folder that comes later finds that (INV-8)
         try:
             status = os.lstat(place.path_of(self.pool))
         except OSError:
@@ -415,6 +417,8 @@ def _make(lock_dir: str, pool: str, group: int | None) -> None:
         try:
             accept(f"{lock_dir}/{name}", root)
             _share_bare(root, group)
+            # folder, then place: killed in between leaves an empty folder that the next maker uses; the other way round
+            # a name without a folder, which only its owner may make (test_place.py::test_a_maker_killed_anywhere_...)
             if lock_dir != os.path.realpath(place.SHM):
                 status = os.fstat(root)
                 place.point(pool, f"{lock_dir}/{name}", (status.st_dev, status.st_ino))

@@ -59,10 +59,12 @@ def replace(name: str, lock_dir: str, group: int | None, context: WaitContext, *
                 group = old.group if group is None else group
             new = _stage(pool, lock_dir, group)
             closing.callback(new.close)
+            # in the old mutex until the exchange: a build that is admitted in between would not be in the new folder
             builds, settled = _carry_over(old, new, trusted=idle) if old else (0, False)
             _put(new, settled=settled)
             if old:
                 _discard(old)
+        # last: one of another user that a killed takeover leaves is refused, and the next one removes it
         if not idle:
             _remove(semaphore.path_of(name))
     except IpclockError:  # some of ours are OSErrors too
@@ -117,6 +119,7 @@ def _carry_over(old: Store, new: Store, *, trusted: bool) -> tuple[int, bool]:
         new.lowest_priority, new.epoch, new.drain = old.lowest_priority, old.epoch, old.drain
     new.skip_tickets(max(ticket for ticket in old.tickets() if ticket <= LAST_DRAWN))
     verdicts = {entry: liveness.verdict(old, HOLDING, entry) for entry in old.entries(HOLDING)}
+    # what cannot be asked may live (INV-3c): it is not copied, and leaves the new folder unsettled
     living = [entry for entry, verdict in verdicts.items() if verdict != policy.DEAD]
     found = [(entry, old.read(HOLDING, entry)) for entry in living if verdicts[entry] == policy.ALIVE]
     for entry, record in found:
@@ -138,8 +141,10 @@ def _put(new: Store, *, settled: bool) -> None:
         os.symlink(place.text_of(final, new.identity), link)
         if new.group is not None:
             os.chown(link, -1, new.group, follow_symlinks=False)
+        # `settled` is about this inode, which the link keeps when it is renamed to the place (INV-8a)
         new.place = place.Place(os.lstat(link), final, new.identity)
     new.settled = settled
+    # folder, then link: killed in between the other way round, the place names what is not there, and is refused
     _exchange(new.path, final)
     if link:
         _exchange(link, at)
