@@ -34,8 +34,9 @@ def verdict(store: Store, state: str, entry: RecordName) -> str:
     beacon = store.beacon(state, entry)
     if beacon is not False or state != HOLDING:
         return policy.verdict("fd", beacon, None)
+    # beacon, then record: read before, it could lack the command that was noted in between (INV-3b)
     record = store.read(state, entry)
-    if record is None:
+    if record is None:  # unlinked since it was listed
         return policy.DEAD
     # the namespace of a command that cannot be asked might be gone with it, without a trace
     bound = identity(record) if record.kind == "pid" else command(record)

@@ -103,10 +103,12 @@ class Snapshot(NamedTuple):
 def take(store: Store, name: str, *, waiters: bool = True) -> Snapshot:
     """Read the pool. Without *waiters* the line and `unlisted_pids` are left out, which spares looking for them."""
     capacity, drain = 1 if store.capacity is None else store.capacity, store.drain
+    # holders, then waiters: a build that is admitted in between is missing once, the other way round it is told twice
     held = holders(store)
     taken = sum({(holder.within or holder.ticket, holder.slot): holder.slots for holder in held}.values())
     unlisted = 0 if store.settled else store.unlisted()
     pids = tuple(liveness.lockers(store)) if unlisted and waiters else ()
+    # a reset or a lowered N leaves more builds than slots
     free = max(0, policy.limit(capacity, drain is not None) - taken - unlisted)
     in_line = _waiters(store, capacity) if waiters else []
     drained = drain is not None or capacity == 0
