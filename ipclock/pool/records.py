@@ -97,8 +97,7 @@ class Store(Numbers):
             os.close(fd)
 
     def _lay_down(self, name: str, fields: dict[str, str]) -> None:
-        # a draft, then a rename: a reader, which has no mutex, finds the old note or the whole new one
-        record = self.draft(fields)
+        record = self.draft(fields)  # then a rename: a reader without the mutex finds the old note or the whole new one
         try:
             os.rename(record.draft, name, src_dir_fd=self._fds[NEW], dst_dir_fd=self._root)
         except IsADirectoryError:
@@ -114,8 +113,7 @@ class Store(Numbers):
         last = self._number("ticket", LAST_DRAWN)
         if last is None:
             last = max(ticket for ticket in self.tickets() if ticket <= LAST_DRAWN)
-        # written before it is used: killed in between leaves a gap, the other way round two records get one ticket
-        self._write_number("ticket", last + 1)
+        self._write_number("ticket", last + 1)  # before its use: killed in between leaves a gap, never a ticket twice
         return last + 1
 
     def tickets(self) -> set[int]:
@@ -130,8 +128,7 @@ class Store(Numbers):
 
     def entries(self, state: str) -> list[RecordName]:
         """Return the records in a state folder in order of their tickets; other names there are ignored."""
-        # records are renamed and unlinked in sections only, so what this section has listed is still true
-        if self._seen is not None and state in self._seen:
+        if self._seen is not None and state in self._seen:  # still true: records are renamed in sections only
             return list(self._seen[state])
         try:
             names = os.listdir(self._fds[state])
@@ -145,8 +142,7 @@ class Store(Numbers):
         return found
 
     def _came(self, state: str, entry: RecordName) -> None:
-        # and `_left`: else the section would count units and call by a listing from before its own changes (INV-4)
-        if self._seen and state in self._seen:
+        if self._seen and state in self._seen:  # else the section would level by a listing from before it (INV-4)
             insort(self._seen[state], entry)
 
     def _left(self, state: str, entry: RecordName) -> None:
@@ -236,8 +232,7 @@ class Store(Numbers):
         raise self._no_draft(fd)
 
     def publish(self, record: OwnRecord, state: str, entry: RecordName) -> None:
-        """Rename a draft into a state folder."""
-        # its fields are written and its beacon is lit by now: a recover clears away what is listed unlit (INV-1)
+        """Rename a draft into a state folder: finished and lit, since a recover clears what is listed unlit (INV-1)."""
         self._rename(record.draft, NEW, entry.file, state)
         self._came(state, entry)
 
@@ -245,7 +240,6 @@ class Store(Numbers):
         self, entry: RecordName, state: str, to: str, *, slot: int = 0, reserved: int = 0, by: int = 0, silent: int = 0
     ) -> RecordName:
         """Rename a record, into another state folder or for a change of what its name says; return its entry there."""
-        # state and name change in one rename: killed anywhere, the record lies in one place, with its slot's number
         moved = entry._replace(slot=slot, reserved=reserved, by=by, silent=silent)
         self._rename(entry.file, state, moved.file, to)
         self._left(state, entry)
@@ -258,8 +252,7 @@ class Store(Numbers):
     def remove(self, state: str, entry: RecordName, own: OwnRecord | None = None) -> bool:
         """Unlink a record; return whether it was there. With *own*, only if it is that client's."""
         try:
-            # after a removal of the pool another client's record may have this name: its place in line would be lost
-            if own and not self.has(state, entry, own):
+            if own and not self.has(state, entry, own):  # after a removal another client's may have this name
                 return False
             _unlink(entry.file, self._fds[state])
         except FileNotFoundError:
@@ -326,8 +319,7 @@ class Store(Numbers):
         except FileNotFoundError:
             return None
         except OSError:
-            # not None: that would clear a holder away that cannot be read now, and may live (INV-3d)
-            return Record({}, -1, 0, 0)
+            return Record({}, -1, 0, 0)  # not None: a holder that cannot be read may live (INV-3d)
         try:
             return read_record(fd)
         finally:
@@ -383,8 +375,7 @@ class Store(Numbers):
         for name in os.listdir(self._fds[NEW]):
             try:
                 status = os.stat(name, dir_fd=self._fds[NEW], follow_symlinks=False)
-                # abs: once the clock is set back, a stamp lies in the future, and the draft would stay for ever
-                old = abs(time.time() - status.st_mtime) > DRAFT_GRACE_S
+                old = abs(time.time() - status.st_mtime) > DRAFT_GRACE_S  # abs: the clock may have been set back
                 if old and (self._beacon(NEW, name) is False or not stat.S_ISREG(status.st_mode)):
                     os.unlink(name, dir_fd=self._fds[NEW])
             except OSError:

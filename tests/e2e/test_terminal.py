@@ -273,7 +273,7 @@ def test_a_waiter_whose_terminal_is_paused_keeps_nobody_waiting(
     behind = world.wrap("behind")
     until(lambda: world.waiting() == 2, "another waiter in line")
 
-    screen.type("\x13")  # Ctrl-S
+    screen.type("\x13")  # Ctrl-S; a write to the terminal would block now (INV-7b)
     holder.end()
 
     assert (behind.started().end(), screen.wait(), world.settled()) == (0, 0, (1, {}))

@@ -22,14 +22,14 @@ from tests.model.world import OVER_AND_OUT, WAITING, Client, Move, State, World,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-OVER = "more than N builds run"
-STUCK = "a waiter is stuck beside a free slot, though nobody was killed or stopped"
-UNHEALED = "one tick of the waiters does not free a slot"
-SLOW = "the one at the gate does not see by itself that a slot is free"
-CLASH = "more builds of a label run than it allows"
-OVERTAKEN = "a waiter was overtaken"
+OVER = "more than N builds run"  # INV-2
+STUCK = "a waiter is stuck beside a free slot, though nobody was killed or stopped"  # INV-5, INV-5a
+UNHEALED = "one tick of the waiters does not free a slot"  # INV-4a, INV-7
+SLOW = "the waiter at the gate does not see by itself that a slot is free"
+CLASH = "more builds of a label run than it allows"  # INV-2a
+OVERTAKEN = "a waiter was overtaken"  # INV-6, INV-6a, INV-6b
 REFUSED = "-n was refused though a slot was due"
-UNLEVEL = "the value is not the number of free slots"
+UNLEVEL = "the value is not the number of free slots"  # INV-4
 RETURNED = "a holder that a reset took away is back"
 LEFT_OVER = "something is left behind"
 

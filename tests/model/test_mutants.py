@@ -37,7 +37,7 @@ pytestmark = pytest.mark.timeout(60)  # as all have it; what is marked starts fi
 
 
 class PostBeforeRename(Pool):
-    """The called waiter can wake too early, look, and sleep again."""
+    """The called waiter can wake too early, look, and sleep again (INV-5)."""
 
     def call_next(self) -> None:
         for entry in [] if self.store.entries(GATE) else self.store.entries(QUEUED):
@@ -48,7 +48,7 @@ class PostBeforeRename(Pool):
 
 
 class NoSecondLook(Pool):
-    """A call between the look and the making of the turn posts nothing, and nobody looks again."""
+    """A call between the look and the making of the turn posts nothing, and nobody looks again (INV-5a)."""
 
     def wait_turn(self, claim: Claim, context: WaitContext) -> None:
         mine = self.stake(claim)
@@ -59,8 +59,16 @@ class NoSecondLook(Pool):
             self.tick(claim, context)
 
 
+class ForgetsReservedFirst(Pool):
+    """A waiter that was just given a part of its units looks for a name that its record does not have."""
+
+    def wait_turn(self, claim: Claim, context: WaitContext) -> None:
+        claim.entry = claim.entry._replace(reserved=0)
+        super().wait_turn(claim, context)
+
+
 class NoCheckInAdmit(Pool):
-    """A unit is believed, wherever it came from."""
+    """A unit is believed, wherever it came from (INV-2, INV-2c)."""
 
     def admit(self, claim: Claim, context: WaitContext) -> None:
         with self._mutex(context):
@@ -73,7 +81,7 @@ class NoCheckInAdmit(Pool):
 
 
 class NoRecover(Pool):
-    """Nobody clears the dead away or levels; a release posts its unit, as with a bare semaphore."""
+    """Nobody clears the dead away or levels; a release posts its unit, as with a bare semaphore (INV-4a)."""
 
     def recover(self, sweep: list[RecordName] | None = None) -> None:
         self.call_next()
@@ -84,7 +92,7 @@ class NoRecover(Pool):
 
 
 class BlindPost(Pool):
-    """A release posts its unit without a look at the records, after they have been levelled."""
+    """A release posts its unit without a look at the records, after they have been levelled (INV-4)."""
 
     def release(self, claim: Claim) -> None:
         super().release(claim)
@@ -106,7 +114,7 @@ class NobodyIsCalled(Pool):
 
 
 class LastComeFirstServed(Pool):
-    """The line is called from its end."""
+    """The line is called from its end (INV-6)."""
 
     def _first(self, waiters: list[RecordName], holders: list[RecordName]) -> RecordName | None:
         return waiters[-1] if waiters else None
@@ -152,7 +160,7 @@ class FrozenKeepsTheGate(Pool):
 
 
 class AsksForTheSupervisor(Pool):
-    """A slot is free once the supervisor is killed, whoever still builds."""
+    """A slot is free once the supervisor is killed, whoever still builds (INV-3)."""
 
     def _is_dead(self, state: str, entry: RecordName) -> bool:
         if state != HOLDING:
@@ -212,7 +220,7 @@ class RecordsBeforeEpoch(Pool):
 
 
 class NestedBuildsHaveNoRecord(Pool):
-    """A nested build runs along in the slot around it, and nobody knows of it once that is given back."""
+    """A nested build runs along in the slot around it, and nobody knows of it once that is given back (INV-2b)."""
 
     def join(self, claim: Claim, context: WaitContext, ticket: int) -> bool:
         with self._mutex(context):
@@ -224,6 +232,7 @@ class NestedBuildsHaveNoRecord(Pool):
 
 
 INSIDE = (client(), client(inside=0), client())
+HEAVY_BEHIND = (client(), client(units=2))
 OF_A_LABEL = (client(limit=1, label="a"), client(limit=1, label="a"), client())
 
 
@@ -232,6 +241,7 @@ OF_A_LABEL = (client(limit=1, label="a"), client(limit=1, label="a"), client())
     [
         (PostBeforeRename, 2, {}, STUCK),
         (NoSecondLook, 2, {}, STUCK),
+        (ForgetsReservedFirst, HEAVY_BEHIND, {"capacity": 2}, STUCK),
         (NoCheckInAdmit, 2, {"post": 1}, OVER),
         (AsksForTheSupervisor, 2, {"kill": 1}, OVER),
         (NoRecover, 2, {"kill": 1}, UNHEALED),

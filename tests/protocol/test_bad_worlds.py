@@ -697,7 +697,7 @@ def test_a_semaphore_with_more_units_than_can_be_taken_back_is_replaced(value: i
     assert (newcomer, ended, world.run("reset").returncode, another_build(world)) == (69, (0, 0), 0, (0, 1, {}))
 
 
-# The mutex
+# The mutex (INV-7, INV-7a)
 
 
 def test_a_stopped_owner_of_the_mutex_is_named_and_waited_for_no_longer_than_asked(world: World) -> None:
