@@ -42,7 +42,7 @@ def _write(text: str) -> None:
 def write_at_once(text: str) -> None:
     """Write to stderr, or not at all where that would block: Ctrl-S, a pipe without a reader.
 
-    A process that blocks here stands in the queue, or at the gate, or holds a slot, and all others would wait (INV-7).
+    A process that blocks here stands in the queue, or at the gate, or holds a slot, and all others would wait (INV-7b).
     """
     if sys.stderr is not None:
         with suppress(OSError, ValueError):

@@ -2,7 +2,7 @@
 
 Read it against PROTOCOL.md beside it, which holds the words, the invariants (INV-n) and the reasons. In short: the
 records are the truth, the semaphore is the gate; a step under the mutex brings the semaphore's value back to what
-the records say and calls the next waiter. Guarantees INV-1 to INV-7 for a client that is killed or stopped at any line.
+the records say and calls the next waiter. Guarantees the invariants for a client that is killed or stopped at any line.
 Does not guarantee anything about the processes of a build that close its beacon themselves.
 One file, because the order of the steps is one argument.
 """

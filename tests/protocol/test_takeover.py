@@ -320,7 +320,9 @@ def test_a_pool_in_use_is_not_moved(who: str, world: World, tmp_path: Path) -> N
 def test_a_pool_is_not_moved_by_others(users: Users, tmp_path: Path) -> None:
     users.run(0, "init", *SHARED)
 
-    refused = users.run(USER, "init", "--move", "--lock-dir", f"/tmp/{users.world.name[1:]}")[0]
-    shutil.rmtree(f"/tmp/{users.world.name[1:]}", ignore_errors=True)
+    directory = Path(f"/tmp/{users.world.name[1:]}")
 
-    assert (refused, users.world.folder.stat().st_uid) == (77, 0)
+    refused = users.run(USER, "init", "--move", "--lock-dir", str(directory))[0]
+
+    made = directory.exists(), users.world.folder.with_name(f".{users.world.folder.name}").is_symlink()
+    assert (refused, users.world.folder.stat().st_uid, made) == (77, 0, (False, False))
