@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.helpers.sample import Sample
 from tests.helpers.world import World, remove_pool
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tests.zookeeper.world import SharedWorld
 
 _numbers = itertools.count(1)
+TOGETHER = ("tests/packaging/", "tests/zookeeper/test_engine.py", "tests/zookeeper/test_outages.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +31,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """More than there are processors: many tests wait."""
     return 2 + len(os.sched_getaffinity(0))
+
+
+class Scheduling(LoadScopeScheduling):
+    """Tests go to the workers one by one, those in TOGETHER all to one: what they use is built or started once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((part for part in TOGETHER if nodeid.startswith(part)), nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling:
+    """Return ours; xdist's groups by mark are lost on the node ids of pytest 9.2."""
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(trylast=True)  # behind pytest-randomly
