@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from typing import TYPE_CHECKING
@@ -49,6 +50,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Schedulin
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the long ones, which are those that may take longer than others: so all workers end together."""
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was collected out of every later collection of garbage: in a forked child, one would copy it all."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
