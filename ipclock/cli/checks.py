@@ -198,7 +198,7 @@ def _amount(number: float) -> str:
 def shared(name: str, path: str) -> Check:
     """Whether other builds on the machine see the same folder: builds that do not have slots of their own."""
     remedy = _("Start builds with the machine's folder: no private one in the systemd unit; docker run --ipc=host.")
-    if machine.is_contained():
+    if process.is_contained():
         text = _("{path}: in a container; whether it is the machine's cannot be told from here")
         return Check(name, "shared-unknown-container", WARN, text.format(path=path), remedy)
     same = machine.is_shared_with_init(path)
@@ -272,7 +272,7 @@ def proc() -> Check:
 
 def pid_namespace() -> Check:
     """Whether PIDs mean the same to all who share the pool."""
-    if not machine.is_contained():
+    if not process.is_contained():
         return Check("pid-namespace", "pids-of-machine", OK, _("PIDs are the machine's"))
     text = _("PIDs are a container's: whether a process outside lives is told by its beacon only")
     return Check(

@@ -12,6 +12,7 @@ import os
 import struct
 
 from ipclock._typing import NamedTuple
+from ipclock.linux import procfs
 
 HIGH_DESCRIPTOR = 100
 
@@ -80,17 +81,16 @@ def table(start: int) -> dict[tuple[int, int], int]:
 
 def _read_table(start: int) -> dict[tuple[int, int], int]:
     try:
-        with open(_TABLE, "rb") as file:
-            rows = [line.split() for line in file]
+        rows = [line.split() for line in procfs.lines(_TABLE)]
     except OSError:
         return {}
-    wanted = [b"OFDLCK", b"WRITE", b"%d" % start]
+    wanted = ["OFDLCK", "WRITE", str(start)]
     ours = (row for row in rows if [*row[1:4:2], *row[6:7]] == wanted and row[7].isdigit())
     return {_file(row[5]): int(row[7]) - start + 1 for row in ours}
 
 
-def _file(text: bytes) -> tuple[int, int]:
-    major, minor, inode = text.split(b":")
+def _file(text: str) -> tuple[int, int]:
+    major, minor, inode = text.split(":")
     return os.makedev(int(major, 16), int(minor, 16)), int(inode)
 
 
