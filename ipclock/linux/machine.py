@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipclock import users
+from ipclock.bounded import LAST_UID, whole
 from ipclock.linux import procfs
 
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ def _lingers(uid: int) -> bool:
 def _last_system_uid() -> int:
     with suppress(OSError):
         for words in map(str.split, _configuration(LOGIN_DEFS)):
-            if words[:1] == ["SYS_UID_MAX"] and words[1:] and words[1].isdigit():
-                return int(words[1])
+            if words[:1] == ["SYS_UID_MAX"] and (found := whole("".join(words[1:2]), LAST_UID)) is not None:
+                return found
     return 999
 
 

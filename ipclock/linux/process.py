@@ -14,10 +14,13 @@ from contextlib import suppress
 from functools import cache
 
 from ipclock import users, utf8
-from ipclock._typing import NamedTuple
+from ipclock._typing import TYPE_CHECKING, NamedTuple
 from ipclock.bounded import LAST_PID, LAST_WORD, whole
 from ipclock.linux import clocks, procfs
 from ipclock.linux.procfs import at, here
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 UNKNOWN_START = (1 << 64) - 1  # where a time namespace keeps it from being compared
 _FIRST_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h: the same on every boot
@@ -48,6 +51,14 @@ class Identity(NamedTuple):
         if not pid or start is None or namespace is None:
             raise ValueError(text)
         return cls(pid, start, boot, namespace)
+
+    @classmethod
+    def of(cls, fields: Mapping[str, object], key: str = "process") -> Identity | None:
+        """Return the identity that a field of a record says, None for none."""
+        try:
+            return cls.parse(str(fields.get(key, "")))
+        except ValueError:
+            return None
 
     def names(self, other: Identity) -> bool:
         """Return whether both are surely the same process.

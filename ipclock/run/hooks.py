@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from ipclock import utf8
 from ipclock._typing import TYPE_CHECKING
-from ipclock.bounded import moment
+from ipclock.bounded import moment_in
 from ipclock.config.environment import hook_environment
 from ipclock.config.settings import read_hooks
 from ipclock.errors import UnsafeHook
@@ -82,7 +82,7 @@ class Hooks:
         key = f"ON_{event.upper()}"
         if (command := self._commands[key]) is None:
             return
-        arrived, admitted = _time(times, "arrived_mono"), _time(times, "admitted_mono")
+        arrived, admitted = moment_in(times, "arrived_mono"), moment_in(times, "admitted_mono")
         now = clocks.monotonic()
         facts = {
             "event": event,
@@ -101,10 +101,6 @@ class Hooks:
         except OSError as error:
             text = _("ipclock: warning: {key} could not be run: {reason}")
             self._warn(text.format(key=key, reason=error.strerror or error))
-
-
-def _time(times: Mapping[str, str], key: str) -> float | None:
-    return moment(times.get(key, ""))
 
 
 def _span(begin: float, end: float) -> float:

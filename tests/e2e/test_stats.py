@@ -15,7 +15,6 @@ from ipclock.display.formatting import columns
 from ipclock.history.finished import Row, record
 
 if TYPE_CHECKING:
-
     from tests.helpers.world import World
 
 HOUR = 3600.0
