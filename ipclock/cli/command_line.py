@@ -27,6 +27,7 @@ from ipclock.errors import (
     SupersededError,
     UsageError,
     from_os,
+    reason_of,
 )
 from ipclock.i18n import _
 from ipclock.linux import procfs
@@ -113,9 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would try again at its end
         if isinstance(error, BrokenPipeError):
             return 0  # its reader has left (`ipclock status | head -1`): there is nothing to say
-        failure = PoolCreateError(
-            error.filename if isinstance(error.filename, str) else "stdout", error.strerror or str(error)
-        )
+        failure = PoolCreateError(error.filename if isinstance(error.filename, str) else "stdout", reason_of(error))
         return _end(failure, settings)
     except Exception as error:  # a bug: still one line, unless IPCLOCK_DEBUG asks for the traceback
         if debugging():

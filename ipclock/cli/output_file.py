@@ -7,7 +7,7 @@ import stat
 from contextlib import suppress
 
 from ipclock import utf8
-from ipclock.errors import PoolCreateError
+from ipclock.errors import PoolCreateError, reason_of
 from ipclock.i18n import _
 
 
@@ -35,4 +35,4 @@ def write(text: str, data: bytes, mode: int | None = None) -> None:
                 os.unlink(draft)
             raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise PoolCreateError(path, getattr(error, "strerror", None) or str(error)) from None
+        raise PoolCreateError(path, reason_of(error)) from None

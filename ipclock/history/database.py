@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from ipclock._typing import TYPE_CHECKING, NamedTuple
-from ipclock.errors import N_, HistoryFailed
+from ipclock.errors import N_, HistoryFailed, reason_of
 from ipclock.linux import isolated, trusted_path
 from ipclock.pool.directory import SAFE_FLAGS
 
@@ -72,7 +72,7 @@ def ask(
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise HistoryFailed(path, error.strerror or str(error)) from None
+        raise HistoryFailed(path, reason_of(error)) from None
 
 
 def answer(
@@ -118,7 +118,7 @@ def opened(path: str, schema: Schema, *, write: bool, seconds: float = BUSY_S) -
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
             raise HistoryFailed(path, isolated.TOO_SLOW) from None
         # SQLite repeats what the file holds
-        raise HistoryFailed(path, getattr(error, "strerror", None) or str(error)[:MOST_LETTERS]) from None
+        raise HistoryFailed(path, reason_of(error)[:MOST_LETTERS]) from None
 
 
 def _harden(connection: Connection, until: float) -> None:

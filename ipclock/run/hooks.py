@@ -17,7 +17,7 @@ from ipclock._typing import TYPE_CHECKING
 from ipclock.bounded import moment_in
 from ipclock.config.environment import hook_environment
 from ipclock.config.settings import read_hooks
-from ipclock.errors import UnsafeHook
+from ipclock.errors import UnsafeHook, reason_of
 from ipclock.i18n import _
 from ipclock.linux import clocks, descriptors, trusted_path
 
@@ -100,7 +100,7 @@ class Hooks:
             self.sessions.add(_start(utf8.native(command), facts, self._out))
         except OSError as error:
             text = _("ipclock: warning: {key} could not be run: {reason}")
-            self._warn(text.format(key=key, reason=error.strerror or error))
+            self._warn(text.format(key=key, reason=reason_of(error)))
 
 
 def _span(begin: float, end: float) -> float:
@@ -171,4 +171,4 @@ def _require_roots(path: str) -> None:
             if not trusted_path.is_roots(status) or any(trusted_path.writers(status)):
                 raise UnsafeHook(path, at)
     except OSError as error:
-        raise UnsafeHook(path, error.filename or at, error.strerror or str(error)) from None
+        raise UnsafeHook(path, error.filename or at, reason_of(error)) from None

@@ -24,7 +24,16 @@ from typing import TYPE_CHECKING, Any
 
 from ipclock.config import engine_url
 from ipclock.console import say
-from ipclock.errors import N_, EngineFailed, InvalidValueError, NoPoolError, NoTicket, SlotBusy, UnsupportedError
+from ipclock.errors import (
+    N_,
+    EngineFailed,
+    InvalidValueError,
+    NoPoolError,
+    NoTicket,
+    SlotBusy,
+    UnsupportedError,
+    reason_of,
+)
 from ipclock.i18n import _
 from ipclock.linux import process
 from ipclock.pool import policy
@@ -69,7 +78,7 @@ class SharedPool:
         try:
             self._address = engine_url.parse(engine)
         except OSError as error:
-            raise InvalidValueError("ENGINE", str(error.filename), error.strerror or str(error)) from None
+            raise InvalidValueError("ENGINE", str(error.filename), reason_of(error)) from None
         except ValueError as error:
             raise InvalidValueError("ENGINE", engine, str(error)) from None
         if settings.shared_with is not None or settings.lock_mode is not None:
