@@ -279,7 +279,7 @@ class ForeignPoolError(PoolPermissionError):
     def __init__(self, path: str, uid: int) -> None:
         from ipclock import users
 
-        self.owner = _user(uid)
+        self.owner = _name_and_uid(uid)
         super().__init__(path, self.owner)
         self.uid = uid
         if users.is_hidden(uid):
@@ -514,7 +514,7 @@ NotPermitted = PoolPermissionError
 DamagedSemaphore = SemaphoreError
 
 
-def _user(uid: int) -> str:
+def _name_and_uid(uid: int) -> str:
     import pwd
 
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ipclock.cli import options, output_file
@@ -12,7 +11,7 @@ from ipclock.config import values
 from ipclock.config.environment import language
 from ipclock.config.settings import checked
 from ipclock.console import encodable
-from ipclock.display.formatting import columns, cut, size, span
+from ipclock.display.formatting import columns, cut, iso, size, span
 from ipclock.errors import N_, UsageError
 from ipclock.history import queries, statistics
 from ipclock.i18n import _
@@ -100,17 +99,13 @@ def as_json(past: Past, report: Report, pool: str) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "name": pool,
-        "since": _iso(past.begin),
-        "until": _iso(past.end),
+        "since": iso(past.begin),
+        "until": iso(past.end),
         **report._asdict(),
         "in_use": report.in_use,
         "all": plain(report.all),
         "labels": [plain(summary) for summary in report.labels],
     }
-
-
-def _iso(when: float) -> str:
-    return datetime.fromtimestamp(when).astimezone().isoformat(timespec="seconds")
 
 
 def text_lines(past: Past, report: Report) -> list[str]:

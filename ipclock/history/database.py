@@ -245,16 +245,16 @@ def _missing(path: str, schema: Schema, connection: Connection) -> tuple[str, ..
         raise HistoryFailed(path, N_("made by a newer ipclock"))
     everything = schema.statements + schema.later
     question = "SELECT sql FROM sqlite_master LIMIT ?"
-    found = sorted(_words(sql) for (sql,) in connection.execute(question, (len(everything) + 1,)))
+    found = sorted(_one_blank(sql) for (sql,) in connection.execute(question, (len(everything) + 1,)))
     if not (application or version or found):
         return everything
     if application != schema.application or version != schema.version:
         raise HistoryFailed(path, NOT_OURS)
     for missing in ((), schema.later):
-        if found == sorted(_words(sql) for sql in everything if sql not in missing):
+        if found == sorted(_one_blank(sql) for sql in everything if sql not in missing):
             return missing
     raise HistoryFailed(path, N_("its tables are not those of ipclock"))
 
 
-def _words(sql: object) -> str:
+def _one_blank(sql: object) -> str:
     return " ".join(sql.split()) if isinstance(sql, str) else ""

@@ -46,6 +46,11 @@ def monotonic() -> float:
     return time.monotonic() - ahead()
 
 
+def elapsed(begun: float | None, now: float) -> float | None:
+    """Return the seconds since a moment, to the millisecond, 0 where clocks disagree; None where it is not known."""
+    return None if begun is None else round(max(0.0, now - begun), 3)
+
+
 def starts_ahead() -> int | None:
     """Return how many nanoseconds the start times in /proc are ahead; None where that cannot be told."""
     offsets = _offsets()

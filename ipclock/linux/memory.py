@@ -25,7 +25,7 @@ SHARE = 100  # of its own cost: how long a measuring of a build's peak makes the
 _V1, _V2 = "cgroup", "cgroup2"  # as mountinfo names their file systems
 
 
-def _number(path: str) -> int:
+def _only_number(path: str) -> int:
     return int(procfs.lines(path)[0])
 
 
@@ -66,15 +66,15 @@ def _limits(root: str) -> Iterator[tuple[int, int]]:
     """Yield the limit of each memory cgroup around us, and how much of it is left."""
     for folder in _levels(root, _V2):
         with suppress(OSError, ValueError):  # the root has no such file; "max" is no limit
-            limit = _number(f"{folder}/memory.max")
+            limit = _only_number(f"{folder}/memory.max")
             cache = procfs.numbers(f"{folder}/memory.stat")["inactive_file"]
-            yield limit, limit - _number(f"{folder}/memory.current") + cache
+            yield limit, limit - _only_number(f"{folder}/memory.current") + cache
     for folder in _levels(root, _V1):
         with suppress(OSError):
             fields = procfs.numbers(f"{folder}/memory.stat")
             # of limit_in_bytes here and above, where it is not mounted for us to see too
             limit = fields["hierarchical_memory_limit"]
-            yield limit, limit - _number(f"{folder}/memory.usage_in_bytes") + fields["total_inactive_file"]
+            yield limit, limit - _only_number(f"{folder}/memory.usage_in_bytes") + fields["total_inactive_file"]
 
 
 def _levels(root: str, version: str) -> list[str]:

@@ -55,11 +55,6 @@ def text_in(fields: Mapping[str, object], key: str) -> str:
     return printable(str(fields.get(key, "?")))
 
 
-def age_s(begun: float | None, now: float) -> float | None:
-    """Return how long ago something has begun, None where that is not known."""
-    return None if begun is None else round(max(0.0, now - begun), 3)
-
-
 class Holder(NamedTuple):
     """Who has a slot. `since` is in seconds of the epoch, `held_s` in seconds; None where the record is damaged.
 
@@ -259,7 +254,7 @@ def _waiters(store: Store, capacity: int) -> list[Waiter]:
 
 
 def _age(record: Record, stamp: str) -> float | None:
-    return age_s(moment_in(record.fields, stamp), clocks.monotonic())
+    return clocks.elapsed(moment_in(record.fields, stamp), clocks.monotonic())
 
 
 def _user(record: Record) -> str:

@@ -91,23 +91,19 @@ class Hooks:
             "ticket": entry.ticket or None,
             "slot": entry.slot or None,
             "pid": pid,
-            "waited_s": None if arrived is None else _span(arrived, now if admitted is None else admitted),
-            "held_s": None if admitted is None or event != "release" else _span(admitted, now),
+            "waited_s": clocks.elapsed(arrived, now if admitted is None else admitted),
+            "held_s": clocks.elapsed(admitted, now) if event == "release" else None,
             "outcome": outcome,
             "code": code,
         }
         try:
-            self.sessions.add(_start(utf8.native(command), facts, self._out))
+            self.sessions.add(_start_hook(utf8.native(command), facts, self._out))
         except OSError as error:
             text = _("ipclock: warning: {key} could not be run: {reason}")
             self._warn(text.format(key=key, reason=reason_of(error)))
 
 
-def _span(begin: float, end: float) -> float:
-    return round(max(0.0, end - begin), 3)
-
-
-def _start(command: str, facts: Mapping[str, Any], out: int | None) -> int:
+def _start_hook(command: str, facts: Mapping[str, Any], out: int | None) -> int:
     """Start *command* and return its session. Raises OSError."""
     import json
 

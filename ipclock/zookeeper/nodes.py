@@ -16,7 +16,7 @@ from ipclock.linux import clocks, process
 from ipclock.pool import policy
 from ipclock.pool.notes import Drain
 from ipclock.pool.record_name import RecordName, parse
-from ipclock.pool.snapshot import Holder, Said, Snapshot, Waiter, age_s, empty, text_in
+from ipclock.pool.snapshot import Holder, Said, Snapshot, Waiter, empty, text_in
 
 if TYPE_CHECKING:
     from ipclock.zookeeper.session import NodeStat, Session
@@ -129,12 +129,12 @@ class Nodes:
             command_pid=command,
             user=text_in(fields, "user"),
             since=said.admitted,
-            held_s=age_s(said.admitted, now),
+            held_s=clocks.elapsed(said.admitted, now),
             state=state,
             here=here,
             processes=[],
             host=text_in(fields, "host"),
-            session_s=age_s(moment_in(fields, "session"), now),
+            session_s=clocks.elapsed(moment_in(fields, "session"), now),
             token=str(stat.czxid),
         )
 
@@ -157,11 +157,11 @@ class Nodes:
                     pid=said.pid,
                     user=text_in(fields, "user"),
                     since=said.arrived,
-                    waited_s=age_s(said.arrived, now),
+                    waited_s=clocks.elapsed(said.arrived, now),
                     timeout_s=said.timeout,
                     at_gate=not found,
                     host=text_in(fields, "host"),
-                    session_s=age_s(moment_in(fields, "session"), now),
+                    session_s=clocks.elapsed(moment_in(fields, "session"), now),
                 )
             )
         return found
