@@ -7,7 +7,13 @@ follows from that uid, nor from two files that have it; the kernel is asked inst
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from functools import cache
+
+from ipclock._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _ALL = 4294967295  # how many ids the first user namespace shows
 
@@ -68,3 +74,16 @@ def owns(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def acting_as(uid: int, gid: int) -> Iterator[None]:
+    """Being root, act as another user for the block."""
+    own_gid = os.getegid()
+    try:
+        os.setegid(gid)
+        os.seteuid(uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(own_gid)

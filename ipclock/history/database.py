@@ -14,9 +14,10 @@ import os
 import stat
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 
+from ipclock import users
 from ipclock._typing import TYPE_CHECKING, NamedTuple
 from ipclock.errors import N_, HistoryFailed, reason_of
 from ipclock.linux import isolated, trusted_path
@@ -24,6 +25,7 @@ from ipclock.pool.directory import SAFE_FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from sqlite3 import Connection as Connection
     from typing import TypeVar
 
@@ -164,20 +166,9 @@ def _keeper(path: str, folder: str) -> tuple[int, int]:
     return 0, 0
 
 
-@contextmanager
-def _rights_of(uid: int, gid: int) -> Iterator[None]:
+def _rights_of(uid: int, gid: int) -> AbstractContextManager[None]:
     """Being root, act as another user for a while: a link planted at a path leads them nowhere new."""
-    if os.geteuid() != 0 or uid == 0:
-        yield
-        return
-    own_gid = os.getegid()
-    try:
-        os.setegid(gid)
-        os.seteuid(uid)
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(own_gid)
+    return users.acting_as(uid, gid) if os.geteuid() == 0 and uid != 0 else nullcontext()
 
 
 def _make_file(path: str) -> None:
