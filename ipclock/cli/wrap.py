@@ -68,7 +68,7 @@ def run(args: Namespace, settings: Settings) -> int:
     inherited = inherited_environment()
     build.nested = waiting.join(pool, claim, args, signals.check)
     if build.nested and not claim.slot:
-        return _end(execute(inherited))
+        return _end_like(execute(inherited))
     if not build.nested:
         canvas = waiting.canvas()
         waiting.take_slot(pool, claim, args, settings, signals.check, hooks, canvas)
@@ -91,7 +91,7 @@ def run(args: Namespace, settings: Settings) -> int:
     build.finish(status)
     if build.lost:
         raise SlotLost(label)
-    return _end(status)
+    return _end_like(status)
 
 
 def _require_command(name: str, label: str, settings: Settings) -> None:
@@ -105,7 +105,7 @@ def _require_command(name: str, label: str, settings: Settings) -> None:
         raise
 
 
-def _end(status: int) -> int:
+def _end_like(status: int) -> int:
     if status < 0:
         supervisor.die_of(-status)
     return status if status >= 0 else 128 - status
