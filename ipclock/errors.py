@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 
+from ipclock import users
 from ipclock._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -277,8 +279,6 @@ class ForeignPoolError(PoolPermissionError):
     remedy = N_("Use a pool of your own (--name), or have it shared: 'ipclock init --mode 0660 --group GROUP'.")
 
     def __init__(self, path: str, uid: int) -> None:
-        from ipclock import users
-
         self.owner = _name_and_uid(uid)
         super().__init__(path, self.owner)
         self.uid = uid
@@ -515,8 +515,6 @@ DamagedSemaphore = SemaphoreError
 
 
 def _name_and_uid(uid: int) -> str:
-    import pwd
-
     try:
         return f"{pwd.getpwuid(uid).pw_name}, uid {uid}"
     except KeyError:
@@ -530,8 +528,6 @@ def reason_of(error: Exception) -> str:
 
 def foreign(path: str, reason: str = "") -> PoolPermissionError:
     """Return the failure that we may not use what lies at *path*: by its owner's name if that is another user."""
-    from ipclock import users
-
     try:
         owner = os.lstat(path).st_uid
     except OSError as error:

@@ -6,6 +6,7 @@ What works for one of them does not for another. Where nothing depends on that, 
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import stat
 import sys
@@ -112,8 +113,6 @@ def _get_in(path: str) -> str:
 
 def _join(group: int) -> str:
     """Return how we come to be a member of *group* (gid); "" where it has no name to join it by."""
-    import grp
-
     try:
         found = grp.getgrgid(group)
     except KeyError:

@@ -30,7 +30,7 @@ from ipclock.errors import (
     reason_of,
 )
 from ipclock.i18n import _
-from ipclock.linux import procfs
+from ipclock.linux import process, procfs
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -143,8 +143,6 @@ def _own_words() -> list[str]:
     """
     words = sys.argv[1:]
     if not utf8.ALIKE and words:
-        from ipclock.linux import process
-
         with suppress(OSError):
             words = list(map(os.fsdecode, process.own_command_line()[-len(words) :]))
     return words

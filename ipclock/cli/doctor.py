@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,6 @@ def run(args: Namespace, settings: Settings) -> int:
     except UnsafeHook as error:
         found.append(checks.failed("hooks", error))
     if args.json:
-        import json
-
         print(json.dumps(as_json(found, settings.pool_name, args.json), indent=2))
     else:
         for line in text_lines(found):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
+from importlib import import_module
 
 from ipclock._typing import TYPE_CHECKING
 from ipclock.bounded import LAST_WORD, whole
@@ -231,8 +232,6 @@ def require_pool_or_past(settings: Settings, *, default: bool = True) -> None:
 
 
 def _zookeeper(engine: str) -> ModuleType:
-    from importlib import import_module
-
     try:
         return import_module("ipclock.zookeeper.pool")
     except ImportError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from ipclock.config import values
 from ipclock.config.environment import language
 from ipclock.config.settings import checked
 from ipclock.console import encodable
+from ipclock.display import schema2
 from ipclock.display.formatting import columns, cut, iso, size, span
 from ipclock.errors import N_, UsageError
 from ipclock.history import queries, statistics
@@ -61,10 +63,6 @@ def run(args: Namespace, settings: Settings) -> int:
         elif sys.stdout:
             sys.stdout.buffer.write(page)
     elif args.json:
-        import json
-
-        from ipclock.display import schema2
-
         render = schema2.past if args.json == "2" else as_json
         print(json.dumps(render(past, report, settings.pool_name), indent=2))
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import pwd
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -114,8 +115,6 @@ def _configuration(path: str) -> list[str]:
 
 
 def _lingers(uid: int) -> bool:
-    import pwd
-
     try:
         return os.path.exists(f"/var/lib/systemd/linger/{pwd.getpwuid(uid).pw_name}")
     except KeyError:

@@ -9,6 +9,8 @@ towards "unknown", never towards "gone".
 from __future__ import annotations
 
 import os
+import pwd
+import signal
 import time
 from contextlib import suppress
 from functools import cache
@@ -332,8 +334,6 @@ def usage(pids: list[int]) -> list[Usage]:
 
 def send(identity: Identity, number: int) -> None:
     """Send a signal to that very process, never to a later one with its PID. Raises PermissionError."""
-    import signal
-
     try:
         fd = os.pidfd_open(identity.pid)
     except ProcessLookupError:
@@ -364,8 +364,6 @@ def psutil_version() -> str:
 
 def user_name(uid: int) -> str:
     """Return the login name of *uid*, or the number where it has none; "?" for one that any user may have here."""
-    import pwd
-
     if users.is_hidden(uid):
         return "?"
     try:

@@ -8,6 +8,7 @@ written. Does not know how a hook ends.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 from contextlib import suppress
@@ -105,8 +106,6 @@ class Hooks:
 
 def _start_hook(command: str, facts: Mapping[str, Any], out: int | None) -> int:
     """Start *command* and return its session. Raises OSError."""
-    import json
-
     known = {key: value for key, value in facts.items() if value is not None}
     environment = hook_environment({key: known.get(key) for key in FACTS})
     fds = [os.memfd_create("ipclock-hook")]  # a file: a hook that does not read it keeps no writer waiting
