@@ -98,7 +98,7 @@ def test_the_text_has_a_line_for_each_label_and_one_for_all(world: World, path: 
         "all 5 1 (20 %) 1 (20 %) 2 min 30 s 6 min 9 min 2 h 20 min 2 h 0 min 3 h 36 min 3 h 57 min 3.0 GB 3.0 GB",
     ]
     assert len({columns(line) for line in (heads, *table)}) == 1
-    assert (memory.startswith("the memory is enough for "), "/ 3.0 GB (9 of 10 builds take less)" in memory) == (
+    assert (memory.startswith("memory fits "), "/ 3.0 GB (9 of 10 builds need less)" in memory) == (
         True,
         True,
     )
@@ -164,7 +164,7 @@ def test_a_span_a_label_or_a_pool_can_be_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "where"), [(("--since", "soon"), "seconds, as in 600"), (("--label", "a\nb"), "--label")]
+    ("arguments", "where"), [(("--since", "soon"), "seconds, such as 600"), (("--label", "a\nb"), "--label")]
 )
 def test_what_cannot_be_asked_for_is_a_usage_error(
     arguments: tuple[str, ...], where: str, world: World, path: Path
@@ -187,7 +187,7 @@ def test_before_any_build_has_ended_there_is_nothing_to_tell_and_nothing_is_made
 def test_without_a_history_that_is_said(world: World) -> None:
     done = world.run("stats")
 
-    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "ipclock: no history is kept here (HISTORY=off)")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "ipclock: no history is kept (HISTORY=off)")
 
 
 def test_a_file_that_is_no_history_is_named_with_its_remedy(world: World, tmp_path: Path) -> None:
@@ -200,8 +200,8 @@ def test_a_file_that_is_no_history_is_named_with_its_remedy(world: World, tmp_pa
     assert (done.returncode, done.stderr.splitlines()) == (
         73,
         [
-            f"ipclock: {file}: the history cannot be used: not a history of ipclock",
-            "   Move it away or name another file (HISTORY=/path); HISTORY=off keeps none.",
+            f"ipclock: {file}: cannot use the history: not an ipclock history",
+            "   Move the file away or set another one (HISTORY=/path); HISTORY=off keeps no history.",
         ],
     )
 
@@ -222,7 +222,7 @@ def page(world: World, file: Path, *arguments: str, **more: Any) -> tuple[int, s
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize(("language", "words"), [("en", "Who ran when"), ("ko", "슬롯별 실행 기록")])
+@pytest.mark.parametrize(("language", "words"), [("en", "Builds by slot"), ("ko", "슬롯별 실행 기록")])
 def test_a_page_is_written_in_the_readers_language(
     language: str, words: str, world: World, path: Path, tmp_path: Path
 ) -> None:
@@ -317,7 +317,7 @@ def test_where_no_page_can_be_written_that_is_one_clear_line(
         "",
         [
             f"ipclock: {folder}/page.html: cannot create or write: {reason}",
-            f"   Look at 'df {folder}' and 'mount'.",
+            f"   Check 'df {folder}' and 'mount'.",
         ],
     )
     assert sorted((one.name, one.lstat()[:2]) for one in folder.glob("*")) == before
@@ -339,7 +339,7 @@ def test_on_a_full_disk_the_old_page_stays_and_nothing_else_does(world: World, p
 
     problem = f"ipclock: {pages}/page.html: cannot create or write: No space left on device"
     assert sorted(output.splitlines()) == sorted(
-        [problem, f"   Look at 'df {pages}' and 'mount'.", "status 73", "page.html", "old"]
+        [problem, f"   Check 'df {pages}' and 'mount'.", "status 73", "page.html", "old"]
     )
 
 
