@@ -95,8 +95,8 @@ class UnsafeHook(IpclockError):
     """A hook that root does not run: others may write to `at`, which decides what the settings file `path` says."""
 
     status = 78
-    what = N_("{path}: root does not run its hook: {at}: {reason}")
-    remedy = N_("Let root own the settings file and its folders, and nobody else write to them.")
+    what = N_("{path}: refusing to run a hook as root: {at}: {reason}")
+    remedy = N_("Let root own the settings file and its directories, and no other user write to them.")
 
     def __init__(self, path: str, at: str, reason: str = N_("writable by other users")) -> None:
         super().__init__(path, at, reason)
@@ -124,7 +124,7 @@ class SlotTimeout(SlotUnavailable, TimeoutError):
 class SlotBusy(SlotUnavailable, BlockingIOError):
     """All slots are taken or promised, and the caller would not wait: as flock(2) says it, EWOULDBLOCK."""
 
-    what = N_("no free build slot: {held} of {capacity} taken, {waiting} waiting.")
+    what = N_("no free build slot: {held} of {capacity} in use, {waiting} waiting")
 
     def __init__(self, held: int, capacity: int, waiting: int) -> None:
         super().__init__(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
@@ -137,8 +137,8 @@ class TooManySlotsError(IpclockError):
     """A build asks for more slots than its pool has, so it could never start."""
 
     status = 78
-    what = N_("{slots} slots asked for, but the pool has {capacity}")
-    remedy = N_("Ask for fewer (--slots), or raise MAX_PARALLEL_BUILDS.")
+    what = N_("{slots} slots requested, but the pool has {capacity}")
+    remedy = N_("Request fewer slots (--slots), or raise MAX_PARALLEL_BUILDS.")
 
     def __init__(self, slots: int, capacity: int) -> None:
         super().__init__(slots, capacity)
@@ -150,8 +150,8 @@ class PoolInUse(IpclockError):
     """A pool was to be moved while builds run or wait in it."""
 
     status = 75
-    what = N_("{folder}: builds run or wait in this pool, so it cannot be moved")
-    remedy = N_("Drain it ('ipclock drain'), and try again when the last build has ended.")
+    what = N_("{folder}: cannot be moved while builds run or wait in this pool")
+    remedy = N_("Drain the pool ('ipclock drain') and try again after the last build has ended.")
 
     def __init__(self, folder: str) -> None:
         super().__init__(folder)
@@ -162,8 +162,8 @@ class PriorityNotAllowedError(IpclockError):
     """A user other than root asks for a priority below the lowest that the pool allows."""
 
     status = 77
-    what = N_("priority {priority} is not allowed: {lowest} is the lowest in this pool")
-    remedy = N_("Its owner or root allows it: 'ipclock init --priority-min {priority}'.")
+    what = N_("priority {priority} is not allowed: the lowest in this pool is {lowest}")
+    remedy = N_("The owner or root can allow it: 'ipclock init --priority-min {priority}'.")
 
     def __init__(self, priority: int, lowest: int) -> None:
         super().__init__(priority, lowest)
@@ -188,7 +188,7 @@ class MutexStuckError(SlotUnavailable):
     """The pool's mutex was not given up in time; `pid` wrote itself into it, 0 where that is not known."""
 
     what = N_("{path}: the pool is locked by process {pid}, which does not respond")
-    remedy = N_("Continue that process (kill -CONT {pid}) or end it (kill -KILL {pid}).")
+    remedy = N_("Continue the process (kill -CONT {pid}) or kill it (kill -KILL {pid}).")
 
     def __init__(self, path: str, pid: int) -> None:
         super().__init__(path, pid)
@@ -212,7 +212,7 @@ class UnavailableError(IpclockError):
 class NoProcError(UnavailableError):
     """There is no proc(5), without which nothing is known of a process."""
 
-    remedy = N_("ipclock knows processes by it: mount -t proc proc {path}")
+    remedy = N_("ipclock identifies processes by it: mount -t proc proc {path}")
 
     def __init__(self, path: str) -> None:
         super().__init__(path, N_("not mounted"))
@@ -222,8 +222,8 @@ class ForeignLibraryError(IpclockError):
     """The C library is not glibc: another one keeps a semaphore in another file, and in another layout."""
 
     status = 69
-    what = N_("the C library of this Python is not glibc, and keeps semaphores in a way that ipclock does not know")
-    remedy = N_("Use a Python that was built for glibc, as Debian's is; Alpine's is built for musl.")
+    what = N_("the C library of this Python is not glibc; its semaphores are not supported")
+    remedy = N_("Use a Python built for glibc, such as Debian's; Alpine's is built for musl.")
 
 
 class PoolCreateError(IpclockError):
@@ -231,7 +231,7 @@ class PoolCreateError(IpclockError):
 
     status = 73
     what = N_("{path}: cannot create or write: {reason}")
-    remedy = N_("Look at 'df {directory}' and 'mount'.")
+    remedy = N_("Check 'df {directory}' and 'mount'.")
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -243,8 +243,8 @@ class PoolCreateError(IpclockError):
 class FewDescriptorsError(PoolCreateError):
     """We may not open as many files as we need."""
 
-    what = N_("{path}: cannot be opened: {reason}")
-    remedy = N_("Raise the limit of open files, which is {limit} ('ulimit -n').")
+    what = N_("{path}: cannot open: {reason}")
+    remedy = N_("Raise the limit of open files ('ulimit -n', now {limit}).")
 
     def __init__(self, path: str, reason: str = os.strerror(errno.EMFILE)) -> None:
         super().__init__(path, reason)
@@ -276,7 +276,9 @@ class ForeignPoolError(PoolPermissionError):
     """What lies at the path belongs to the user `uid`, whose pool we may not use or who may not be in ours."""
 
     what = N_("{path}: belongs to another user ({owner})")
-    remedy = N_("Use a pool of your own (--name), or have it shared: 'ipclock init --mode 0660 --group GROUP'.")
+    remedy = N_(
+        "Use a pool of your own (--name), or ask the owner to share it: 'ipclock init --mode 0660 --group GROUP'."
+    )
 
     def __init__(self, path: str, uid: int) -> None:
         self.owner = _name_and_uid(uid)
@@ -294,8 +296,8 @@ class PoolElsewhereError(IpclockError):
     """
 
     status = 78
-    what = N_("{wanted}: the pool of this name lies in {folder}, which cannot be used: {reason}")
-    remedy = N_("Use another name (--name), or ask its owner or root for access.")
+    what = N_("{wanted}: the pool of this name is in {folder}, which cannot be used: {reason}")
+    remedy = N_("Use another name (--name), or ask the owner or root for access.")
 
     def __init__(self, wanted: str, folder: str, reason: str) -> None:
         super().__init__(wanted, folder, reason)
@@ -321,15 +323,15 @@ class NoPoolError(IpclockError):
     """The pool does not exist (yet); the `names` of some that resemble it, perhaps "", are those of pools that do."""
 
     status = 69
-    what = N_("{path}: there is no such pool")
-    remedy = N_("'ipclock init' or the first build makes it.")
+    what = N_("{path}: no such pool")
+    remedy = N_("'ipclock init' or the first build creates it.")
 
     def __init__(self, path: str, resembling: str = "") -> None:
         super().__init__(path)
         self.path = path
         self.names = resembling
         if resembling:
-            self.remedy = N_("Did you mean {names}? 'ipclock init' or the first build makes a new one.")
+            self.remedy = N_("Did you mean {names}? 'ipclock init' or the first build creates a new one.")
 
 
 class EngineFailed(IpclockError):
@@ -337,7 +339,7 @@ class EngineFailed(IpclockError):
 
     status = 69
     what = N_("{engine}: not available: {reason}")
-    remedy = N_("Are its servers up, and can this host reach them?")
+    remedy = N_("Check that the ZooKeeper servers are up and reachable from this host.")
 
     def __init__(self, engine: str, reason: str) -> None:
         super().__init__(engine, reason)
@@ -352,8 +354,8 @@ class UnsupportedError(IpclockError):
     """
 
     status = 69
-    what = N_("{engine}: cannot do this: {asked}")
-    remedy = N_("Leave it out, or use a pool of this machine (without ENGINE).")
+    what = N_("{engine}: not supported: {asked}")
+    remedy = N_("Omit it, or use a pool of this machine (without ENGINE).")
 
     def __init__(self, engine: str, asked: str) -> None:
         super().__init__(engine, asked)
@@ -365,8 +367,8 @@ class SlotLost(IpclockError):
     """The slot of a running build could not be vouched for any more, so the build was ended."""
 
     status = 79
-    what = N_("{label}: lost its slot: no server has answered in time; the build was ended")
-    remedy = N_("'--on-lost warn' lets builds go on; what they deploy to should then refuse an old IPCLOCK_TOKEN.")
+    what = N_("{label}: lost its slot: no ZooKeeper server responded in time; the build was killed")
+    remedy = N_("With '--on-lost warn' builds keep running; their target should then reject an old IPCLOCK_TOKEN.")
 
     def __init__(self, label: str) -> None:
         super().__init__(label)
@@ -389,8 +391,8 @@ class NotYours(IpclockError):
     """The slot of `ticket` is held by the build `label`, which this process is no part of; its PID, "?" for none."""
 
     status = 77
-    what = N_("the slot of ticket {ticket} is that of another build: {label} (PID: {pid})")
-    remedy = N_("It gives its slot back by itself, at its end at the latest.")
+    what = N_("the slot of ticket {ticket} belongs to another build: {label} (PID: {pid})")
+    remedy = N_("The build releases its slot by itself, at the latest when it ends.")
 
     def __init__(self, ticket: int, label: str, pid: str) -> None:
         super().__init__(ticket, label, pid)
@@ -402,15 +404,17 @@ class NotYours(IpclockError):
 class Unprovable(NotYours):
     """The same, and whether that build still lives cannot be known here."""
 
-    remedy = N_("If you know that it has ended: 'ipclock reset {ticket}' takes its slot away by force.")
+    remedy = N_("If the build has ended for sure, 'ipclock reset {ticket}' releases its slot by force.")
 
 
 class TicketPassesBy(IpclockError):
     """The process that would hold the slot, `shown`, ends before its parent, which is the one that gets the ticket."""
 
     status = 2
-    what = N_("the slot would end with {shown}, but the ticket goes to {reader_shown}")
-    remedy = N_("Say which of them is to hold it: --pid {reader} or --pid {pid}; in a shell, --pid $PPID or --pid $$.")
+    what = N_("the slot would be released at the end of {shown}, but the ticket goes to {reader_shown}")
+    remedy = N_(
+        "Specify the process that is to hold it: --pid {reader} or --pid {pid}; in a shell, --pid $PPID or --pid $$."
+    )
 
     def __init__(self, pid: int, shown: str, reader: int, reader_shown: str) -> None:
         super().__init__(pid, shown, reader, reader_shown)
@@ -424,8 +428,8 @@ class StillRunning(IpclockError):
     """Processes of the build that holds `ticket` could not be ended; the slot is still theirs."""
 
     status = 77
-    what = N_("ticket {ticket}: could not end process {pids}")
-    remedy = N_("'sudo ipclock reset {ticket} --kill' may end other users' processes too.")
+    what = N_("ticket {ticket}: cannot kill process {pids}")
+    remedy = N_("'sudo ipclock reset {ticket} --kill' can also kill processes of other users.")
 
     def __init__(self, ticket: int, pids: list[int]) -> None:
         super().__init__(ticket, pids)
@@ -437,8 +441,8 @@ class LocksLeft(IpclockError):
     """Builds of a removed folder of the pool, which only their locks tell of, still count: `units` of slots."""
 
     status = 77
-    what = N_("slots held by locks that no record here lists: {units} (PIDs: {pids}): not ended")
-    remedy = N_("End these processes, or let 'ipclock reset' forget them.")
+    what = N_("slots held by locks without a record here: {units} (PIDs: {pids}): not killed")
+    remedy = N_("Kill these processes, or ignore them from now on with 'ipclock reset'.")
 
     def __init__(self, units: int, pids: Sequence[int]) -> None:
         super().__init__(units, pids)
@@ -450,8 +454,8 @@ class HistoryFailed(IpclockError):
     """The file of finished builds cannot be used. A build never ends for it: its `ipclock` warns and goes on."""
 
     status = 73
-    what = N_("{path}: the history cannot be used: {reason}")
-    remedy = N_("Move it away or name another file (HISTORY=/path); HISTORY=off keeps none.")
+    what = N_("{path}: cannot use the history: {reason}")
+    remedy = N_("Move the file away or set another one (HISTORY=/path); HISTORY=off keeps no history.")
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -488,9 +492,9 @@ class CommandFailed(IpclockError):
                 import shlex  # few mistype it so
 
                 self.quoted = shlex.quote(command)
-                self.remedy = N_("Write its words apart: -- {command}   or, for a shell: -- sh -c {quoted}")
+                self.remedy = N_("Separate its words: -- {command}   or use a shell: -- sh -c {quoted}")
         if error.errno == errno.EAGAIN:
-            self.remedy = N_("No more processes may be started: raise the limit, that of 'ulimit -u' or of the cgroup.")
+            self.remedy = N_("The limit of processes is reached: raise that of 'ulimit -u' or of the cgroup.")
 
 
 class Interrupted(IpclockError):

@@ -1,4 +1,4 @@
-"""Six builds that do not fit into memory together: how many the kernel kills, and how long they take.
+"""Six builds that do not fit in memory together: how many the kernel kills, and how long they take.
 
     sudo .venv/bin/python contrib/bench/memory.py
 

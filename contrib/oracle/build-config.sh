@@ -24,12 +24,12 @@ RESET_HINT="./scripts/oracle/force-unlock.sh"
 # ON_RELEASE=/etc/ipclock/notify-chat.sh
 # ON_TIMEOUT=/etc/ipclock/notify-chat.sh
 
-# Where releases are put. Left empty: the folder .deploy of the project.
+# Where releases are put. Left empty: the directory .deploy of the project.
 DEPLOY_ROOT=""
 
 # How many releases of each environment a deploy leaves there; the current and the previous one stay in any case. Left
 # empty: all.
 KEEP_RELEASES=10
 
-# What makes the artefact "$ARTEFACT", run by bash in the project's folder. Left empty: a tarball of the folder.
+# What makes the artefact "$ARTEFACT", run by bash in the project's directory. Left empty: a tarball of the directory.
 BUILD_COMMAND=""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
 
 MAX_ID = 2**31 - 1  # of an int, as a descriptor and a PID are
-SUMMARY = N_("take a slot for the calling script; print its ticket")
+SUMMARY = N_("acquire a slot for the calling script and print its ticket")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -32,17 +32,17 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--fd",
         metavar="N",
         type=options.number("--fd", MAX_ID),
-        help=_("hold the slot while descriptor N is open: a new file in the pool's folder new/"),
+        help=_("hold the slot while descriptor N is open: a new file in the pool's directory new/"),
     )
     parser.add_argument(
         "--pid",
         metavar="PID",
         type=options.number("--pid", MAX_ID),
-        help=_("hold the slot while process PID lives (the caller)"),
+        help=_("hold the slot while process PID is alive (default: the caller)"),
     )
     options.add_on_lost(parser)
     options.add_pool_options(parser, create=True)
-    parser.add_argument("label", metavar="LABEL", help=_("what is built; shown to those who wait"))
+    parser.add_argument("label", metavar="LABEL", help=_("label of the build, shown to waiting builds"))
 
 
 def run(args: Namespace, settings: Settings) -> int:
@@ -54,7 +54,7 @@ def run(args: Namespace, settings: Settings) -> int:
     except OSError:
         raise _gone(pid) from None
     if not (os.getuid() == 0 and users.shows_all()) and process.real_uid(pid) not in (None, os.getuid()):
-        raise InvalidValueError("--pid", str(pid), N_("the PID of a process of your own"), usage=True)
+        raise InvalidValueError("--pid", str(pid), N_("the PID of one of your own processes"), usage=True)
     signals = supervisor.PendingSignals()
 
     def check() -> None:
@@ -109,4 +109,4 @@ def _holder(args: Namespace) -> int:
 
 
 def _gone(pid: int) -> InvalidValueError:
-    return InvalidValueError("--pid", str(pid), N_("the PID of a living process"), usage=True)
+    return InvalidValueError("--pid", str(pid), N_("the PID of a running process"), usage=True)

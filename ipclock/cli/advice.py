@@ -75,7 +75,7 @@ def _remedy(error: IpclockError, settings: Settings | None) -> str:
         return ""
     root = os.geteuid() == 0 and users.shows_all()
     if root and local and (isinstance(error, PoolPermissionError | PoolElsewhereError) or _is_planted(error)):
-        return _("'ipclock init' takes it over; builds that run in it count on.")
+        return _("'ipclock init' takes it over; running builds keep their slots.")
     if isinstance(error, NoMemberError):
         return _join(error.group)
     if isinstance(error, ForeignPoolError):
@@ -85,12 +85,14 @@ def _remedy(error: IpclockError, settings: Settings | None) -> str:
     if isinstance(error, PriorityNotAllowedError):
         if settings and _owns(settings):
             return _("'ipclock init --priority-min {priority}' allows it.").format(priority=error.priority)
-        text = _("Its owner or root allows it: '{sudo} init --priority-min {priority}'.")
+        text = _("The owner or root can allow it: '{sudo} init --priority-min {priority}'.")
         return text.format(sudo=as_root(), priority=error.priority)
     if isinstance(error, StillRunning):
         if os.geteuid() == 0:
-            return _("'ipclock reset {ticket}' takes the slot and leaves it alone.").format(ticket=error.ticket)
-        text = _("'{sudo} reset {ticket} --kill' may end other users' processes too.")
+            return _("'ipclock reset {ticket}' releases the slot and leaves the process running.").format(
+                ticket=error.ticket
+            )
+        text = _("'{sudo} reset {ticket} --kill' can also kill processes of other users.")
         return text.format(sudo=as_root(), ticket=error.ticket)
     return ""
 
@@ -107,7 +109,7 @@ def _get_in(path: str) -> str:
         status = os.lstat(path)
         if status.st_mode & stat.S_IWGRP and not status.st_mode & stat.S_IWOTH and not stat.S_ISLNK(status.st_mode):
             return _join(status.st_gid)
-    text = _("Use a pool of your own (--name), or have it shared: '{sudo} init --mode 0660 --group GROUP'.")
+    text = _("Use a pool of your own (--name), or ask the owner to share it: '{sudo} init --mode 0660 --group GROUP'.")
     return text.format(sudo=as_root())
 
 
@@ -118,7 +120,7 @@ def _join(group: int) -> str:
     except KeyError:
         found = None
     if group in (os.getegid(), *os.getgroups()):
-        return _("Its owner or root may do that: '{sudo} init ...'.").format(sudo=as_root())
+        return _("The owner or root can do that: '{sudo} init ...'.").format(sudo=as_root())
     if found is None:
         return ""
     user = process.user_name(os.getuid())
@@ -127,5 +129,5 @@ def _join(group: int) -> str:
             "You are a member of {group}, but not yet in this session: log in again, or run 'newgrp {group}' first."
         )
         return text.format(group=found.gr_name)
-    text = _("The pool is for the members of {group}: 'sudo adduser {user} {group}', and log in again.")
+    text = _("Only members of {group} may use the pool: run 'sudo adduser {user} {group}' and log in again.")
     return text.format(group=found.gr_name, user=user)

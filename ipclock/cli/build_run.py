@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 LEFT_BEHIND = {
     "wait": N_("⏳ waiting for what the command has left running (PID: {pids})"),
-    "kill": N_("ipclock: ending what the command has left running (PID: {pids})"),
-    "stay": N_("ipclock: warning: could not end what the command has left running (PID: {pids})"),
+    "kill": N_("ipclock: killing what the command has left running (PID: {pids})"),
+    "stay": N_("ipclock: warning: cannot kill what the command has left running (PID: {pids})"),
 }
 
 
@@ -141,7 +141,7 @@ def _guard(pool: Client, claim: Claim, settings: Settings) -> LeaseGuard:
 
 
 def _blame_memory(pid: int, beside: list[str]) -> None:
-    text = _("ipclock: the kernel ended the build (PID: {pid}) because memory ran out.").format(pid=pid)
+    text = _("ipclock: the kernel killed the build (PID: {pid}): out of memory").format(pid=pid)
     if beside:
-        text += " " + _("Beside it ran: {labels}").format(labels=", ".join(beside))
+        text += "; " + _("also running: {labels}").format(labels=", ".join(beside))
     say(text, at_once=True)

@@ -54,13 +54,13 @@ def _usual(survey: Survey) -> Iterator[tuple[str, list[str]]]:
     everybodys = usual_files(None)
     own = _files_of(os.getuid()) or everybodys
     if os.getuid() != 0:
-        yield _("root by sudo"), _files_of(0) or everybodys
-    yield _("a user without a file"), everybodys
-    yield _("this user by cron"), own
+        yield _("root (sudo)"), _files_of(0) or everybodys
+    yield _("users without a settings file"), everybodys
+    yield _("this user (cron)"), own
     if (user := sudo_user()) is not None and (files := _files_of(user)):
         yield pwd.getpwuid(user).pw_name, files
     if survey.asked_for:
-        yield _("scripts with {path}").format(path=survey.asked_for), [survey.asked_for, *own]
+        yield _("scripts using {path}").format(path=survey.asked_for), [survey.asked_for, *own]
 
 
 def _files_of(uid: int) -> list[str] | None:

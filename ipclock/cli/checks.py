@@ -119,12 +119,15 @@ def of_machine(settings: Settings, store: Store | None, path: str) -> Iterator[C
     yield user_namespace()
     yield hidepid()
     value = machine.sysctl("fs.protected_regular")
-    text = _("fs.protected_regular is {value}: any value will do")
+    text = _("fs.protected_regular is {value}: ok, works with any value")
     yield Check("protected-regular", "protected-regular", OK, text.format(value="?" if value is None else value))
     mask = os.umask(0o077)
     os.umask(mask)
     yield Check(
-        "umask", "umask", OK, _("{umask}: any will do, files get their modes exactly").format(umask=f"{mask:04o}")
+        "umask",
+        "umask",
+        OK,
+        _("{umask}: ok, has no effect on the modes of the pool's files").format(umask=f"{mask:04o}"),
     )
 
 
@@ -138,7 +141,7 @@ def versions() -> Check:
     except ForeignLibraryError as error:
         return failed("versions", error)
     except ImportError as error:
-        remedy = _("Install psutil for this Python: without it orphans cannot be shown or ended.")
+        remedy = _("Install psutil for this Python: orphans cannot be shown or killed without it.")
         return Check("versions", "psutil-missing", BAD, ", ".join([*found, str(error)]), remedy)
 
 
@@ -149,7 +152,7 @@ def place(name: str, path: str, inner: str | None = None) -> Iterator[Check]:
         where = os.path.dirname(where)
     where = os.path.realpath(where)
     if not os.path.isdir(where):
-        yield failed(name, UnavailableError(path, N_("no such folder")))
+        yield failed(name, UnavailableError(path, N_("no such directory")))
         return
     try:
         yield writable(name, where, inner or where)
@@ -163,7 +166,7 @@ def writable(name: str, path: str, inner: str) -> Check:
     """Whether the folder takes files, other users cannot remove them, and it is a tmpfs."""
     status = os.stat(path)
     if not is_safe(path, status):
-        text = _("{path}: everybody may remove what others have there")
+        text = _("{path}: all users may remove each other's files")
         return Check(
             name,
             "removable-by-others",
@@ -174,8 +177,8 @@ def writable(name: str, path: str, inner: str) -> Check:
     machine.try_writing(inner)
     kind = mount.kind if (mount := machine.mount_of(path)) else "?"
     if kind not in ("tmpfs", "ramfs"):
-        text = _("{path}: on {kind}: it may be slow, and files outlive a reboot")
-        remedy = _("Use a folder on a tmpfs, as in LOCK_DIR=/run/ipclock.")
+        text = _("{path}: on {kind}: may be slow, and files survive a reboot")
+        remedy = _("Use a directory on a tmpfs, such as LOCK_DIR=/run/ipclock.")
         return Check(name, "not-on-tmpfs", WARN, text.format(path=path, kind=kind), remedy)
     return Check(name, "writable", OK, _("{path}: on {kind}, writable").format(path=path, kind=kind))
 
@@ -187,7 +190,7 @@ def room(name: str, path: str) -> Check:
     finding = text.format(path=path, kib=_amount(left.bytes // 1024), files=_amount(left.files))
     if left.bytes >= LOW_BYTES and left.files >= LOW_FILES:
         return Check(name, "room", OK, finding)
-    remedy = _("Remove what nobody needs there, or make it larger: mount -o remount,size=SIZE,nr_inodes=COUNT")
+    remedy = _("Remove unneeded files, or enlarge it: mount -o remount,size=SIZE,nr_inodes=COUNT")
     return Check(name, "room-low", BAD if left.bytes < left.block or left.files < 1 else WARN, finding, remedy)
 
 
@@ -197,9 +200,11 @@ def _amount(number: float) -> str:
 
 def shared(name: str, path: str) -> Check:
     """Whether other builds on the machine see the same folder: builds that do not have slots of their own."""
-    remedy = _("Start builds with the machine's folder: no private one in the systemd unit; docker run --ipc=host.")
+    remedy = _(
+        "Let builds use the directory of the machine: no private one in the systemd unit, and 'docker run --ipc=host'."
+    )
     if process.is_contained():
-        text = _("{path}: in a container; whether it is the machine's cannot be told from here")
+        text = _("{path}: in a container; cannot tell whether it is shared with the whole machine")
         return Check(name, "shared-unknown-container", WARN, text.format(path=path), remedy)
     same = machine.is_shared_with_init(path)
     if same is None:
@@ -207,15 +212,15 @@ def shared(name: str, path: str) -> Check:
             name,
             "shared-unknown",
             OK,
-            _("{path}: whether it is the machine's cannot be told from here").format(path=path),
+            _("{path}: cannot tell whether it is shared with the whole machine").format(path=path),
         )
     if same:
-        return Check(name, "shared", OK, _("{path}: the machine's").format(path=path))
+        return Check(name, "shared", OK, _("{path}: shared with the whole machine").format(path=path))
     return Check(
         name,
         "private",
         WARN,
-        _("{path}: private: builds elsewhere on this machine do not count").format(path=path),
+        _("{path}: private: builds elsewhere on this machine are not counted").format(path=path),
         remedy,
     )
 
@@ -223,19 +228,19 @@ def shared(name: str, path: str) -> Check:
 def remove_ipc(path: str, name: str) -> Check:
     """Whether a logout deletes the pool's files: RemoveIPC= of logind.conf(5)."""
     if not users.shows_all():
-        text = _("whether logind deletes the pool at a logout cannot be told from a user namespace")
+        text = _("in a user namespace: cannot tell whether logind deletes the pool at a logout")
         return Check("remove-ipc", "logout-unknown", OK, text)
     uid = os.geteuid() or _link_owner(path) or 0  # what root makes in a user's pool is that user's
     user = process.user_name(uid)
     if not machine.removes_ipc_of(uid):
         return Check(
-            "remove-ipc", "logout-safe", OK, _("logind deletes nothing of {user} at a logout").format(user=user)
+            "remove-ipc", "logout-safe", OK, _("logind deletes no files of {user} at a logout").format(user=user)
         )
     in_shm = path.startswith(semaphore.FOLDER + "/")
     if not in_shm and _link_owner(semaphore.path_of(name)) == 0:
-        return Check("remove-ipc", "logout-safe", OK, _("logind deletes nothing of this pool at a logout"))
-    text = _("logind deletes what {user} has in {folder} at the last logout (RemoveIPC=yes)")
-    remedy = _("loginctl enable-linger {user}, or: LOCK_DIR=/run/ipclock and a first '{sudo} init'")
+        return Check("remove-ipc", "logout-safe", OK, _("logind deletes no files of this pool at a logout"))
+    text = _("logind deletes the files of {user} in {folder} at the last logout (RemoveIPC=yes)")
+    remedy = _("Run 'loginctl enable-linger {user}', or set LOCK_DIR=/run/ipclock and run '{sudo} init' first.")
     return Check(
         "remove-ipc",
         "logout-deletes",
@@ -259,46 +264,46 @@ def proc() -> Check:
     except NoProcError as error:
         return failed("proc", error)
     if procfs.shows_us():
-        return Check("proc", "proc-ours", OK, _("the processes of this PID namespace"))
-    text = _("the processes of another PID namespace, by other PIDs: a look at them takes longer")
+        return Check("proc", "proc-ours", OK, _("shows this PID namespace"))
+    text = _("shows another PID namespace, with other PIDs: looking up processes takes longer")
     return Check(
         "proc",
         "proc-of-another-namespace",
         WARN,
         text,
-        _("Mount one of this namespace, as 'unshare --mount-proc' does."),
+        _("Mount the proc of this PID namespace, as 'unshare --mount-proc' does."),
     )
 
 
 def pid_namespace() -> Check:
     """Whether PIDs mean the same to all who share the pool."""
     if not process.is_contained():
-        return Check("pid-namespace", "pids-of-machine", OK, _("PIDs are the machine's"))
-    text = _("PIDs are a container's: whether a process outside lives is told by its beacon only")
+        return Check("pid-namespace", "pids-of-machine", OK, _("PIDs are those of the whole machine"))
+    text = _("PIDs are those of a container: only its lock shows that a process outside is alive")
     return Check(
         "pid-namespace",
         "pids-of-container",
         WARN,
         text,
-        _("For 'acquire --pid' across containers: docker run --pid=host"),
+        _("For 'acquire --pid' across containers, use 'docker run --pid=host'."),
     )
 
 
 def user_namespace() -> Check:
     """Whether uids mean the same to all who share the pool."""
     if users.shows_all():
-        return Check("user-namespace", "users-of-machine", OK, _("users are the machine's"))
-    text = _("a user namespace: others' files are used only as a member of their group")
+        return Check("user-namespace", "users-of-machine", OK, _("users are those of the whole machine"))
+    text = _("user namespace: files of other users are used only through membership in their group")
     return Check("user-namespace", "users-of-namespace", OK, text)
 
 
 def hidepid() -> Check:
     """Whether other users' processes can be seen."""
     if not machine.hides_processes():
-        return Check("hidepid", "processes-visible", OK, _("all processes can be seen"))
-    text = _("other users' processes are hidden (hidepid): their builds' state shows as unknown")
+        return Check("hidepid", "processes-visible", OK, _("all processes are visible"))
+    text = _("processes of other users are hidden (hidepid): their builds show as unknown")
     return Check(
-        "hidepid", "processes-hidden", WARN, text, _("'{sudo} status' sees them.").format(sudo=advice.as_root())
+        "hidepid", "processes-hidden", WARN, text, _("'{sudo} status' shows them.").format(sudo=advice.as_root())
     )
 
 
@@ -308,13 +313,13 @@ def hidepid() -> Check:
 def no_pool(path: str) -> Check:
     """How it is about a pool that cannot be opened because something of it is missing."""
     if not os.path.lexists(path):
-        return Check("pool", "pool-not-made", OK, _("{path}: not made yet").format(path=path))
+        return Check("pool", "pool-not-made", OK, _("{path}: not created yet").format(path=path))
     return Check(
         "pool",
         "pool-incomplete",
         WARN,
-        _("{path}: parts of it are missing").format(path=path),
-        _("'ipclock init' makes them."),
+        _("{path}: incomplete").format(path=path),
+        _("'ipclock init' creates them."),
     )
 
 
@@ -324,10 +329,10 @@ def parts(store: Store) -> Check:
     if store.group is not None:
         owner += f":{store.group}"  # as chown(1) takes it
     if not (wrong := store.misfits()):
-        text = _("{path}: made by {user}, mode {mode}")
+        text = _("{path}: owner {user}, mode {mode}")
         return Check("pool", "pool-sound", OK, text.format(path=store.path, user=owner, mode=mode))
-    text = _("{path}: not with the pool's owner or mode: {names}")
-    remedy = _("Give files mode {mode}, folders {folder_mode}, and the owner {user}.")
+    text = _("{path}: owner or mode differs from the pool's: {names}")
+    remedy = _("Set the mode of files to {mode}, that of directories to {folder_mode}, and the owner to {user}.")
     values = {"user": owner, "mode": mode, "folder_mode": f"{store.folder_mode:04o}"}
     finding = text.format(path=store.path, names=", ".join(map(utf8.printable, wrong)))
     return Check("pool", "pool-misfits", WARN, finding, remedy.format(**values))
@@ -340,18 +345,18 @@ def semaphore_file(name: str, store: Store | None) -> Check:
         status = os.lstat(path)
     except FileNotFoundError:
         if store is None:
-            return Check("semaphore", "semaphore-not-made", OK, _("{path}: not made yet").format(path=path))
+            return Check("semaphore", "semaphore-not-made", OK, _("{path}: not created yet").format(path=path))
         return Check(
             "semaphore",
             "semaphore-missing",
             WARN,
             _("{path}: missing").format(path=path),
-            _("'ipclock init' makes it."),
+            _("'ipclock init' creates it."),
         )
     if store is None and status.st_uid not in (0, os.geteuid()):
         return failed("semaphore", foreign(path))
     mode = stat.S_IMODE(status.st_mode)
-    text = _("{path}: made by {user}, mode {mode}")
+    text = _("{path}: owner {user}, mode {mode}")
     finding = text.format(path=path, user=process.user_name(status.st_uid), mode=f"{mode:04o}")
     if store and (mode != store.mode or store.group not in (None, status.st_gid)):
         group = "" if store.group is None else f"chgrp {store.group} {path} && "
@@ -394,11 +399,15 @@ def mutex(store: Store) -> Check:
 
     pid, stopped, stuck = _settled(look, lambda found: found[1] or found[2])
     if pid is None:
-        return Check("mutex", "mutex-free", OK, _("free"))
+        return Check("mutex", "mutex-free", OK, _("not locked"))
     if not (stopped or stuck):
-        return Check("mutex", "mutex-held", OK, _("held by process {pid} at this moment").format(pid=pid))
-    text = _("held by process {pid}, which is stopped") if stopped else _("held by process {pid}, which does not go on")
-    remedy = _("Continue that process (kill -CONT {pid}) or end it (kill -KILL {pid}).")
+        return Check("mutex", "mutex-held", OK, _("locked by process {pid}").format(pid=pid))
+    text = (
+        _("locked by process {pid}, which is stopped")
+        if stopped
+        else _("locked by process {pid}, which does not respond")
+    )
+    remedy = _("Continue the process (kill -CONT {pid}) or kill it (kill -KILL {pid}).")
     return Check(
         "mutex", "mutex-stopped" if stopped else "mutex-stuck", BAD, text.format(pid=pid), remedy.format(pid=pid)
     )
@@ -420,8 +429,8 @@ def value(store: Store, gate: Semaphore) -> Check:
     finding = text.format(units=units, held=held, allowed=allowed)
     if not lacking or waiting:
         return Check("value", "value-sound", OK, finding)
-    text = _("{finding}: it should be {due}; nobody is kept waiting by that")
-    remedy = _("The next build puts it right, and so does 'ipclock init'.")
+    text = _("{finding}: should be {due}; no build has to wait because of it")
+    remedy = _("The next build or 'ipclock init' corrects it.")
     return Check("value", "value-off", WARN, text.format(finding=finding, due=units + lacking), remedy)
 
 
@@ -438,11 +447,15 @@ def turns(store: Store, name: str) -> Check:
         with suppress(OSError):  # gone meanwhile
             left.append(f"{path} ({process.user_name(os.lstat(path).st_uid)})")
     if not left:
-        return Check("turns", "turns-sound", OK, _("each is a waiter's"))
+        return Check("turns", "turns-sound", OK, _("no leftover wake-up semaphores"))
     shown = ", ".join(left[:MOST_SHOWN] + ["..."] * (len(left) > MOST_SHOWN))
-    remedy = _("They keep no build from running. '{sudo} reset' removes them.")
+    remedy = _("They do not block any build. '{sudo} reset' removes them.")
     return Check(
-        "turns", "turns-left", WARN, _("left over: {paths}").format(paths=shown), remedy.format(sudo=advice.as_root())
+        "turns",
+        "turns-left",
+        WARN,
+        _("leftover wake-up semaphores: {paths}").format(paths=shown),
+        remedy.format(sudo=advice.as_root()),
     )
 
 
@@ -450,10 +463,10 @@ def locks(store: Store) -> Check:
     """Whether slots are held that no record lists: by builds of an earlier folder, or by one who pretends to be one."""
     units = 0 if store.settled else store.unlisted()
     if not units:
-        return Check("locks", "locks-listed", OK, _("all that hold slots are listed"))
-    text = _("slots held by locks that no record here lists: {units} (PIDs: {pids})")
+        return Check("locks", "locks-listed", OK, _("all held slots have a record"))
+    text = _("slots held by locks without a record here: {units} (PIDs: {pids})")
     pids = ", ".join(map(str, liveness.lockers(store))) or "?"
-    remedy = _("They count until these processes end, or until '{sudo} reset' forgets them.")
+    remedy = _("They stay in use until these processes end, or until '{sudo} reset' ignores them.")
     finding = text.format(units=units, pids=pids)
     return Check("locks", "locks-unlisted", WARN, finding, remedy.format(sudo=advice.as_root()))
 
@@ -463,24 +476,24 @@ def records(store: Store) -> Check:
     found = [(entry, store.read(HOLDING, entry)) for entry in store.entries(HOLDING)]
     damaged = [str(entry.ticket) for entry, record in found if record and not record.kind]
     if not damaged:
-        return Check("records", "records-sound", OK, _("no damaged ones"))
-    text = _("damaged ones, which count as builds: ticket {tickets}").format(tickets=", ".join(damaged))
-    return Check("records", "records-damaged", WARN, text, _("'ipclock reset TICKET' takes such a slot back."))
+        return Check("records", "records-sound", OK, _("no damaged records"))
+    text = _("damaged records, counted as builds: ticket {tickets}").format(tickets=", ".join(damaged))
+    return Check("records", "records-damaged", WARN, text, _("'ipclock reset TICKET' releases such a slot by force."))
 
 
 def orphans(store: Store) -> Check:
     """Whether there are builds that go on although their ipclock was killed."""
     found = [holder for holder in snapshot.holders(store) if holder.state == "orphaned"]
     if not found:
-        return Check("orphans", "orphans-none", OK, _("none"))
+        return Check("orphans", "orphans-none", OK, _("no orphaned builds"))
     one = _("{label} (ticket {ticket}, PIDs {pids})")
     lines = []
     for holder in found:
         pids = " ".join(str(row.pid) for row in holder.processes) or "?"
         lines.append(one.format(label=holder.label, ticket=holder.ticket, pids=pids))
     tickets = " | ".join(str(holder.ticket) for holder in found)
-    remedy = _("To end one: ipclock reset {tickets} --kill").format(tickets=tickets)
-    return Check("orphans", "orphans", WARN, _("go on without their ipclock: ") + ", ".join(lines), remedy)
+    remedy = _("To kill one: ipclock reset {tickets} --kill").format(tickets=tickets)
+    return Check("orphans", "orphans", WARN, _("still running without their ipclock: ") + ", ".join(lines), remedy)
 
 
 # The settings
@@ -492,7 +505,7 @@ def settings_files(survey: Survey) -> Iterator[Check]:
         yield Check("settings-file", "settings-file-read", OK, _("{path}: read").format(path=", ".join(survey.files)))
     elif not survey.problems:
         yield Check(
-            "settings-file", "settings-file-none", OK, _("none at {paths}").format(paths=", ".join(survey.places))
+            "settings-file", "settings-file-none", OK, _("none found: {paths}").format(paths=", ".join(survey.places))
         )
     for problem in survey.problems:
         yield failed("settings-file", problem)
@@ -507,7 +520,7 @@ def others(survey: Survey) -> Iterator[Check]:
     """Whether other usual callers come to the same pool, and to the same number of slots."""
     found = callers.differences(survey)
     if not found:
-        yield Check("callers", "callers-agree", OK, _("the others come to the same pool"))
+        yield Check("callers", "callers-agree", OK, _("other callers use the same pool"))
     for here, there, who in found:
         names = {"key": here.setting.key, "here": _shown(here), "there": _shown(there), "callers": ", ".join(who)}
         places = {"at": callers.place_of(here), "where": callers.place_of(there)}

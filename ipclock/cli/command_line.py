@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from ipclock.config.settings import Settings
 
-NO_COMMAND = N_("missing command: put it behind ' -- '")
+NO_COMMAND = N_("missing command: ipclock wrap LABEL -- COMMAND")
 COMMANDS = ("wrap", "acquire", "release", "status", "stats", "metrics", "drain", "resume", "reset", "init", "doctor")
 WITHOUT_PROC = ("doctor", "stats", "complete")
 UNLISTED = ("complete",)  # for the shells' completions alone
@@ -55,8 +55,8 @@ def get_parser(only: str | None = None) -> ArgumentParser:
 
     parser = Parser(
         prog="ipclock",
-        description=_("Let N builds run at once on this machine; the others wait their turn."),
-        epilog=_("More about a command: ipclock COMMAND --help"),
+        description=_("Run at most N builds at once on this machine; the others wait in a queue."),
+        epilog=_("See 'ipclock COMMAND --help' for the options of a command."),
     )
     parser.add_argument(
         "-V",
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debugging():
             raise
         say(
-            _("ipclock: internal error: {error}. IPCLOCK_DEBUG=1 shows where; please report it.").format(
+            _("ipclock: internal error: {error} (please report it; IPCLOCK_DEBUG=1 shows where)").format(
                 error=repr(error)
             )
         )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ipclock.config.settings import Settings
 
-SUMMARY = N_("list words for the completion of a shell")
+SUMMARY = N_("list words for shell completion")
 
 
 def add_arguments(parser: ArgumentParser) -> None:

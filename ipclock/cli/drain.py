@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
     from ipclock.config.settings import Settings
 
-SUMMARY = N_("let running builds end and start no other")
+SUMMARY = N_("stop starting new builds, let running ones finish")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--reason", metavar="TEXT", default="", help=_("shown to those who wait"))
-    parser.add_argument("--for", dest="span", metavar="TIME", help=_("end it by itself after TIME, as in 30m"))
+    parser.add_argument("--reason", metavar="TEXT", default="", help=_("show TEXT to waiting builds"))
+    parser.add_argument("--for", dest="span", metavar="TIME", help=_("resume automatically after TIME, such as 30m"))
     options.add_pool_options(parser)
 
 

@@ -17,25 +17,26 @@ if TYPE_CHECKING:
 
     from ipclock.config.settings import Settings
 
-SUMMARY = N_("make the pool and print its folder")
+SUMMARY = N_("create the pool and print its directory")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
     group = parser.add_argument_group(_("access"))
     group.add_argument(
-        "--mode", dest="LOCK_MODE", metavar="MODE", help=_("0600: the pool is its owner's alone; 0660: a group's too")
+        "--mode",
+        dest="LOCK_MODE",
+        metavar="MODE",
+        help=_("give access to the owner only (0600) or to a group too (0660)"),
     )
     group.add_argument(
         "--priority-min",
         dest="PRIORITY_MIN",
         metavar="P",
-        help=_("the lowest priority that others than root may ask for (0)"),
+        help=_("set the lowest priority that users other than root may request (default: 0)"),
     )
-    parser.add_argument(
-        "--move", action="store_true", help=_("let the folder of an idle pool lie where --lock-dir says")
-    )
-    group.add_argument("--group", dest="LOCK_GROUP", metavar="GROUP", help=_("the group that may use the pool"))
+    parser.add_argument("--move", action="store_true", help=_("move the directory of an idle pool to --lock-dir"))
+    group.add_argument("--group", dest="LOCK_GROUP", metavar="GROUP", help=_("share the pool with this group"))
     options.add_pool_options(parser, create=True)
 
 

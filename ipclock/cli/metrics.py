@@ -21,13 +21,15 @@ SUMMARY = N_("print metrics for Prometheus")
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
-    help_text = _("write to FILE, which is replaced as a whole, rather than to stdout")
+    help_text = _("write to FILE, replacing it atomically, instead of to stdout")
     parser.add_argument("-o", "--output", metavar="FILE", help=help_text)
     parser.add_argument(
         "--format",
         dest="form",
         choices=prometheus.FORMATS,
-        help=_("OpenMetrics, or the older text format of Prometheus (the default for *.prom)"),
+        help=_(
+            "select OpenMetrics or the older text format of Prometheus (default: openmetrics; for *.prom prometheus)"
+        ),
     )
     options.add_pool_options(parser)
 

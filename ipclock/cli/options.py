@@ -37,20 +37,25 @@ def add_pool_options(parser: ArgumentParser, *, create: bool = False, place: boo
     With *create* also how many slots it has and, as with *place* alone, in which folder a new one lies.
     """
     group = parser.add_argument_group(_("pool"))
-    group.add_argument("--config", metavar="FILE", help=_("settings file to read"))
-    group.add_argument("--name", dest="SEMAPHORE_NAME", metavar="NAME", help=_("the semaphore's name (/oracle-build)"))
+    group.add_argument("--config", metavar="FILE", help=_("read settings from FILE"))
     group.add_argument(
-        "--engine", dest="ENGINE", metavar="URL", help=_("a pool of several hosts: zookeeper://HOST/POOL")
+        "--name",
+        dest="SEMAPHORE_NAME",
+        metavar="NAME",
+        help=_("use the pool of this semaphore (default: /oracle-build)"),
+    )
+    group.add_argument(
+        "--engine", dest="ENGINE", metavar="URL", help=_("use a pool of several hosts: zookeeper://HOST/POOL")
     )
     if create or place:
-        help_text = _("folder for the records of a new pool (/dev/shm)")
+        help_text = _("create the records of a new pool in DIR (default: /dev/shm)")
         group.add_argument("--lock-dir", dest="LOCK_DIR", metavar="DIR", help=help_text)
     if create:
         group.add_argument(
             "--max-parallel-builds",
             dest="MAX_PARALLEL_BUILDS",
             metavar="N",
-            help=_("number of slots; becomes the pool's, for those who wait already too"),
+            help=_("set the number of slots of the pool to N, for waiting builds too"),
         )
 
 
@@ -66,7 +71,12 @@ def add_wait_options(parser: ArgumentParser) -> None:
         help=_("give up after SEC seconds with exit status 75 (default: 600)"),
     )
     how_long.add_argument(
-        "-n", "--nb", "--nonblock", dest="nonblock", action="store_true", help=_("do not wait: exit 75 at once")
+        "-n",
+        "--nb",
+        "--nonblock",
+        dest="nonblock",
+        action="store_true",
+        help=_("do not wait: without a free slot, exit with status 75 at once"),
     )
     parser.add_argument(
         "-E",
@@ -74,7 +84,7 @@ def add_wait_options(parser: ArgumentParser) -> None:
         dest="conflict_status",
         metavar="CODE",
         type=number("--conflict-exit-code", 255, N_("a number from 0 to 255")),
-        help=_("exit with CODE instead of 75"),
+        help=_("exit with status CODE instead of 75"),
     )
     how_much = parser.add_mutually_exclusive_group()
     how_much.add_argument("-q", "--quiet", action="store_true", help=_("print errors only"))
@@ -86,15 +96,20 @@ def add_wait_options(parser: ArgumentParser) -> None:
 def add_queue_options(parser: ArgumentParser) -> None:
     """Add the options about the place in line and what may run beside the build."""
     group = parser.add_argument_group(_("queue"))
-    group.add_argument("--slots", dest="BUILD_SLOTS", metavar="W", help=_("take W slots (default: 1)"))
+    group.add_argument("--slots", dest="BUILD_SLOTS", metavar="W", help=_("occupy W slots (default: 1)"))
     group.add_argument(
-        "--per-label", dest="MAX_PER_LABEL", metavar="N", help=_("at most N builds of this label at once")
+        "--per-label", dest="MAX_PER_LABEL", metavar="N", help=_("run at most N builds of this label at once")
     )
     group.add_argument(
-        "--priority", dest="BUILD_PRIORITY", metavar="P", help=_("-20 (first) to 19 (last), as nice(1) has it (0)")
+        "--priority",
+        dest="BUILD_PRIORITY",
+        metavar="P",
+        help=_("set the priority from -20 (first) to 19 (last), as in nice(1) (default: 0)"),
     )
     group.add_argument(
-        "--supersede", action="store_true", help=_("older builds of this label that still wait leave with exit 76")
+        "--supersede",
+        action="store_true",
+        help=_("replace waiting older builds of this label, which exit with status 76"),
     )
     group.add_argument(
         "--memory",
@@ -130,7 +145,7 @@ def number(where: str, most: int, expected: str = N_("a number")) -> Callable[[s
 
 def add_json(parser: ArgumentParser | _MutuallyExclusiveGroup) -> None:
     """Add the option that has a program's words instead of a person's: by itself of schema 1, as it always was."""
-    help_text = _("print JSON: of schema 1, or with --json=2 of schema 2")
+    help_text = _("print JSON of schema 1, with --json=2 of schema 2")
     parser.add_argument("--json", metavar="SCHEMA", nargs="?", const="1", choices=("1", "2"), help=help_text)
 
 
@@ -159,7 +174,7 @@ def open_for_build(args: Namespace, settings: Settings) -> Client:
         return open_pool(settings, create=True)
     pool = local.open_pool(settings)
     if args.verbose and os.path.dirname(pool.where) != os.path.realpath(settings.lock_dir):
-        say(_("ipclock: the pool's folder is {folder}").format(folder=pool.where))
+        say(_("ipclock: the pool's directory is {folder}").format(folder=pool.where))
     if not args.quiet:
         _tell_of_capacity(pool, settings)
     return pool
@@ -171,13 +186,13 @@ def _tell_of_capacity(pool: LocalPool, settings: Settings) -> None:
         return
     name, now = settings.pool_name, pool.capacity
     if pool.heeds_us:
-        text = _("ipclock: slots of {pool}: {wanted} from now on, {now} before")
+        text = _("ipclock: slots of {pool}: {wanted} from now on (before: {now})")
         say(text.format(pool=name, wanted=wanted, now=now))
         return
     from ipclock.display.formatting import not_heeded  # few meet an owner who says another number
 
     say(f"ipclock: {not_heeded(name, now, wanted, pool.store.owner)}")
-    say(_("   'ipclock init --max-parallel-builds {wanted}' changes it for all.").format(wanted=wanted))
+    say(_("   'ipclock init --max-parallel-builds {wanted}' changes it for all users.").format(wanted=wanted))
 
 
 def open_for_administrator(settings: Settings, *, ours: bool = False, resize: bool = False) -> Administrator:
@@ -191,9 +206,11 @@ def open_for_administrator(settings: Settings, *, ours: bool = False, resize: bo
     pool, taken = local.open_for_administrator(settings, ours=ours, resize=resize)
     if taken:
         if taken.readable:
-            text = _("ipclock: took the pool over from {user}; builds that go on and count: {builds}")
+            text = _("ipclock: took the pool over from {user}; running builds that keep their slots: {builds}")
         else:
-            text = _("ipclock: took the pool over from {user}; it could not be read, so its builds count unseen")
+            text = _(
+                "ipclock: took the pool over from {user}; it could not be read: its builds count, but are not listed"
+            )
         say(text.format(user=process.user_name(taken.uid), builds=taken.builds))
     if ours:
         _tell_of_capacity(pool, settings)
@@ -235,10 +252,14 @@ def _zookeeper(engine: str) -> ModuleType:
     try:
         return import_module("ipclock.zookeeper.pool")
     except ImportError as error:
-        raise EngineFailed(engine.partition("?")[0], N_("it needs kazoo: pip install 'ipclock[zookeeper]'")) from error
+        raise EngineFailed(
+            engine.partition("?")[0], N_("kazoo is not installed: pip install 'ipclock[zookeeper]'")
+        ) from error
 
 
 def add_on_lost(parser: ArgumentParser) -> None:
     """Add the option for builds whose slot may be lost."""
-    help_text = _("with --engine, when no server answers in time: kill the build and exit 79 (kill), or warn")
+    help_text = _(
+        "if ZooKeeper does not respond: kill the build and exit with status 79 (kill), or warn (default: kill)"
+    )
     parser.add_argument("--on-lost", dest="ON_LOST", metavar="HOW", help=help_text)

@@ -24,14 +24,16 @@ if TYPE_CHECKING:
     from ipclock.pool.engine import Engine
     from ipclock.pool.record_name import RecordName
 
-SUMMARY = N_("give back a slot taken by acquire")
+SUMMARY = N_("release a slot acquired with acquire")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
-    help_text = _("what acquire has printed ($IPCLOCK_TICKET, else the caller's only slot)")
+    help_text = _("release the slot of this ticket (default: $IPCLOCK_TICKET, else the caller's only slot)")
     options.add_ticket(parser, help_text)
-    parser.add_argument("--now", action="store_true", help=_("also while processes of the build still run"))
+    parser.add_argument(
+        "--now", action="store_true", help=_("release the slot even if processes of the build still run")
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help=_("print errors only"))
     options.add_pool_options(parser)
 
@@ -59,7 +61,7 @@ def _give_back(args: Namespace, settings: Settings) -> int:
             raise _refusal(pool, ticket)
         if not args.now and (kept := pool.kept_by(ticket)):
             if not args.quiet:
-                text = _("ipclock: the slot of ticket {ticket} stays with what still runs in it: {processes}")
+                text = _("ipclock: the slot of ticket {ticket} stays held until these processes end: {processes}")
                 say(text.format(ticket=ticket, processes=", ".join(map(shown, kept))))
             return 0
         with suppress(NoTicket):  # given back by another process just now
@@ -76,18 +78,20 @@ def _give_back(args: Namespace, settings: Settings) -> int:
 
 def _warn(args: Namespace, ticket: int | str | None, pid: int | None = None) -> int:
     if not args.quiet:
-        if pid is None:
+        if ticket is None:
+            text = _("ipclock: warning: no slot to release: pass TICKET or set IPCLOCK_TICKET")
+        elif pid is None:
             text = _("ipclock: warning: no slot to release (ticket {ticket})")
         else:
             text = _("ipclock: warning: no slot to release (ticket {ticket}): it ended with process {pid}")
-        say(text.format(ticket="?" if ticket is None else printable(str(ticket)), pid=pid))
+        say(text.format(ticket=printable(str(ticket)), pid=pid))
     return 0
 
 
 def _tell_of_nested(pool: Engine, given_back: RecordName) -> None:
     inside = [one for one in pool.snapshot(waiters=0).holders if (one.within or one.ticket) == given_back.outer]
     if inside:
-        text = _("ipclock: the slot of ticket {ticket} stays with what still runs in it: {processes}")
+        text = _("ipclock: the slot of ticket {ticket} stays held until these processes end: {processes}")
         named = ", ".join(f"{one.label} (PID: {pid_of(one)})" for one in inside)
         say(text.format(ticket=given_back.ticket, processes=named))
 
@@ -106,6 +110,6 @@ def _ticket(pool: Engine) -> int | None:
         return named
     around = pool.around_us()
     if len(around) > 1:
-        text = _("several slots are held here; say which: {tickets}")
+        text = _("several slots are held; pass one of these tickets: {tickets}")
         raise UsageError(text.format(tickets=" ".join(map(str, around))), "ipclock release")
     return around[0] if around else None

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from ipclock.pool.claim import RemovedHolder
     from ipclock.pool.engine import Engine
 
-SUMMARY = N_("force-unlock: take all slots back, or one")
+SUMMARY = N_("release all slots by force, or one")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
-    help_text = _("only the slot with this ticket (see status --json)")
+    help_text = _("release only the slot of this ticket (see status --json)")
     options.add_ticket(parser, help_text)
     parser.add_argument(
-        "--kill", action="store_true", help=_("also end their processes: SIGTERM, then SIGKILL after 5 s")
+        "--kill", action="store_true", help=_("also kill the processes: SIGTERM, then SIGKILL after 5 s")
     )
     options.add_pool_options(parser)
 
@@ -64,7 +64,7 @@ def run(args: Namespace, settings: Settings) -> int:
             # one by one: a build that is admitted meanwhile keeps its slot
             with suppress(NoTicket):
                 recorder.holds_ended(pool, settings, pool.evict(context, holder.ticket, nested=False), "evicted")
-            say(_("ipclock: {label} (PID: {pid}) was ended").format(label=holder.label, pid=pid_of(holder)))
+            say(_("ipclock: {label} (PID: {pid}) was killed").format(label=holder.label, pid=pid_of(holder)))
         left = pool.snapshot()
         if others and left.unlisted:
             raise LocksLeft(left.unlisted, left.unlisted_pids)
@@ -72,14 +72,14 @@ def run(args: Namespace, settings: Settings) -> int:
         # as the reset itself found them: another build may have been admitted since we looked
         evicted = pool.evict(context, args.ticket)
         for one in evicted:
-            text = _("ipclock: {label} (PID: {pid}) lost its slot; it goes on running")
+            text = _("ipclock: {label} (PID: {pid}) lost its slot; the build keeps running")
             say(text.format(label=one.shown, pid=one.pid))
         if others:
-            say(_("ipclock: {found}: forgotten; the builds go on running").format(found=unlisted(now)))
+            say(_("ipclock: {found}: ignored from now on; the builds keep running").format(found=unlisted(now)))
         recorder.holds_ended(pool, settings, evicted, "evicted")
     pool.close()
     if args.ticket is None and not (holders or evicted or others):
-        say(_("✓ no slot is held: there was nothing to release"))
+        say(_("✓ no slot is held: nothing to release."))
     elif args.ticket is None:
         say(_("✓ all locks have been released."))
     else:
@@ -90,4 +90,4 @@ def run(args: Namespace, settings: Settings) -> int:
 def _refuse_suicide(pool: Engine, ticket: int | None) -> None:
     around = pool.around_us()
     if ticket in around or (ticket is None and around):
-        raise UsageError(_("this command runs inside the build that it would end"), "ipclock reset")
+        raise UsageError(_("this command runs inside the build that it would kill"), "ipclock reset")

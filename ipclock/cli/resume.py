@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ipclock.config.settings import Settings
 
-SUMMARY = N_("start builds again after drain")
+SUMMARY = N_("accept new builds again after drain")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -29,10 +29,10 @@ def run(args: Namespace, settings: Settings) -> int:
     drained = pool.snapshot(waiters=0).drain is not None
     pool.drain(None, WaitContext(options.MUTEX_PATIENCE_S))
     if not pool.capacity:
-        say(_("ipclock: warning: no build is started while MAX_PARALLEL_BUILDS is 0"))
+        say(_("ipclock: warning: no build starts while MAX_PARALLEL_BUILDS is 0"))
     elif drained:
-        say(_("✓ builds are started again"))
+        say(_("✓ new builds are accepted again."))
     else:
-        say(_("ipclock: the pool was not drained: builds are started"))
+        say(_("ipclock: the pool was not drained: it accepts builds"))
     pool.close()
     return 0

@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
     from ipclock.history.statistics import Past, Report, Spread, Summary
 
-SUMMARY = N_("show how busy the slots were and how long builds waited and took")
+SUMMARY = N_("show slot utilization, wait times and build times")
 SCHEMA = 1
 LABEL_WIDTH = 30
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
-    help_text = _("what ended so long ago at most: seconds, or 90s, 10m, 2h, 7d (7d)")
+    help_text = _("include builds that ended within SPAN: seconds, or 90s, 10m, 2h, 7d (default: 7d)")
     parser.add_argument("--since", metavar="SPAN", type=_span, default="7d", help=help_text)
-    parser.add_argument("--label", metavar="LABEL", help=_("only the builds with this label"))
+    parser.add_argument("--label", metavar="LABEL", help=_("show only builds of this label"))
     form = parser.add_mutually_exclusive_group()
     options.add_json(form)
-    form.add_argument("--html", metavar="FILE", help=_("write a page with drawings to FILE, - for stdout"))
+    form.add_argument("--html", metavar="FILE", help=_("write a page with charts to FILE (- for stdout)"))
     options.add_pool_options(parser)
 
 
@@ -49,7 +49,7 @@ def _span(text: str) -> float:
 def run(args: Namespace, settings: Settings) -> int:
     """Print the pool's past in numbers on stdout."""
     if settings.history is None:
-        raise UsageError(_("no history is kept here (HISTORY=off)"), "ipclock stats")
+        raise UsageError(_("no history is kept (HISTORY=off)"), "ipclock stats")
     now = time.time()
     label = None if args.label is None else checked(values.label, args.label, "--label")
     begin = max(0.0, now - args.since)
@@ -121,7 +121,7 @@ def text_lines(past: Past, report: Report) -> list[str]:
         padded = [" " * (width - columns(cell)) + cell for width, cell in zip(widths[1:], others, strict=True)]
         lines.append("  ".join([first + " " * (widths[0] - columns(first)), *padded]))
     if report.fits is not None and report.total_memory and report.all.memory:
-        text = _("the memory is enough for {builds} builds at once: {total} / {each} (9 of 10 builds take less)")
+        text = _("memory fits {builds} concurrent builds: {total} / {each} (9 of 10 builds need less)")
         sizes = {"total": size(report.total_memory), "each": size(report.all.memory.p90)}
         lines.append(text.format(builds=report.fits, **sizes))
     return lines

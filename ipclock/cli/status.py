@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ipclock.display.estimates import Standing
     from ipclock.pool.snapshot import Holder, Waiter
 
-SUMMARY = N_("show who builds and who waits")
+SUMMARY = N_("show running and waiting builds")
 SCHEMA = 1
 LOOK_S = 0.25  # between two looks at what a build uses
 
@@ -30,14 +30,14 @@ LOOK_S = 0.25  # between two looks at what a build uses
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
     options.add_json(parser)
-    parser.add_argument("--watch", action="store_true", help=_("show it anew every second, until q is typed"))
+    parser.add_argument("--watch", action="store_true", help=_("refresh every second until q is typed"))
     options.add_pool_options(parser)
 
 
 def run(args: Namespace, settings: Settings) -> int:
     """Print the pool's state on stdout."""
     if args.watch and (args.json or not status_table.is_terminal()):
-        raise UsageError(_("--watch is for a terminal"), "ipclock status")
+        raise UsageError(_("--watch needs a terminal"), "ipclock status")
     options.require_pool(settings)
     outlook = Estimator(settings.history)
     look = options.looker(settings)
@@ -60,7 +60,7 @@ def run(args: Namespace, settings: Settings) -> int:
         now = outlook.on(look())
     status_table.show(now)
     if not made:
-        text = _("  no pool is there yet: 'ipclock init' or the first build makes it")
+        text = _("  no pool yet: 'ipclock init' or the first build creates it")
         print(encodable(text, sys.stdout) if sys.stdout else text)
     return 0
 

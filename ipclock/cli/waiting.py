@@ -45,7 +45,7 @@ def slot_around_us(pool: Client, holder: Identity | None = None) -> int | None:
     if held and held[0] in ("", pool.name):
         if held[1] in map(str, around):
             return int(held[1])
-        text = _("ipclock: warning: IPCLOCK_TICKET={ticket} holds no slot around this process; ignored")
+        text = _("ipclock: warning: IPCLOCK_TICKET={ticket} ignored: this process does not run in that slot")
         say(text.format(ticket=ascii(held[1])))
     if around and holder:
         around = pool.around_us(holder)
@@ -60,7 +60,7 @@ def join(
     if ticket is None or not pool.join(claim, WaitContext(DUE_S, check), ticket):
         return False
     if args.verbose:
-        say(_("   inside the slot of ticket {ticket}").format(ticket=ticket))
+        say(_("   nested in the slot of ticket {ticket}").format(ticket=ticket))
     return True
 
 
@@ -162,5 +162,5 @@ def take_slot(
 def _warn_of_memory(headroom: Headroom) -> None:
     from ipclock.display.formatting import gigabytes
 
-    text = _("ipclock: warning: only {left} of {need} GB are free; the build starts because no other one runs")
+    text = _("ipclock: warning: only {left} of {need} GB are free; the build starts because no other build is running")
     say(text.format(left=gigabytes(headroom.left), need=gigabytes(headroom.need)), at_once=True)

@@ -37,14 +37,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--leftovers",
         dest="LEFTOVERS",
         metavar="HOW",
-        help=_("processes that outlive COMMAND: release the slot all the same (release), wait for them, or kill them"),
+        help=_("if processes outlive COMMAND: release the slot, wait for them or kill them (default: release)"),
     )
     parser.add_argument(
         "--export-jobs",
         action="store_true",
-        help=_("tell make, cargo and cmake in the environment to use this slot's share of the processors"),
+        help=_("set the environment so that make, cargo and cmake use this slot's share of the processors"),
     )
-    parser.add_argument("label", metavar="LABEL", help=_("what is built; shown to those who wait"))
+    parser.add_argument("label", metavar="LABEL", help=_("label of the build, shown to waiting builds"))
 
 
 def run(args: Namespace, settings: Settings) -> int:

@@ -13,7 +13,7 @@ SHORTEST_S, LONGEST_S = 4.0, 600.0
 
 _HOST = r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?"
 _ADDRESS = re.compile(rf"zookeeper://({_HOST}(?:,{_HOST})*)((?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+)(?:\?(.*))?")
-_FORM = N_("zookeeper://HOST:PORT[,HOST:PORT ...]/POOL, and behind it perhaps ?auth=FILE&ca=FILE&session=30")
+_FORM = N_("zookeeper://HOST:PORT[,HOST:PORT ...]/POOL[?auth=FILE&ca=FILE&session=30]")
 
 
 class Address(NamedTuple):
@@ -57,7 +57,7 @@ def parse(text: str) -> Address:
         with open(utf8.native(options["auth"]), encoding="utf-8") as file_of_auth:
             auth = file_of_auth.readline().strip()
         if not re.fullmatch("[^:]+:.+", auth):
-            raise ValueError(N_("the file of the password holds one line: user:password"))
+            raise ValueError(N_("a password file of one line: user:password"))
     return Address(hosts, path, auth, session_s=float(options.get("session", SESSION_S)), **files)
 
 
@@ -73,9 +73,9 @@ def _parts(text: str) -> tuple[str, str, dict[str, str]]:
             raise ValueError(_FORM)
         options[key] = value
     if any(not options[key].startswith("/") for key in options if key != "session"):
-        raise ValueError(N_("absolute paths of the files behind auth=, ca=, cert= and key="))
+        raise ValueError(N_("absolute paths of files after auth=, ca=, cert= and key="))
     if ("cert" in options) != ("key" in options) or ("cert" in options and "ca" not in options):
-        raise ValueError(N_("ca=, and cert= and key= together or none of them"))
+        raise ValueError(N_("cert= and key= together, and only with ca="))
     session = options.get("session", f"{SESSION_S:g}")
     if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?", session) or not SHORTEST_S <= float(session) <= LONGEST_S:
         raise ValueError(N_("session= from 4 to 600 seconds"))

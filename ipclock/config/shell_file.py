@@ -42,10 +42,10 @@ def assignments(path: str, keys: Collection[str]) -> dict[str, tuple[str, int]]:
 
 def _problem(text: str) -> str:
     if "$" in text or "`" in text:
-        return N_("a value with $ or ` is not expanded; write it out")
+        return N_("$ and ` are not expanded; write the value out")
     if text.count("'") % 2 or text.count('"') % 2:
-        return N_("a quote is not closed")
-    return N_("not an assignment")
+        return N_("unclosed quote")
+    return N_("not a KEY=VALUE line")
 
 
 def _read_text(path: str) -> str:

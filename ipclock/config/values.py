@@ -56,7 +56,7 @@ def memory(text: str) -> int:
     number, unit = (bare[:-1], bare[-1]) if bare[-1:] in _SIZES[1:] else (bare, "")
     left, dot, right = number.partition(".")
     if None in (whole(left, _MOST_DIGITS), whole(right, _MOST_DIGITS) if dot else 0):
-        raise ValueError(N_("an amount of memory, as in 3G or 512M"))
+        raise ValueError(N_("an amount of memory, such as 3G or 512M"))
     return int(float(number) * 1024 ** _SIZES.index(unit))
 
 
@@ -74,7 +74,7 @@ def seconds(text: str) -> float:
         with suppress(ValueError):
             span = float(number) * _UNITS[unit]
     if not math.isfinite(span):
-        raise ValueError(N_("seconds, as in 600, 0.5, 90s, 10m or 2h"))
+        raise ValueError(N_("seconds, such as 600, 0.5, 90s, 10m or 2h"))
     return span
 
 
@@ -113,7 +113,7 @@ def name(text: str) -> str:
         or bare[0] == "."
         or (bare.rpartition(".")[2].isdigit() and "." in bare)
     ):
-        raise ValueError(N_("a name like /oracle-build: printable, one slash at most, 200 bytes at most"))
+        raise ValueError(N_("a name such as /oracle-build: printable, at most one slash and 200 bytes"))
     return utf8.native("/" + bare)
 
 
@@ -127,7 +127,7 @@ def directory(text: str) -> str:
 def mode(text: str) -> int:
     """Who may use a pool, as the mode of its files: 0600 the owner alone, 0660 a group too."""
     if text.removeprefix("0") not in ("600", "660"):
-        raise ValueError(N_("0600 (the owner alone) or 0660 (the group too)"))
+        raise ValueError(N_("0600 (owner only) or 0660 (owner and group)"))
     return int(text, 8)
 
 

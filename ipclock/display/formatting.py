@@ -75,13 +75,13 @@ def pid_of(holder: Holder) -> str:
 
 def not_heeded(pool: str, capacity: int, wanted: int, owner: int) -> str:
     """Return why a pool keeps its number of slots, which its *owner* (uid) says, though we want another one."""
-    text = _("slots of {pool}: {now}, as its owner {owner} says, not {wanted}")
+    text = _("slots of {pool}: {now}, as set by its owner {owner}, not {wanted}")
     return text.format(pool=pool, now=capacity, owner=user_name(owner), wanted=wanted)
 
 
 def unlisted(pool: Snapshot) -> str:
     """Return what is known of the builds that only their locks tell of."""
-    text = _("slots held by locks that no record here lists: {units} (PIDs: {pids})")
+    text = _("slots held by locks without a record here: {units} (PIDs: {pids})")
     return text.format(units=pool.unlisted, pids=", ".join(map(str, pool.unlisted_pids)) or "?")
 
 
@@ -97,10 +97,10 @@ def estimate(left: Range | None) -> str:
     how, low, high = simulation.rounded(left)
     ends = {"low": _length(low), "high": _length(high), "middle": _length((low + high) / 2)}
     texts = {
-        "soon": _("any moment"),
-        "about": _("about {middle} more"),
-        "at most": _("at most {high} more"),
-        "between": _("{low} to {high} more"),
+        "soon": _("starting soon"),
+        "about": _("starting in about {middle}"),
+        "at most": _("starting within {high}"),
+        "between": _("starting in {low} to {high}"),
     }
     return texts[how].format(**ends)
 
@@ -148,7 +148,7 @@ def resized(snapshot: Snapshot) -> str:
     since = [holder.since for holder in snapshot.holders] + [waiter.since for waiter in snapshot.waiters]
     if found is None or not any(when and when < found.at for when in since):
         return ""
-    text = _("slots: {now} since {time}, by {user} (before: {before})")
+    text = _("slots: {now} since {time}, set by {user} (before: {before})")
     return text.format(now=found.capacity, time=clock(found.at), user=user_name(found.uid), before=found.before)
 
 

@@ -85,10 +85,10 @@ def _headings(pool: Snapshot) -> list[str]:
 
 def _holder_notes(holder: Holder, now: Standing) -> str:
     notes = {
-        "orphaned": _(" orphaned: its ipclock was killed; these processes still run"),
-        "unknown": _(" unknown: its process cannot be seen from here"),
+        "orphaned": _(" orphaned: its ipclock was killed, these processes still run"),
+        "unknown": _(" unknown: its process is not visible from here"),
         "stopped": _(" stopped"),
-        "doubtful": _(" doubtful: not heard of for a while"),
+        "doubtful": _(" doubtful: its host does not respond"),
     }
     facts = _where(holder)
     facts += of_usual(holder.held_s or 0, now.usual.get(holder.label)) + activity_of(now.uses.get(holder.ticket))
@@ -107,7 +107,7 @@ def _asks(waiter: Waiter) -> list[str]:
     parts += [_("{slots} slots").format(slots=waiter.slots)] if waiter.slots > 1 else []
     parts += [_("priority {priority}").format(priority=waiter.priority)] if waiter.priority else []
     if waiter.held_back:
-        texts = {"label": _("its label runs"), "size": _("the pool is too small"), "silent": _("does not act")}
+        texts = {"label": _("label limit reached"), "size": _("the pool is too small"), "silent": _("not responding")}
         parts.append(texts[waiter.held_back])
     return parts
 
@@ -191,14 +191,14 @@ def _holder_rows(holder: Holder, now: Standing) -> Iterator[list[str]]:
 
 def _waiter_heads() -> list[tuple[str, str, int]]:
     return [
-        (_("place"), "right", 0),
-        (_("waits"), "left", 0),
+        (_("position"), "right", 0),
+        (_("waiting"), "left", 0),
         ("PID", "right", 0),
         (_("user"), "left", 90),
-        (_("since"), "right", 0),
+        (_("waited"), "right", 0),
         (_("limit"), "right", 70),
-        (_("left"), "left", 50),
-        (_("asks for"), "left", 70),
+        (_("estimate"), "left", 50),
+        (_("requests"), "left", 70),
     ]
 
 
@@ -223,7 +223,7 @@ def watch(look: Callable[[], Standing]) -> None:
             width, height = os.get_terminal_size(sys.stdout.fileno())
             now = look()
             rows = table(now, width) or [cut(encodable(line, sys.stdout), width) for line in lines(now)]
-            foot = cut(encodable(_("{time} · q quits").format(time=time.strftime("%H:%M:%S")), sys.stdout), width)
+            foot = cut(encodable(_("{time} · q: quit").format(time=time.strftime("%H:%M:%S")), sys.stdout), width)
             shown = [*rows[: height - 2], "", foot]
             alternate_screen.write(shown)
             if "q" in typed(REDRAW_S):

@@ -47,7 +47,7 @@ class WaitView(NamedTuple):
             held=self.pool.taken,
             capacity=self.pool.capacity,
         )
-        why = [_("place {position} in line").format(position=self.position), *self.reasons]
+        why = [_("position {position} in queue").format(position=self.position), *self.reasons]
         if self.pool.drained:
             why.append(drained(self.pool))
         return " · ".join([head, *why]), estimate(self.left), " · ".join(map(self._holder, self.pool.outermost))
@@ -107,16 +107,16 @@ def _reasons(pool: Snapshot, place: Place, claim: Claim, headroom: Headroom | No
     """Return what keeps the claim waiting besides the builds that run."""
     found = []
     if place.held_back == "size" and pool.capacity:
-        found.append(_("wants {slots} slots of {capacity}").format(slots=claim.entry.units, capacity=pool.capacity))
+        found.append(_("needs {slots} of {capacity} slots").format(slots=claim.entry.units, capacity=pool.capacity))
     if place.held_back == "label":
-        found.append(_("another build of this label runs"))
+        found.append(_("another build of this label is running"))
     if headroom and claim.entry.reserved == claim.entry.units:
         if headroom.left < headroom.need:
             text = _("waiting for memory: {left} of {need} GB")
             found.append(text.format(left=gigabytes(headroom.left), need=gigabytes(headroom.need)))
         elif headroom.pressed:
-            found.append(_("waiting for memory: the machine is short of it"))
+            found.append(_("waiting for memory: the machine is low on memory"))
     if pool.unlisted:
-        text = _("slots held by locks that no record here lists: {units}")
+        text = _("slots held by locks without a record here: {units}")
         found.append(text.format(units=pool.unlisted))
     return found

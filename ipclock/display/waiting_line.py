@@ -94,7 +94,7 @@ class WaitingLine:
         """Show that the build has left the line."""
         self.clear()
         if not self._quiet and self._looked_at > 0:
-            text = _("ipclock: {label} has given up its place in line").format(label=label)
+            text = _("ipclock: {label} has left the queue").format(label=label)
             write_at_once(text + "\n")
 
     def acquired(self, label: str, held: int, capacity: int) -> None:

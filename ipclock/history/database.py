@@ -37,7 +37,7 @@ LONGEST = 100_000  # bytes of a value or a row; the longest of ours has about a 
 MOST_LETTERS = 200  # of an error
 STEPS = 10_000  # of SQLite's machine, less than a millisecond, from one look at the clock to the next
 NOBODY = 65534
-NOT_OURS = N_("not a history of ipclock")
+NOT_OURS = N_("not an ipclock history")
 BESIDE = ("-wal", "-shm", "-journal")  # what SQLite opens besides
 _MAGIC = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html
 
@@ -158,7 +158,7 @@ def _keeper(path: str, folder: str) -> tuple[int, int]:
             break  # is made by a user who may
         writers = trusted_path.writers(status, new=count == len(names))  # in the last one SQLite makes new names
         if writers.others:
-            raise HistoryFailed(path, N_("its folder is writable by all users"))
+            raise HistoryFailed(path, N_("its directory is writable by all users"))
         if not trusted_path.is_roots(status):
             return status.st_uid, status.st_gid
         if writers.group:
@@ -233,7 +233,7 @@ def _missing(path: str, schema: Schema, connection: Connection) -> tuple[str, ..
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application == schema.application and version > schema.version:
-        raise HistoryFailed(path, N_("made by a newer ipclock"))
+        raise HistoryFailed(path, N_("created by a newer ipclock"))
     everything = schema.statements + schema.later
     question = "SELECT sql FROM sqlite_master LIMIT ?"
     found = sorted(_one_blank(sql) for (sql,) in connection.execute(question, (len(everything) + 1,)))
@@ -244,7 +244,7 @@ def _missing(path: str, schema: Schema, connection: Connection) -> tuple[str, ..
     for missing in ((), schema.later):
         if found == sorted(_one_blank(sql) for sql in everything if sql not in missing):
             return missing
-    raise HistoryFailed(path, N_("its tables are not those of ipclock"))
+    raise HistoryFailed(path, N_("not the tables of ipclock"))
 
 
 def _one_blank(sql: object) -> str:

@@ -28,9 +28,9 @@ GONE_S = 0.2  # how long what was killed is waited for: in an uninterruptible sl
 GRACE_S = 1.0
 DESCRIPTORS = 4096  # ours are far below
 LEAVING = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
-TOO_SLOW = N_("it takes too long")
+TOO_SLOW = N_("takes too long")
 INTERRUPTED = N_("interrupted by a signal")
-CRASHED = N_("whoever uses it crashes")
+CRASHED = N_("crashes the process that uses it")
 _NOTHING, _VALUE, _FAILURE = b"n", b"v", b"f"
 
 

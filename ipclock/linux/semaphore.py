@@ -61,7 +61,7 @@ def require_support() -> None:
     """Raise ForeignLibraryError or UnavailableError (69) if there can be no semaphores as we know them here."""
     c_library()
     if not os.path.isdir(FOLDER):
-        raise UnavailableError(FOLDER, N_("no such folder"))
+        raise UnavailableError(FOLDER, N_("no such directory"))
 
 
 class Semaphore:
@@ -151,7 +151,7 @@ def open_existing(name: str, trusted: Callable[[os.stat_result], bool]) -> Semap
         if not opened.replaced():
             return opened
         semaphore.close()  # unlinked and made anew between the look and the opening
-    raise SemaphoreError(path, N_("it is replaced again and again"))
+    raise SemaphoreError(path, N_("keeps being replaced"))
 
 
 def _failure(error: posix_ipc.Error | OSError, path: str) -> IpclockError:
@@ -168,13 +168,13 @@ def _inspect(path: str, trusted: Callable[[os.stat_result], bool]) -> tuple[int,
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         if not os.path.isdir(FOLDER):
-            raise UnavailableError(FOLDER, N_("no such folder")) from None
+            raise UnavailableError(FOLDER, N_("no such directory")) from None
         return None
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise SemaphoreError(path, N_("not a regular file")) from None
         if error.errno == errno.ENOTDIR:
-            raise UnavailableError(FOLDER, N_("not a folder")) from None
+            raise UnavailableError(FOLDER, N_("not a directory")) from None
         raise from_os(error, path) from None
     try:
         status = os.fstat(fd)
@@ -234,7 +234,7 @@ def create(name: str, mode: int, group: int | None = None, giver: int | None = N
         if getattr(error, "errno", None) == errno.EXDEV:
             raise PoolPermissionError(path, N_("the group has no gid in this user namespace")) from None
         if not os.path.isdir(FOLDER):
-            raise UnavailableError(FOLDER, N_("no such folder")) from None
+            raise UnavailableError(FOLDER, N_("no such directory")) from None
         raise _failure(error, path) from None
     made = Semaphore(name, semaphore, (status.st_dev, status.st_ino))
     if made.replaced():

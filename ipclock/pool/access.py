@@ -73,7 +73,7 @@ def accept(path: str, folder: int) -> None:
 def require_safe(lock_dir: str, fd: int) -> None:
     """Raise PoolPermissionError (77) for a folder in which users other than root can replace each other's files."""
     if not place.is_safe(lock_dir, os.fstat(fd)):
-        raise PoolPermissionError(lock_dir, N_("world-writable, but not root's with the sticky bit"))
+        raise PoolPermissionError(lock_dir, N_("writable by all users, but not owned by root with the sticky bit"))
 
 
 def as_user(uid: int, gid: int) -> AbstractContextManager[None]:

@@ -170,7 +170,7 @@ class Directory:
             raise ForeignPoolError(place.path_of(self.pool), self.place.status.st_uid)
         if self.place.inside != self.identity:
             raise PoolPermissionError(
-                self.path, N_("not the pool's folder, which was removed or cannot be seen from here")
+                self.path, N_("not the pool's directory, which was removed or is not visible from here")
             )
         self._share_place()
 
@@ -225,10 +225,10 @@ class Directory:
         # a second link would let the pool's owner make root write into a file elsewhere
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             os.close(fd)
-            raise PoolPermissionError(f"{self.path}/{name}", N_("not a regular file of its own"))
+            raise PoolPermissionError(f"{self.path}/{name}", N_("not a regular file with a single link"))
         if not self._is_part(status):
             os.close(fd)
-            raise PoolPermissionError(f"{self.path}/{name}", N_("it is no part of the pool"))
+            raise PoolPermissionError(f"{self.path}/{name}", N_("not part of the pool"))
         return fd
 
     @property
@@ -282,7 +282,7 @@ class Directory:
         """
         for name, fd in self._fds.items():
             if not self._is_part(os.fstat(fd)):
-                raise PoolPermissionError(f"{self.path}/{name}", N_("it is no part of the pool"))
+                raise PoolPermissionError(f"{self.path}/{name}", N_("not part of the pool"))
             give(fd, self.mode, self.group)
 
     def _is_part(self, status: os.stat_result) -> bool:
@@ -361,7 +361,7 @@ def _explained(error: IpclockError, lock_dir: str, found: Place) -> IpclockError
     default = lock_dir == os.path.realpath(place.SHM)
     if default or wanted == found.path or not isinstance(error, PoolPermissionError):
         return error
-    reason = N_("it belongs to another user") if isinstance(error, ForeignPoolError) else error.reason
+    reason = N_("belongs to another user") if isinstance(error, ForeignPoolError) else error.reason
     return PoolElsewhereError(wanted, found.path, reason)
 
 
@@ -381,7 +381,7 @@ def _open_folder(parent: int, path: str) -> int:
         return os.open(os.path.basename(path), FOLDER_FLAGS, dir_fd=parent)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise PoolPermissionError(path, N_("not a folder")) from None
+            raise PoolPermissionError(path, N_("not a directory")) from None
         raise
 
 

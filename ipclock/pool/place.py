@@ -81,7 +81,7 @@ def look_up(pool: str) -> Place | None:
     ours = os.path.isabs(folder) and os.path.normpath(folder) == folder and name_of(folder) == pool
     device, inode = (whole(number, LAST_WORD) for number in (numbers if len(numbers) == 2 else ("", "")))
     if not ours or device is None or inode is None:
-        raise PoolPermissionError(path, N_("not a folder"))
+        raise PoolPermissionError(path, N_("not a directory"))
     return Place(status, folder, (device, inode))
 
 

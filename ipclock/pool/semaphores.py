@@ -30,7 +30,7 @@ def open_gate(name: str, folder: Directory, *, repair: bool = False) -> Semaphor
                 # a folder, or in a sticky folder another user's file, is still there: trying on would never end
                 gate = open_existing(name, folder.trusts)
             except SemaphoreError:
-                raise foreign(path_of(name), N_("cannot be replaced; remove it")) from None
+                raise foreign(path_of(name), N_("cannot be replaced; remove it by hand")) from None
         if gate is None:
             # with value 0, which the first section levels (INV-4): with N it would wake waiters for units that are held
             with folder.creating():

@@ -100,7 +100,7 @@ class Hooks:
         try:
             self.sessions.add(_start_hook(utf8.native(command), facts, self._out))
         except OSError as error:
-            text = _("ipclock: warning: {key} could not be run: {reason}")
+            text = _("ipclock: warning: cannot run {key}: {reason}")
             self._warn(text.format(key=key, reason=reason_of(error)))
 
 

@@ -72,18 +72,18 @@ class LeaseGuard:
         left = lease.until - time.monotonic()
         if lease.doubtful != self._doubted and not claim.evicted:
             self._doubted = lease.doubtful
-            doubt = _("ipclock: warning: no server responds; the slot of {label} may be lost")
-            text = doubt if lease.doubtful else _("ipclock: a server answers again")
+            doubt = _("ipclock: warning: no ZooKeeper server responds; the slot of {label} may be lost")
+            text = doubt if lease.doubtful else _("ipclock: a ZooKeeper server responds again")
             say(text.format(label=claim.label), at_once=True)
         if claim.evicted and not self._warned:
             self._warned = True
-            text = _("ipclock: warning: a reset took the slot of {label}; the build goes on")
+            text = _("ipclock: warning: a reset released the slot of {label}; the build keeps running")
             say(text.format(label=claim.label), at_once=True)
         if left > lease.grace or claim.evicted:
             return
         if not self._kills and not self._warned:
             self._warned = True
-            text = _("ipclock: warning: {label} has lost its slot; the build goes on (--on-lost warn)")
+            text = _("ipclock: warning: {label} has lost its slot; the build keeps running (--on-lost warn)")
             say(text.format(label=claim.label), at_once=True)
         if self._kills and not self.lost:
             self.lost = True

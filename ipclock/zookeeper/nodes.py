@@ -65,7 +65,7 @@ class Nodes:
             said = json.loads(found[0])
             return PoolNode(int(said["capacity"]), said["drain"], found[1].version)
         except (ValueError, KeyError, TypeError):
-            raise EngineFailed(self._where, N_("not a pool of ipclock")) from None
+            raise EngineFailed(self._where, N_("not an ipclock pool")) from None
 
     def slots(self, *, watch: bool = False) -> list[RecordName]:
         """Return the slots taken. A name that is none of ours takes one too: what is not known is not free."""

@@ -350,7 +350,7 @@ class SharedPool:
         if (left := until - time.monotonic()) <= 0:
             return False
         text = _(
-            "ipclock: warning: no server answers; trying for {seconds} s to give back the slot of {label}"
+            "ipclock: warning: no ZooKeeper server responds; trying for {seconds} s to release the slot of {label}"
             " (Ctrl-C gives up)"
         )
         say(text.format(seconds=math.ceil(left), label=label), at_once=True)
@@ -371,7 +371,7 @@ class SharedPool:
             self._seen = nodes.snapshot(waiters=waiters, own=own, capacity=self.capacity)
         except Cut:
             if self._seen is None and not self._data:
-                raise EngineFailed(self.where, N_("no server answers")) from None
+                raise EngineFailed(self.where, N_("no ZooKeeper server responds")) from None
         return self._seen or empty(self.name, self.capacity)  # one who waits goes on, whatever it could be shown
 
     def holds(self, ticket: int) -> bool:
@@ -472,7 +472,7 @@ class SharedPool:
                 return what()
             except Cut:
                 if time.monotonic() >= deadline:
-                    raise EngineFailed(self.where, N_("no server answers")) from None
+                    raise EngineFailed(self.where, N_("no ZooKeeper server responds")) from None
             time.sleep(AGAIN_S)  # no answer came: there is nothing to wait for
 
 

@@ -101,7 +101,7 @@ class Session:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         live.wait(CONNECT_S)
         if not self.connected:
-            reason = N_("no server answers")
+            reason = N_("no ZooKeeper server responds")
             if self._client.client_state == "AUTH_FAILED":
                 reason = N_("authentication failed")
             self.close()
@@ -177,7 +177,7 @@ class Session:
         results = self._wait(transaction.commit_async())
         refused = [result for result in results if isinstance(result, Exception)]
         if any(isinstance(result, NoAuthError) for result in refused):
-            raise PoolPermissionError(self._where, N_("the servers refuse it"))
+            raise PoolPermissionError(self._where, N_("access denied by the ZooKeeper servers"))
         unforeseen = (NoNodeError, BadVersionError, NodeExistsError, RolledBackError, RuntimeInconsistency)
         if not all(isinstance(result, unforeseen) for result in refused):
             raise Cut
@@ -204,7 +204,7 @@ class Session:
         except (NoNodeError, NodeExistsError, BadVersionError):
             raise
         except (NoAuthError, AuthFailedError):
-            raise PoolPermissionError(self._where, N_("the servers refuse it")) from None
+            raise PoolPermissionError(self._where, N_("access denied by the ZooKeeper servers")) from None
         except (KazooException, KazooTimeoutError):
             raise Cut from None
 

@@ -1,4 +1,4 @@
-"""README.md and README.ko.md: what they show and name is true, and both say the same.
+"""README.md and README.ko.md: what they show and name is true, and all Korean twins say the same as the English.
 
 That everything is documented is asserted of the manual pages (tests/packaging/test_manual.py).
 """
@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 TEXTS = {name: (ROOT / name).read_text() for name in ("README.md", "README.ko.md")}
 FOLDERS = ("*.md", ".github/*.md", "contrib/**/*.md", "ipclock/**/*.md", "tests/**/*.md")
 PAGES = [page for folder in FOLDERS for page in sorted(ROOT.glob(folder))]
+TWINS = [page for page in PAGES if page.with_suffix(".ko.md").exists()]
 DEFAULTS = {setting.key: setting.default for setting in SETTINGS}
 # what differs from run to run
 VARYING = {
@@ -147,20 +148,22 @@ def test_each_exit_status_that_is_named_is_one_of_ours(name: str) -> None:
     assert ({2, 75, 76} - named, named - {kind.status for kind in kinds}) == (set(), set())
 
 
-def test_the_readmes_say_the_same_in_the_same_order() -> None:
+@pytest.mark.parametrize("page", TWINS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_readme_and_its_korean_twin_say_the_same_in_the_same_order(page: Path) -> None:
     def skeleton(text: str) -> tuple[object, ...]:
-        code = [line.partition("#")[0] for line in blocks(text)]
-        links = [link for link in re.findall(r"\]\(([^)#]+)", text) if link not in TEXTS]
+        code = [line.partition("# ")[0] for line in blocks(text)]
+        links = [link.replace(".ko.md", ".md") for link in re.findall(r"\]\(([^)#]+)", text)]
         return (
             re.findall(r"^#+(?= )", text, re.MULTILINE),
             code,
+            re.findall(r"^```console\n.*?^```$", text, re.DOTALL | re.MULTILINE),
             links,
             [len(row) for row in rows(text)],
             [row[0] for row in rows(text) if row[0].isdecimal()],
             spans(text),
         )
 
-    assert skeleton(TEXTS["README.md"]) == skeleton(TEXTS["README.ko.md"])
+    assert skeleton(page.read_text()) == skeleton(page.with_suffix(".ko.md").read_text())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

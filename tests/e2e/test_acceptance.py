@@ -85,7 +85,7 @@ def test_5_a_reset_solves_a_deadlock(world: World) -> None:
 
     assert reset.returncode == 0
     assert reset.stderr.splitlines() == [
-        f"ipclock: {world.shown('stuck')} (PID: {stuck.command_pid}) lost its slot; it goes on running",
+        f"ipclock: {world.shown('stuck')} (PID: {stuck.command_pid}) lost its slot; the build keeps running",
         "✓ all locks have been released.",
     ]
     assert (waiter.end(), stuck.end(), world.settled()) == (0, 0, (1, {}))

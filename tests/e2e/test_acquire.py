@@ -186,7 +186,7 @@ def test_release_asks_which_of_several_slots_is_meant(world: World) -> None:
     done = script(world, body)
 
     assert ([done.line() for _ in range(3)], done.wait()) == (["1", "2", "2"], 0)
-    assert "several slots are held here; say which: 1 2" in done.errors()
+    assert "several slots are held; pass one of these tickets: 1 2" in done.errors()
 
 
 def test_a_script_that_ends_without_a_release_has_given_its_slot_back(world: World) -> None:
@@ -216,7 +216,7 @@ def test_a_release_in_a_trap_leaves_the_slot_to_the_build_that_still_runs(world:
     assert (status, beside, holder.errors().splitlines()[-1]) == (
         -signal.SIGTERM,
         75,
-        f"ipclock: the slot of ticket 1 stays with what still runs in it: sleep 1000 (PID: {child})",
+        f"ipclock: the slot of ticket 1 stays held until these processes end: sleep 1000 (PID: {child})",
     )
     assert (world.run("wrap", "-w", "20", "next", "--", "true").returncode, world.settled()) == (0, (1, {}))
 

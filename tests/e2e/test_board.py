@@ -77,11 +77,13 @@ def test_the_table_tells_who_builds_how_far_and_who_waits_for_how_long(
         0,
         "⏳ builds running: 1/1",
         ["slot", "label", "PID", "user", "age", "of", "usual", "CPU", "memory", "command"],
-        ["place", "waits", "PID", "user", "since", "limit", "left", "asks", "for"],
+        ["position", "waiting", "PID", "user", "waited", "limit", "estimate", "requests"],
     )
     assert row.split()[:4] == ["1", "staging", str(holder.command_pid), "root"]
     assert re.search(r"0 % / 16 min +\d+ % +\d+ MB +\S*python", row)
-    assert re.fullmatch(rf" +1  \[red\]next\[/\] +{waiter.pid}  root +\d s  10 min  about 1[67] min more", second)
+    assert re.fullmatch(
+        rf" +1  \[red\]next\[/\] +{waiter.pid}  root +\d s  10 min  starting in about 1[67] min", second
+    )
     assert (holder.end(), waiter.started().end()) == (0, 0)
 
 
@@ -108,7 +110,7 @@ def test_a_waiter_is_told_how_long_it_will_be(world: World) -> None:
     line = waiter.process.stderr.readline().decode()
     holder.end()
 
-    assert (waiter.wait(), len(re.findall(r" · about 1[67] min more · staging", line))) == (0, 1)
+    assert (waiter.wait(), len(re.findall(r" · starting in about 1[67] min · staging", line))) == (0, 1)
 
 
 @pytest.mark.parametrize("columns", [30, 60, 80])
@@ -136,7 +138,7 @@ def test_a_long_command_is_cut_and_leaves_the_other_columns_whole(
     screen.wait()
 
     _head, heads, row, waits, second = plain(screen.text)[:5]
-    assert [text in heads + waits for text in ("slot", "label", "PID", "age", "CPU", "memory", "since")] == [True] * 7
+    assert [text in heads + waits for text in ("slot", "label", "PID", "age", "CPU", "memory", "waited")] == [True] * 7
     assert (row.split()[:3], row.endswith("…"), second.split()[:3]) == (
         ["1", "staging", str(holder.command_pid)],
         columns >= 110,  # where there is a command
@@ -153,7 +155,7 @@ def test_without_rich_a_terminal_shows_the_lines(
 
     once = terminal(*STATUS, PYTHONPATH=str(tmp_path))
     live = terminal(*STATUS, "--watch", PYTHONPATH=str(tmp_path))
-    live.wait_for("q quits")
+    live.wait_for("q: quit")
     live.type("q")
 
     line = f"staging (PID: {holder.command_pid})"
@@ -198,7 +200,7 @@ def test_a_live_view_that_is_ended_gives_the_terminal_back(
 ) -> None:
     world.run("init")
     screen = terminal(*STATUS, "--watch")
-    screen.wait_for("q quits")
+    screen.wait_for("q: quit")
 
     if how == "Ctrl-C":
         screen.type("\x03")
@@ -221,7 +223,7 @@ def test_ctrl_z_gives_the_shell_its_screen_and_fg_takes_it_again(
     shell = terminal("bash", "--norc", "--noprofile", "-i", PS1="$ ")
     shell.wait_for("$ ")
     shell.type(" ".join(STATUS) + " --watch\n")
-    shell.wait_for("q quits")
+    shell.wait_for("q: quit")
 
     shell.type("\x1a")
     stopped = shell.wait_for("Stopped")
@@ -241,5 +243,5 @@ def test_a_live_view_wants_a_terminal(world: World, options: list[str]) -> None:
     assert (result.returncode, result.stdout, result.stderr.splitlines()[0]) == (
         2,
         "",
-        "ipclock: --watch is for a terminal",
+        "ipclock: --watch needs a terminal",
     )

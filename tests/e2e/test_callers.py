@@ -27,7 +27,7 @@ mount -t tmpfs tmpfs /home; mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 sed -i "s|^\\(root:.*\\):/root:|\\1:/home/root:|" /etc/passwd  # the interpreter may lie in /root
 echo "builder:x:54321:54321::/home/builder:/bin/sh" >>/etc/passwd
 """
-OTHERS = "a user without a file"
+OTHERS = "users without a settings file"
 
 
 def warnings(
@@ -71,8 +71,8 @@ def test_a_variable_of_the_environment_is_named_once_for_all_who_lack_it(world: 
 
     assert found == [
         (
-            "SEMAPHORE_NAME: /web here ($SEMAPHORE_NAME), /oracle-build (default) for root by sudo, "
-            f"{OTHERS}, this user by cron",
+            "SEMAPHORE_NAME: /web here ($SEMAPHORE_NAME), /oracle-build (default) for root (sudo), "
+            f"{OTHERS}, this user (cron)",
             "Move $SEMAPHORE_NAME to /etc/ipclock/build-config.sh, which all of them read.",
         )
     ]
@@ -83,7 +83,7 @@ def test_a_users_own_file_is_named_with_the_line(world: World) -> None:
 
     assert found == [
         (
-            f"MAX_PARALLEL_BUILDS: 3 here ({FILES['user']}:2), 2 ({FILES['etc']}:3) for root by sudo, {OTHERS}",
+            f"MAX_PARALLEL_BUILDS: 3 here ({FILES['user']}:2), 2 ({FILES['etc']}:3) for root (sudo), {OTHERS}",
             f"Move {FILES['user']}:2 to {FILES['etc']}, which all of them read.",
         )
     ]
@@ -98,8 +98,8 @@ def test_each_difference_is_one_warning(world: World) -> None:
     )
 
     assert [text.partition(" here ")[2] for text, _ in found] == [
-        f"($MAX_PARALLEL_BUILDS), 1 ({FILES['etc']}:1) for root by sudo, {OTHERS}",
-        f"($MAX_PARALLEL_BUILDS), 2 ({FILES['user']}:1) for this user by cron",
+        f"($MAX_PARALLEL_BUILDS), 1 ({FILES['etc']}:1) for root (sudo), {OTHERS}",
+        f"($MAX_PARALLEL_BUILDS), 2 ({FILES['user']}:1) for this user (cron)",
     ]
 
 
@@ -109,8 +109,8 @@ def test_the_file_of_the_scripts_is_compared_with_those_who_do_not_read_it(world
     found = warnings(world, {"scripts": "MAX_PARALLEL_BUILDS=1\\nSEMAPHORE_NAME=/web\\n"})
 
     assert [text for text, _ in found] == [
-        f"SEMAPHORE_NAME: /web here ({FILES['scripts']}:2), /oracle-build (default) for root by sudo, {OTHERS}, "
-        "this user by cron"
+        f"SEMAPHORE_NAME: /web here ({FILES['scripts']}:2), /oracle-build (default) for root (sudo), {OTHERS}, "
+        "this user (cron)"
     ]
 
 
@@ -120,7 +120,7 @@ def test_who_reads_the_file_of_the_scripts_without_this_environment_is_a_caller_
     found = warnings(world, {"scripts": "MAX_PARALLEL_BUILDS=1\\n"})
 
     assert [text for text, _ in found] == [
-        f"MAX_PARALLEL_BUILDS: 3 here ($MAX_PARALLEL_BUILDS), 1 ({FILES['scripts']}:1) for scripts with "
+        f"MAX_PARALLEL_BUILDS: 3 here ($MAX_PARALLEL_BUILDS), 1 ({FILES['scripts']}:1) for scripts using "
         f"{FILES['scripts']}"
     ]
 

@@ -131,7 +131,7 @@ def test_a_line_a_check_and_its_remedy_below(world: World) -> None:
 def test_the_findings_are_korean_where_the_locale_is(world: World) -> None:
     text = world.run("doctor", env={"LANG": "ko_KR.UTF-8"}).stdout
 
-    assert ("아직 만들어지지 않았습니다" in text, "not made yet" in text) == (True, False)
+    assert ("아직 만들어지지 않았습니다" in text, "not created yet" in text) == (True, False)
 
 
 @pytest.mark.parametrize("made", [False, True])
@@ -154,19 +154,19 @@ def test_nothing_is_made_and_nothing_in_the_pool_is_touched(made: bool, world: W
 
 DISK = mounted.kind if (mounted := machine.mount_of(str(ROOT))) else "?"
 WORLDS = {
-    "missing": (NO_SHM, {"shm": "bad"}, "/dev/shm: not available: no such folder"),
-    "a file": (f"{NO_SHM}\ntouch /dev/shm", {"shm": "bad"}, "/dev/shm: not available: no such folder"),
+    "missing": (NO_SHM, {"shm": "bad"}, "/dev/shm: not available: no such directory"),
+    "a file": (f"{NO_SHM}\ntouch /dev/shm", {"shm": "bad"}, "/dev/shm: not available: no such directory"),
     "read-only": (READ_ONLY, {"shm": "bad"}, "/dev/shm/: cannot create or write: Read-only file system"),
     "full": (FULL, {"shm": "bad"}, "/dev/shm/: cannot create or write: No space left on device"),
     "everybody's": (
         "mount -t tmpfs -o mode=0777 tmpfs /dev/shm",
         {"shm": "bad", "shm-room": "ok"},
-        "/dev/shm: everybody may remove what others have there",
+        "/dev/shm: all users may remove each other's files",
     ),
     "on a disk": (
         f"mount --bind {ROOT} /dev/shm",
         {"shm": "warn"},
-        f"/dev/shm: on {DISK}: it may be slow, and files outlive a reboot",
+        f"/dev/shm: on {DISK}: may be slow, and files survive a reboot",
     ),
     "with little room": (
         "mount -t tmpfs -o size=512k tmpfs /dev/shm",
@@ -283,8 +283,8 @@ def test_a_private_dev_shm_is_told_from_the_machines(world: World) -> None:
     here, there = doctor(world)[1], elsewhere("mount -t tmpfs tmpfs /dev/shm", world)[1]
 
     assert [(row["shm-shared"]["level"], row["shm-shared"]["finding"]) for row in (here, there)] == [
-        ("ok", "/dev/shm: the machine's"),
-        ("warn", "/dev/shm: private: builds elsewhere on this machine do not count"),
+        ("ok", "/dev/shm: shared with the whole machine"),
+        ("warn", "/dev/shm: private: builds elsewhere on this machine are not counted"),
     ]
 
 
@@ -480,7 +480,7 @@ def test_a_shared_pool_is_in_order_and_what_is_not_shared_in_it_is_told(world: W
         0,
         ["ok", "ok"],
         [
-            ("warn", f"Give files mode 0660, folders 2770, and the owner root:{USER}."),
+            ("warn", f"Set the mode of files to 0660, that of directories to 2770, and the owner to root:{USER}."),
             ("warn", f"chgrp {USER} {path_of(world.name)} && chmod 0660 {path_of(world.name)}"),
         ],
     )
@@ -505,8 +505,8 @@ def test_a_number_of_a_stranger_in_the_pool_is_bad_until_root_takes_it_over(worl
     found = check(world, "pool")
     world.run("init")
 
-    remedy = "'ipclock init' takes it over; builds that run in it count on."
-    told = ("bad", f"{path}: not permitted: it is no part of the pool", remedy)
+    remedy = "'ipclock init' takes it over; running builds keep their slots."
+    told = ("bad", f"{path}: not permitted: not part of the pool", remedy)
     assert (found, levels(world, "pool")) == (told, ["ok"])
 
 
@@ -556,7 +556,7 @@ def test_a_turn_of_another_user_that_nobody_waits_for_is_named_and_a_reset_remov
 
     assert (before[0], found[:2], left.exists(), check(world, "turns")[0], ended) == (
         "ok",
-        ("warn", f"left over: {left} ({USER})"),
+        ("warn", f"leftover wake-up semaphores: {left} ({USER})"),
         False,
         "ok",
         [0, 0, 0],
@@ -583,7 +583,7 @@ def test_an_orphan_is_named_with_its_processes_and_what_ends_it(world: World) ->
         "warn",
         True,
         0,
-        ("ok", "none", ""),
+        ("ok", "no orphaned builds", ""),
     )
 
 
@@ -633,8 +633,8 @@ def test_a_stopped_owner_of_the_mutex_is_named(world: World) -> None:
         "ok",
         69,
         "bad",
-        f"held by process {owner}, which is stopped",
-        f"Continue that process (kill -CONT {owner}) or end it (kill -KILL {owner}).",
+        f"locked by process {owner}, which is stopped",
+        f"Continue the process (kill -CONT {owner}) or kill it (kill -KILL {owner}).",
     )
 
 
@@ -650,7 +650,7 @@ def test_a_mutex_is_stuck_only_after_a_while(seconds: int, level: str, world: Wo
     found = check(world, "mutex")
     os.close(fd)
 
-    assert (found[0], f"held by process {os.getpid()}" in found[1]) == (level, True)
+    assert (found[0], f"locked by process {os.getpid()}" in found[1]) == (level, True)
 
 
 # The settings
@@ -680,7 +680,7 @@ def test_the_places_of_a_settings_file_are_named_where_there_is_none(world: Worl
 
     first = f"{tmp_path}/ipclock/build-config.sh"
     finding = found["settings-file"]["finding"]
-    assert finding in (f"none at {first}, /etc/ipclock/build-config.sh", "/etc/ipclock/build-config.sh: read")
+    assert finding in (f"none found: {first}, /etc/ipclock/build-config.sh", "/etc/ipclock/build-config.sh: read")
 
 
 @pytest.mark.parametrize("content", [b"no assignment\n", b"\xff\n", None])

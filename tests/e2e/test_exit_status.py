@@ -60,7 +60,7 @@ def test_a_command_that_is_not_there_does_not_wait_for_its_turn(world: World) ->
         127,
         [
             "ipclock: make -j4 all: command not found",
-            "   Write its words apart: -- make -j4 all   or, for a shell: -- sh -c 'make -j4 all'",
+            "   Separate its words: -- make -j4 all   or use a shell: -- sh -c 'make -j4 all'",
         ],
         0,
     )
@@ -167,7 +167,7 @@ def test_a_command_that_is_missing_or_not_behind_dashes_is_told(world: World, ar
 
     assert (result.returncode, result.stderr.splitlines()) == (
         2,
-        ["ipclock: missing command: put it behind ' -- '", "   Try 'ipclock wrap --help'."],
+        ["ipclock: missing command: ipclock wrap LABEL -- COMMAND", "   Try 'ipclock wrap --help'."],
     )
 
 
@@ -184,7 +184,7 @@ def test_a_line_that_is_no_assignment_is_told_with_its_number(world: World, tmp_
     assert (result.returncode, result.stderr.splitlines()) == (
         78,
         [
-            f"ipclock: {file}:3: not an assignment",
+            f"ipclock: {file}:3: not a KEY=VALUE line",
             "   A settings file holds lines of the form KEY=VALUE and comments.",
         ],
     )
@@ -210,8 +210,8 @@ def test_every_command_has_help_in_both_languages(world: World, command: str) ->
 @pytest.mark.parametrize(
     ("mistake", "told"),
     [
-        ([], "필요한 인자가 없습니다: COMMAND"),
-        (["wrap"], "필요한 인자가 없습니다: LABEL"),
+        ([], "필요한 인수가 없습니다: COMMAND"),
+        (["wrap"], "필요한 인수가 없습니다: LABEL"),
         (["warp"], "COMMAND: 잘못된 값 'warp' (쓸 수 있는 값: "),
         (["wrap", "--wait"], "-w/--wait/--timeout: 값이 필요합니다"),
         (
@@ -220,7 +220,7 @@ def test_every_command_has_help_in_both_languages(world: World, command: str) ->
         ),
         (["status", "--watch=3"], "--watch: 값을 받지 않는 옵션입니다: '3'"),
         (["status", "--json=3"], "--json: 잘못된 값 '3' (쓸 수 있는 값: "),
-        (["status", "more"], "알 수 없는 인자: more"),
+        (["status", "more"], "알 수 없는 인수: more"),
     ],
 )
 @pytest.mark.parametrize("variables", [{"LANG": "ko_KR.UTF-8"}, {"LANG": "en_US.UTF-8", "IPCLOCK_LANG": "ko"}])
@@ -246,7 +246,7 @@ def test_a_mistake_on_the_command_line_is_told_in_korean(
             ["wrap", "-E", "256", "a", "--", "true"],
             "--conflict-exit-code: invalid value '256': expected a number from 0",
         ),
-        (["stats", "--since", "soon"], "--since: invalid value 'soon': expected seconds, as in 600, 0.5, 90s"),
+        (["stats", "--since", "soon"], "--since: invalid value 'soon': expected seconds, such as 600, 0.5, 90s"),
     ],
 )
 def test_a_value_that_cannot_be_is_told_with_what_is_expected(world: World, mistake: list[str], told: str) -> None:

@@ -142,7 +142,7 @@ def test_nothing_that_others_have_put_into_the_schema_is_run(kind: str, world: W
 
     done = world.run("wrap", "-q", "a", "--", "sh", "-c", "exit 7")
 
-    told = "its tables are not those of ipclock" in done.stderr
+    told = "not the tables of ipclock" in done.stderr
     assert (done.returncode, done.stderr.count("\n"), told) == (7, 1, True)
     assert (read(world), served(world)) == (REFUSED, (3, 5, 7))
 

@@ -391,7 +391,7 @@ def test_a_hook_that_cannot_be_started_costs_one_line(world: World, notes: Notes
     needs_root(0)
     status, lines = in_a_world_where("mount --bind /dev/null /bin/sh", world, "wrap", "-q", "a", "--", "true")
 
-    text = "ipclock: warning: {} could not be run: Permission denied"
+    text = "ipclock: warning: cannot run {}: Permission denied"
     assert (status, lines, world.settled()) == (
         0,
         [text.format("ON_ACQUIRE"), text.format("ON_RELEASE")],
@@ -445,8 +445,8 @@ def test_root_runs_no_hook_from_a_file_that_somebody_else_may_have_written(
         78,
         "",
         [
-            f"ipclock: {settings_file}: root does not run its hook: {at}: writable by other users",
-            "   Let root own the settings file and its folders, and nobody else write to them.",
+            f"ipclock: {settings_file}: refusing to run a hook as root: {at}: writable by other users",
+            "   Let root own the settings file and its directories, and no other user write to them.",
         ],
     )
 
@@ -481,7 +481,7 @@ def test_root_runs_no_hook_although_only_one_of_the_files_that_name_hooks_may_be
 
     result = world.run("wrap", "--config", str(settings_file), "a", "--", "echo", "built")
 
-    assert (result.returncode, result.stdout, result.stderr.partition(": root does not run")[0]) == (
+    assert (result.returncode, result.stdout, result.stderr.partition(": refusing to run")[0]) == (
         78,
         "",
         f"ipclock: {other}",

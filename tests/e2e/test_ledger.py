@@ -86,8 +86,8 @@ def test_a_history_that_cannot_be_written_costs_one_warning_and_never_the_build(
 
     assert (done.returncode, done.stderr) == (
         7,
-        f"ipclock: warning: {tmp_path}: the history cannot be used: not a regular file."
-        " Move it away or name another file (HISTORY=/path); HISTORY=off keeps none.\n",
+        f"ipclock: warning: {tmp_path}: cannot use the history: not a regular file."
+        " Move the file away or set another one (HISTORY=/path); HISTORY=off keeps no history.\n",
     )
 
 
@@ -230,7 +230,7 @@ def test_a_build_that_the_kernel_ended_for_want_of_memory_is_told_with_what_ran_
         until(lambda: not (group / "cgroup.procs").read_text(), "the group empty")
         group.rmdir()
 
-    told = "because memory ran out. Beside it ran: beside\n"
+    told = ": out of memory; also running: beside\n"
     assert (done.returncode, done.stderr.endswith(told), rows(path), beside.end()) == (
         -signal.SIGKILL,
         True,

@@ -64,7 +64,7 @@ def test_killed_leftovers_are_gone_before_the_next_build_starts(how: str, world:
     assert (left, build.wait(), build.errors().splitlines()[-1], waiter.end(), world.settled()) == (
         [],
         7,
-        f"ipclock: ending what the command has left running (PID: {daemon})",
+        f"ipclock: killing what the command has left running (PID: {daemon})",
         0,
         (1, {}),
     )
@@ -163,7 +163,7 @@ def test_an_orphan_is_ended_with_its_whole_tree_by_a_reset_that_kills(how: str, 
         0,
         [],
         [
-            f"ipclock: build (PID: {build.command_pid}) was ended",
+            f"ipclock: build (PID: {build.command_pid}) was killed",
             f"✓ the slot of ticket {ticket} has been released.",
         ],
     )
@@ -207,7 +207,7 @@ def test_a_build_may_not_end_itself(ticket: list[str], world: World) -> None:
 
     assert (done.returncode, done.stderr.splitlines()[0], world.settled()) == (
         2,
-        "ipclock: this command runs inside the build that it would end",
+        "ipclock: this command runs inside the build that it would kill",
         (1, {}),
     )
 
@@ -219,7 +219,7 @@ def test_a_killing_reset_of_nobody_is_a_reset(world: World) -> None:
 
     assert (done.returncode, done.stderr, world.settled()) == (
         0,
-        "✓ no slot is held: there was nothing to release\n",
+        "✓ no slot is held: nothing to release.\n",
         (1, {}),
     )
 
@@ -239,7 +239,7 @@ def test_processes_that_may_not_be_ended_keep_the_slot_and_are_named(world: Worl
         client.close()
 
     assert (facts[0], len(facts[1]), facts[2], ended) == (77, 2, ["1.1", "2.2"], (0, 0))
-    assert facts[1][1] == "   'sudo ipclock reset 2 --kill' may end other users' processes too."
+    assert facts[1][1] == "   'sudo ipclock reset 2 --kill' can also kill processes of other users."
 
 
 @pytest.mark.parametrize(("ticket", "expected"), [(["2"], 2), ([], 0)], ids=["of its ticket", "of all"])

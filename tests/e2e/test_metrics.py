@@ -275,7 +275,7 @@ def test_a_history_that_cannot_be_read_is_told(world: World, path: Path) -> None
 
     done = world.run("metrics")
 
-    assert (done.returncode, done.stdout, f"{path}: the history cannot be used" in done.stderr) == (73, "", True)
+    assert (done.returncode, done.stdout, f"{path}: cannot use the history" in done.stderr) == (73, "", True)
 
 
 # The two formats, and the file

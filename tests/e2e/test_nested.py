@@ -250,7 +250,13 @@ def test_a_reset_takes_the_slot_from_all_that_live_in_it(which: str, world: Worl
     free = busy(world)
     build.tell("")
 
-    assert (reset.returncode, reset.stderr.count("goes on"), free, build.wait(), holders(world)) == (0, 2, 0, 0, {})
+    assert (reset.returncode, reset.stderr.count("keeps running"), free, build.wait(), holders(world)) == (
+        0,
+        2,
+        0,
+        0,
+        {},
+    )
 
 
 def test_a_reset_that_kills_ends_all_that_live_in_the_slot(world: World) -> None:

@@ -107,7 +107,7 @@ def test_where_no_file_can_be_written_that_is_one_clear_line(
         "",
         [
             f"ipclock: {file}: cannot create or write: {reason}",
-            f"   Look at 'df {file.parent}' and 'mount'.",
+            f"   Check 'df {file.parent}' and 'mount'.",
         ],
     )
     assert sorted((one.name, one.lstat()[:2]) for one in file.parent.glob("*")) == before
@@ -127,5 +127,5 @@ def test_on_a_full_disk_the_old_file_stays_and_nothing_else_does(
 
     problem = f"ipclock: {file}: cannot create or write: No space left on device"
     assert sorted(output.splitlines()) == sorted(
-        [problem, f"   Look at 'df {file.parent}' and 'mount'.", "status 73", file.name, "old"]
+        [problem, f"   Check 'df {file.parent}' and 'mount'.", "status 73", file.name, "old"]
     )

@@ -62,7 +62,7 @@ def test_a_waiter_is_told_that_its_label_runs(world: World) -> None:
     first = world.wrap("a").started()
     second = world.wrap("a", "-w", "0.5", env={"MAX_PER_LABEL": "1"})
 
-    assert (second.wait(), "another build of this label runs" in second.errors(), first.end()) == (75, True, 0)
+    assert (second.wait(), "another build of this label is running" in second.errors(), first.end()) == (75, True, 0)
 
 
 def test_a_build_that_wants_to_be_alone_gets_no_company_of_its_label(world: World) -> None:
@@ -126,8 +126,8 @@ def test_more_slots_than_there_are_is_refused_at_once(world: World) -> None:
     assert (done.returncode, done.stderr.splitlines(), world.settled()) == (
         78,
         [
-            "ipclock: 3 slots asked for, but the pool has 1",
-            "   Ask for fewer (--slots), or raise MAX_PARALLEL_BUILDS.",
+            "ipclock: 3 slots requested, but the pool has 1",
+            "   Request fewer slots (--slots), or raise MAX_PARALLEL_BUILDS.",
         ],
         (1, {}),
     )
@@ -142,7 +142,7 @@ def test_a_build_too_heavy_for_a_lowered_capacity_is_told_and_lets_others_pass(w
     first.end()
     light = world.run("wrap", "-w", "20", "light", "--", "true").returncode
     waiter = world.status()["waiters"][0]
-    until(lambda: "wants 2 slots of 1" in heavy.heard(), "the heavy one to say why it waits")
+    until(lambda: "needs 2 of 1 slots" in heavy.heard(), "the heavy one to say why it waits")
     world.run("init", "--max-parallel-builds", "2")
 
     assert (light, waiter["held_back"], heavy.started().end(), world.settled()) == (0, "size", 0, (2, {}))
@@ -186,7 +186,7 @@ def test_others_than_root_may_ask_for_a_favour_only_where_the_pool_allows_it(wor
     assert (refused, nice, allowed) == (
         (
             77,
-            "ipclock: priority -5 is not allowed: 0 is the lowest in this pool\n"
+            "ipclock: priority -5 is not allowed: the lowest in this pool is 0\n"
             "   'ipclock init --priority-min -5' allows it.\n",
         ),
         0,
@@ -303,7 +303,7 @@ def test_a_drained_pool_tells_everybody_why_and_starts_nothing_until_it_is_resum
     assert (ended, value, refused, told in text, pool["free"]) == (0, 0, 75, True, 0)
     assert pool["drain"] == {"reason": "disk is being replaced", "user": "root", "until": None}
     assert (impatient.returncode, told in impatient.stderr) == (75, True)
-    assert (resumed.stderr, waiter.end()) == ("✓ builds are started again\n", 0)
+    assert (resumed.stderr, waiter.end()) == ("✓ new builds are accepted again.\n", 0)
     assert world.settled() == (1, {})
 
 
@@ -331,7 +331,7 @@ def test_no_slots_at_all_is_a_drain(world: World) -> None:
 
     assert ("drained: MAX_PARALLEL_BUILDS=0" in text, resumed) == (
         True,
-        "ipclock: warning: no build is started while MAX_PARALLEL_BUILDS is 0\n",
+        "ipclock: warning: no build starts while MAX_PARALLEL_BUILDS is 0\n",
     )
     assert (waiter.started().end(), world.settled()) == (0, (1, {}))
 
@@ -488,7 +488,7 @@ def test_a_build_that_waits_for_memory_goes_when_nobody_else_runs_with_a_warning
     waiter.started()
 
     assert (waiter.end(), world.settled()) == (0, (2, {}))
-    assert "of 102400.0 GB are free; the build starts because no other one runs" in waiter.errors()
+    assert "of 102400.0 GB are free; the build starts because no other build is running" in waiter.errors()
 
 
 def test_a_build_whose_memory_is_there_starts_at_once(world: World) -> None:

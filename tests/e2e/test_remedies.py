@@ -28,11 +28,13 @@ mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 {python} -m ipclock init {options} >/dev/null
 """
 SHARED = "--mode 0660 --group builders"
-STRANGER = "   The pool is for the members of builders: 'sudo adduser builder builders', and log in again."
+STRANGER = "   Only members of builders may use the pool: run 'sudo adduser builder builders' and log in again."
 SINCE_TODAY = (
     "   You are a member of builders, but not yet in this session: log in again, or run 'newgrp builders' first."
 )
-PRIVATE = "   Use a pool of your own (--name), or have it shared: 'sudo ipclock init --mode 0660 --group GROUP'."
+PRIVATE = (
+    "   Use a pool of your own (--name), or ask the owner to share it: 'sudo ipclock init --mode 0660 --group GROUP'."
+)
 CALLERS = {
     "a stranger": (SHARED, "", STRANGER),
     "a stranger among others": (SHARED, "root,daemon", STRANGER),
@@ -85,14 +87,14 @@ def test_a_member_is_told_who_may_say_who_uses_the_pool(world: World) -> None:
     lines = client.errors().splitlines()
     client.close()
 
-    assert (status, lines[-1]) == (77, "   Its owner or root may do that: 'sudo ipclock init ...'.")
+    assert (status, lines[-1]) == (77, "   The owner or root can do that: 'sudo ipclock init ...'.")
 
 
 @pytest.mark.parametrize(
     ("owner", "caller", "remedy"),
     [
         (USER, USER, "   'ipclock init --priority-min -5' allows it."),
-        (0, USER, "   Its owner or root allows it: 'sudo ipclock init --priority-min -5'."),
+        (0, USER, "   The owner or root can allow it: 'sudo ipclock init --priority-min -5'."),
     ],
 )
 def test_a_priority_is_allowed_without_sudo_by_the_owner(owner: int, caller: int, remedy: str, world: World) -> None:
@@ -187,7 +189,7 @@ def test_a_process_that_root_cannot_end_is_no_case_for_sudo() -> None:
 
     assert ("sudo" in of_root, of_others) == (
         False,
-        "'sudo ipclock reset 17 --kill' may end other users' processes too.",
+        "'sudo ipclock reset 17 --kill' can also kill processes of other users.",
     )
 
 

@@ -93,7 +93,7 @@ def test_the_text_has_a_line_for_each_label_and_one_for_all(world: World, path: 
         "all 5 1 (20 %) 1 (20 %) 2 min 30 s 6 min 9 min 2 h 20 min 2 h 0 min 3 h 36 min 3 h 57 min 3.0 GB 3.0 GB",
     ]
     assert len({columns(line) for line in (heads, *table)}) == 1
-    assert (memory.startswith("the memory is enough for "), "/ 3.0 GB (9 of 10 builds take less)" in memory) == (
+    assert (memory.startswith("memory fits "), "/ 3.0 GB (9 of 10 builds need less)" in memory) == (
         True,
         True,
     )
@@ -159,7 +159,7 @@ def test_a_span_a_label_or_a_pool_can_be_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "where"), [(("--since", "soon"), "seconds, as in 600"), (("--label", "a\nb"), "--label")]
+    ("arguments", "where"), [(("--since", "soon"), "seconds, such as 600"), (("--label", "a\nb"), "--label")]
 )
 def test_what_cannot_be_asked_for_is_a_usage_error(
     arguments: tuple[str, ...], where: str, world: World, path: Path
@@ -182,7 +182,7 @@ def test_before_any_build_has_ended_there_is_nothing_to_tell_and_nothing_is_made
 def test_without_a_history_that_is_said(world: World) -> None:
     done = world.run("stats")
 
-    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "ipclock: no history is kept here (HISTORY=off)")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "ipclock: no history is kept (HISTORY=off)")
 
 
 def test_a_file_that_is_no_history_is_named_with_its_remedy(world: World, tmp_path: Path) -> None:
@@ -195,8 +195,8 @@ def test_a_file_that_is_no_history_is_named_with_its_remedy(world: World, tmp_pa
     assert (done.returncode, done.stderr.splitlines()) == (
         73,
         [
-            f"ipclock: {file}: the history cannot be used: not a history of ipclock",
-            "   Move it away or name another file (HISTORY=/path); HISTORY=off keeps none.",
+            f"ipclock: {file}: cannot use the history: not an ipclock history",
+            "   Move the file away or set another one (HISTORY=/path); HISTORY=off keeps no history.",
         ],
     )
 
@@ -217,7 +217,7 @@ def page(world: World, file: Path, *arguments: str, **more: Any) -> tuple[int, s
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize(("language", "words"), [("en", "Who ran when"), ("ko", "슬롯별 실행 기록")])
+@pytest.mark.parametrize(("language", "words"), [("en", "Builds by slot"), ("ko", "슬롯별 실행 기록")])
 def test_a_page_is_written_in_the_readers_language(
     language: str, words: str, world: World, path: Path, tmp_path: Path
 ) -> None:
@@ -254,3 +254,9 @@ def test_before_any_build_has_ended_the_page_says_so(world: World, tmp_path: Pat
     done = page(world, tmp_path / "page.html")
 
     assert (done, "no build has ended since" in (tmp_path / "page.html").read_text()) == ((0, "", ""), True)
+
+
+def test_a_page_and_json_exclude_each_other(world: World, path: Path) -> None:
+    done = world.run("stats", "--json", "--html", "-")
+
+    assert (done.returncode, done.stdout, "--html" in done.stderr.splitlines()[0]) == (2, "", True)

@@ -156,8 +156,8 @@ def test_a_reset_names_every_living_build_and_lets_it_go_on(world: World) -> Non
         0,
         "",
         [
-            f"ipclock: one (PID: {builds[0].command_pid}) lost its slot; it goes on running",
-            f"ipclock: two (PID: {builds[1].command_pid}) lost its slot; it goes on running",
+            f"ipclock: one (PID: {builds[0].command_pid}) lost its slot; the build keeps running",
+            f"ipclock: two (PID: {builds[1].command_pid}) lost its slot; the build keeps running",
             "✓ all locks have been released.",
         ],
     )
@@ -210,7 +210,7 @@ def test_a_reset_names_who_keeps_the_mutex_and_leaves(world: World) -> None:
         [
             f"⏳ the pool is locked by process {os.getpid()}, which does not respond",
             f"❌ {world.folder}: the pool is locked by process {os.getpid()}, which does not respond",
-            f"   Continue that process (kill -CONT {os.getpid()}) or end it (kill -KILL {os.getpid()}).",
+            f"   Continue the process (kill -CONT {os.getpid()}) or kill it (kill -KILL {os.getpid()}).",
         ],
     )
 
@@ -225,8 +225,8 @@ def test_a_release_of_a_ticket_that_is_gone_is_a_warning_and_of_somebody_elses_i
     assert (foreign.returncode, foreign.stderr.splitlines()) == (
         77,
         [
-            f"ipclock: the slot of ticket 1 is that of another build: holder (PID: {holder.command_pid})",
-            "   It gives its slot back by itself, at its end at the latest.",
+            f"ipclock: the slot of ticket 1 belongs to another build: holder (PID: {holder.command_pid})",
+            "   The build releases its slot by itself, at the latest when it ends.",
         ],
     )
     assert (world.records("holding"), holder.end()) == (["1.1"], 0)

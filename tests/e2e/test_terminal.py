@@ -75,7 +75,7 @@ def test_ctrl_c_ends_a_wait_and_leaves_the_line_clean(world: World, terminal: Ca
 
     screen.type("\x03")
 
-    last = "\r\x1b[2A\x1b[Jipclock: late has given up its place in line\r\n"
+    last = "\r\x1b[2A\x1b[Jipclock: late has left the queue\r\n"
     assert (screen.wait(), screen.text.endswith(last), holder.end(), world.settled()) == (
         -signal.SIGINT,
         True,
@@ -192,7 +192,7 @@ def test_without_a_terminal_there_are_lines_at_the_start_at_a_change_and_at_the_
     assert (waited[0] < waited[1], waited[1] < 30) == (True, True)
     # what the build uses is told from the second look on
     assert [re.sub(r"\d+ s, (CPU \d+ %, )?\d+ MB\)$", "n s, n MB)", line.strip()) for line in lines] == [
-        f"⏳ waiting ({n}/600 s, left: {600 - n} s, builds: 1/1) · place 1 in line"
+        f"⏳ waiting ({n}/600 s, left: {600 - n} s, builds: 1/1) · position 1 in queue"
         f" · holder (PID: {holder.command_pid}, n s, n MB)"
         for n in waited
     ]

@@ -126,8 +126,8 @@ def test_a_forged_ticket_is_ignored_with_a_warning(world: World, opened: bool) -
     assert (forger.returncode, forger.stderr.splitlines()) == (
         75,
         [
-            "ipclock: warning: IPCLOCK_TICKET='1' holds no slot around this process; ignored",
-            "❌ no free build slot: 1 of 1 taken, 0 waiting.",
+            "ipclock: warning: IPCLOCK_TICKET='1' ignored: this process does not run in that slot",
+            "❌ no free build slot: 1 of 1 in use, 0 waiting",
         ],
     )
     assert (holder.end(), world.settled()) == (0, (1, {}))

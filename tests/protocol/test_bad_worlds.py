@@ -632,7 +632,7 @@ def test_a_damaged_holder_counts_is_shown_and_goes_by_a_reset(world: World) -> N
     assert (refused, shown, line, reset, another_build(world)) == (
         75,
         [(5, 1, "unknown")],
-        "  - [?] ? (PID: ?) unknown: its process cannot be seen from here",
+        "  - [?] ? (PID: ?) unknown: its process is not visible from here",
         0,
         (0, 1, {}),
     )
@@ -711,7 +711,7 @@ def test_a_stopped_owner_of_the_mutex_is_named_and_waited_for_no_longer_than_ask
         75,
         [
             f"❌ {world.folder}: the pool is locked by process {owner}, which does not respond",
-            f"   Continue that process (kill -CONT {owner}) or end it (kill -KILL {owner}).",
+            f"   Continue the process (kill -CONT {owner}) or kill it (kill -KILL {owner}).",
         ],
         0,
         (0, 1, {}),
@@ -750,7 +750,7 @@ def test_a_killed_owner_of_the_mutex_keeps_nobody(world: World) -> None:
 
 
 WORLDS = {
-    "missing": (NO_SHM, 69, "ipclock: /dev/shm: not available: no such folder"),
+    "missing": (NO_SHM, 69, "ipclock: /dev/shm: not available: no such directory"),
     "read-only": (READ_ONLY, 73, "ipclock: {folder}: cannot create or write: Read-only file system"),
     "full": (FULL, 73, "ipclock: {folder}: cannot create or write: No space left on device"),
 }
@@ -903,7 +903,7 @@ def test_with_few_descriptors_a_build_runs_or_one_line_says_why_not(made: bool, 
         shell = ["sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh"]
         build = world.spawn(*shell, sys.executable, "-m", "ipclock", "wrap", "-q", "-w", "5", "late", "--", "true")
         status, lines = build.wait(), build.errors().splitlines()
-        remedy = f"   Raise the limit of open files, which is {limit} ('ulimit -n')."
+        remedy = f"   Raise the limit of open files ('ulimit -n', now {limit})."
         told = [line.replace(remedy, "remedy").rpartition(": ")[2] for line in lines]
         found[limit] = status, *told
 
@@ -951,7 +951,7 @@ def test_one_who_may_start_no_process_is_told_so_and_gives_its_slot_back(world: 
 
     told = in_child(build, OTHER_USER, groups=[USER])
 
-    remedy = "   No more processes may be started: raise the limit, that of 'ulimit -u' or of the cgroup."
+    remedy = "   The limit of processes is reached: raise that of 'ulimit -u' or of the cgroup."
     assert (told, another_build(world)) == (
         (126, ["ipclock: true: Resource temporarily unavailable", remedy]),
         (0, 1, {}),

@@ -75,8 +75,8 @@ def test_the_doctor_tells_of_a_foreign_proc(world: World) -> None:
     lines = inside(world, "ipclock doctor | grep -A1 ' proc:'")
 
     assert lines == [
-        "warn proc: the processes of another PID namespace, by other PIDs: a look at them takes longer",
-        "   Mount one of this namespace, as 'unshare --mount-proc' does.",
+        "warn proc: shows another PID namespace, with other PIDs: looking up processes takes longer",
+        "   Mount the proc of this PID namespace, as 'unshare --mount-proc' does.",
     ]
 
 
@@ -95,7 +95,10 @@ def test_without_proc_one_line_says_so(made: bool, command: tuple[str, ...], wor
 
     assert (status, lines, world.leftovers()) == (
         69,
-        ["ipclock: /proc: not available: not mounted", "   ipclock knows processes by it: mount -t proc proc /proc"],
+        [
+            "ipclock: /proc: not available: not mounted",
+            "   ipclock identifies processes by it: mount -t proc proc /proc",
+        ],
         before,
     )
 

@@ -92,17 +92,17 @@ def test_locks_that_no_record_lists_are_told_with_their_processes_and_a_reset_fo
     facts = [shown[key] for key in ("capacity", "taken", "free", "unlisted", "unlisted_pids")]
     assert (facts, re.findall("· (slots held.*?: 2)", line)) == (
         [3, 1, 0, 2, [pid]],
-        ["slots held by locks that no record here lists: 2"],
+        ["slots held by locks without a record here: 2"],
     )
-    told = f"slots held by locks that no record here lists: 2 (PIDs: {pid})"
-    assert (status[1], refused.returncode, "3 of 3 taken" in refused.stderr) == (f"  {told}", 75, True)
+    told = f"slots held by locks without a record here: 2 (PIDs: {pid})"
+    assert (status[1], refused.returncode, "3 of 3 in use" in refused.stderr) == (f"  {told}", 75, True)
     assert (check["level"], check["finding"], check["remedy"]) == (
         "warn",
         told,
-        "They count until these processes end, or until 'sudo ipclock reset' forgets them.",
+        "They stay in use until these processes end, or until 'sudo ipclock reset' ignores them.",
     )
     assert (reset[1:], opened) == (
-        [f"ipclock: {told}: forgotten; the builds go on running", "✓ all locks have been released."],
+        [f"ipclock: {told}: ignored from now on; the builds keep running", "✓ all locks have been released."],
         (0, 0, 0),
     )
 
@@ -116,7 +116,7 @@ def test_a_reset_that_ends_builds_says_which_it_cannot_end(ticket: str, said: in
         reset = world.run("reset", "--kill", *filter(None, [ticket]))
         counted = world.status()["unlisted"]
 
-    told = f"slots held by locks that no record here lists: 2 (PIDs: {pid}): not ended"
+    told = f"slots held by locks without a record here: 2 (PIDs: {pid}): not killed"
     assert (reset.returncode, told in reset.stderr, counted, build.wait()) == (said, said == 77, 2, -signal.SIGTERM)
 
 
@@ -128,7 +128,7 @@ def test_one_who_may_not_look_at_the_processes_is_told_the_number_and_who_can(wo
         lines = [client.line(), client.line()]
         client.close()
 
-    assert lines[1] == "  slots held by locks that no record here lists: 1 (PIDs: ?)"
+    assert lines[1] == "  slots held by locks without a record here: 1 (PIDs: ?)"
 
 
 def test_a_settled_pool_is_not_kept_shut(world: World) -> None:

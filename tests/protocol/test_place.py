@@ -435,8 +435,8 @@ def test_a_pool_that_may_not_be_used_is_named_beside_the_folder_that_was_asked_f
     name = at(world).name
     assert (status, late.errors().splitlines()[0], sorted(lock_dir.iterdir())) == (
         78,
-        f"ipclock: {lock_dir}/{name}: the pool of this name lies in {tmp_path}/{name}, which cannot be used: "
-        "it belongs to another user",
+        f"ipclock: {lock_dir}/{name}: the pool of this name is in {tmp_path}/{name}, which cannot be used: "
+        "belongs to another user",
         there,
     )
 

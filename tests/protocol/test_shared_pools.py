@@ -122,7 +122,8 @@ def test_members_of_the_group_build_in_turn_and_strangers_do_not(owner: int, lev
         77,
         [
             f"ipclock: {users.world.folder}: belongs to another user ({name})",
-            "   Use a pool of your own (--name), or have it shared: 'ipclock init --mode 0660 --group GROUP'.",
+            "   Use a pool of your own (--name), or ask the owner to share it:"
+            " 'ipclock init --mode 0660 --group GROUP'.",
         ],
     )
 
@@ -262,8 +263,8 @@ def test_an_unknown_group_or_mode_is_told(users: Users) -> None:
 
     assert found == [
         "ipclock: --group: invalid value 'no such group': expected the name or number of a group",
-        "ipclock: --mode: invalid value '0666': expected 0600 (the owner alone) or 0660 (the group too)",
-        "ipclock: $LOCK_MODE: invalid value 'rw': expected 0600 (the owner alone) or 0660 (the group too)",
+        "ipclock: --mode: invalid value '0666': expected 0600 (owner only) or 0660 (owner and group)",
+        "ipclock: $LOCK_MODE: invalid value 'rw': expected 0600 (owner only) or 0660 (owner and group)",
     ]
 
 
@@ -453,8 +454,8 @@ def test_a_number_of_slots_that_a_member_brings_along_is_not_the_pools(command: 
     assert (plain[0], said_of_slots(plain[1]), kept) == (
         0,
         [
-            f"ipclock: slots of {name}: 1, as its owner {USER} says, not 2",
-            "   'ipclock init --max-parallel-builds 2' changes it for all.",
+            f"ipclock: slots of {name}: 1, as set by its owner {USER}, not 2",
+            "   'ipclock init --max-parallel-builds 2' changes it for all users.",
         ],
         1,
     )
@@ -481,9 +482,9 @@ def test_a_member_changes_the_number_of_slots_by_a_file_of_owner_or_root_or_by_i
 
     heeded = by != OTHER_USER
     before = 2 if heeded else 1
-    change = f"ipclock: slots of {users.world.name}: 2 from now on, 1 before"
+    change = f"ipclock: slots of {users.world.name}: 2 from now on (before: 1)"
     assert (built[0], by_file, change in built[1]) == (0, before, heeded)
-    assert made == (0, [f"ipclock: slots of {users.world.name}: 3 from now on, {before} before"])
+    assert made == (0, [f"ipclock: slots of {users.world.name}: 3 from now on (before: {before})"])
     assert (now["capacity"], now["resized"]["before"], now["resized"]["user"]) == (3, before, str(OTHER_USER))
 
 
@@ -512,7 +513,7 @@ def test_status_tells_who_changed_the_number_of_slots_under_those_who_were_there
     ended = holder.end()
     later = users.world.run("status").stdout
 
-    assert (re.fullmatch(rf"  slots: 2 since .*, by {USER} \(before: 1\)", while_there[1]) is not None, ended) == (
+    assert (re.fullmatch(rf"  slots: 2 since .*, set by {USER} \(before: 1\)", while_there[1]) is not None, ended) == (
         True,
         0,
     )
@@ -532,7 +533,7 @@ def test_the_library_warns_of_a_number_of_slots_that_is_not_the_owners(users: Us
 
     said = in_child(hold, OTHER_USER, groups=[GROUP])
 
-    told = f"slots of {name}: 1, as its owner {USER} says, not 2"
+    told = f"slots of {name}: 1, as set by its owner {USER}, not 2"
     assert (said, users.world.status()["capacity"]) == ([told], 1)
 
 

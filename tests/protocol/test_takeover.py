@@ -94,7 +94,7 @@ def test_root_makes_a_users_old_pool_its_own(command: tuple[str, ...], users: Us
     facts = owners(users.world), users.busy(0), users.busy(USER), users.busy(OTHER_USER)
     shutil.rmtree("/run/ipclock-test", ignore_errors=True)
 
-    told = [f"ipclock: took the pool over from {USER}; builds that go on and count: 0"]
+    told = [f"ipclock: took the pool over from {USER}; running builds that keep their slots: 0"]
     usable = 0 if group else 77
     assert (status, lines, facts) == (0, told, ({(0, group)}, 0, usable, usable))
 

@@ -202,7 +202,7 @@ def test_a_strangers_folder_for_everybody_is_not_taken_for_roots_inside(view: st
     assert (beneath, refused[0], refused[1][:1]) == (
         0,
         77,
-        [f"ipclock: {folder}: not permitted: world-writable, but not root's with the sticky bit"],
+        [f"ipclock: {folder}: not permitted: writable by all users, but not owned by root with the sticky bit"],
     )
 
 

@@ -96,7 +96,8 @@ def test_a_private_pool_is_refused_to_others_by_its_owners_number(
             77,
             [
                 f"ipclock: {folder}: belongs to another user ({'root, uid 0' if owner == 0 else f'uid {owner}'})",
-                "   Use a pool of your own (--name), or have it shared: 'sudo ipclock init --mode 0660 --group GROUP'.",
+                "   Use a pool of your own (--name), or ask the owner to share it:"
+                " 'sudo ipclock init --mode 0660 --group GROUP'.",
             ],
         ),
         before,
@@ -546,7 +547,7 @@ def test_a_file_of_roots_that_was_moved_to_a_parts_place_is_not_written_to(
         status, lines = users.run(0, *command)
         after, content = os.fstat(victim.fileno()), victim.read()
 
-    told = f"ipclock: {path}: not permitted: it is no part of the pool"
+    told = f"ipclock: {path}: not permitted: not part of the pool"
     # root's reset takes the name over
     assert (status, told in lines) == ((2, False) if command[0] == "reset" else (77, True))
     assert (content, after.st_uid, after.st_mode, after.st_mtime_ns) == ("dear", 0, before.st_mode, before.st_mtime_ns)

@@ -176,7 +176,7 @@ def test_builds_and_scripts_are_ended_when_no_server_answers_in_time_or_warned_o
 
     said = build.errors()
     assert (ended, "may be lost" in said, "lost its slot" in said) == ([LOST, True, -signal.SIGTERM], True, True)
-    assert (warned.end(7), "has lost its slot; the build goes on" in warned.errors(), last) == (7, True, 0)
+    assert (warned.end(7), "has lost its slot; the build keeps running" in warned.errors(), last) == (7, True, 0)
 
 
 # Silent
@@ -217,7 +217,10 @@ def test_a_build_outlasts_a_server_that_starts_and_stays_silent(unharmed: Shared
     before = unharmed.nodes("slots")
 
     relay.cut(silent=1)
-    until(lambda: "a server answers again" in build.heard() or build.process.poll() is not None, "the server again")
+    until(
+        lambda: "a ZooKeeper server responds again" in build.heard() or build.process.poll() is not None,
+        "the server again",
+    )
 
     assert (unharmed.nodes("slots"), build.end(), unharmed.settled()) == (before, 0, (1, {}))
 
@@ -382,7 +385,7 @@ def test_a_build_or_a_waiter_leaves_a_server_that_hangs_for_one_that_lives(
 # Given back
 
 
-WAITS = "to give back the slot"
+WAITS = "to release the slot"
 
 
 def test_a_slot_that_cannot_be_given_back_is_given_back_when_a_server_answers(

@@ -66,7 +66,7 @@ def _header(body: Element, view: View, past: Past) -> None:
     until = time.strftime("%Y-%m-%d %H:%M %z", time.localtime(past.end))
     add(header, "p", f"{_minute(past.begin)} – {until}")
     if view.label is not None:
-        add(add(header, "p", _("only the builds with this label") + ": "), "bdi", printable(view.label))
+        add(add(header, "p", _("only builds of this label") + ": "), "bdi", printable(view.label))
 
 
 def _section(body: Element, heading: str, note: str) -> Element:
@@ -95,7 +95,7 @@ def _key_figures(body: Element, report: Report) -> None:
             figure(name, span(spread.p50), _("p90: {span}").format(span=span(spread.p90)))
     if report.fits is not None and report.total_memory and whole.memory:
         sizes = f"{size(report.total_memory)} / {size(whole.memory.p90)}"
-        figure(_("fit into memory"), f"{report.fits:,}", sizes)
+        figure(_("fit in memory"), f"{report.fits:,}", sizes)
 
 
 def _timeline(body: Element, report: Report, rows: Sequence[Row]) -> None:
@@ -103,9 +103,9 @@ def _timeline(body: Element, report: Report, rows: Sequence[Row]) -> None:
     shown = sum(row.ended >= strips[0].begin for row in rows) if strips else 0
     drawn = _("The last {shown} of {builds}.").format(shown=f"{shown:,}", builds=f"{report.all.builds:,}")
     how = _(
-        "A lane is a slot; a bar is a build that held it, a line below one that waited for it, until the bar it meets."
+        "Each lane is a slot, each bar a build that held it. A line below is a wait; it ends at the bar of its build."
     )
-    section = _section(body, _("Who ran when"), f"{drawn} {how}")
+    section = _section(body, _("Builds by slot"), f"{drawn} {how}")
     svg.legend(section, rows)
     before = timeline.before(rows)
     for strip in strips:
@@ -113,10 +113,10 @@ def _timeline(body: Element, report: Report, rows: Sequence[Row]) -> None:
 
 
 def _waits(body: Element, recent: Recent) -> None:
-    note = _("Each bar is {span}: mean (strong) and longest (faint) of the waits that ended in it.")
+    note = _("Each bar covers {span}: the mean (strong) and the longest (faint) of the waits that ended in it.")
     section = _section(body, _("How long builds waited"), note.format(span=brief(recent.grid.step_s)))
     if max(one.longest_s for one in recent.bins) < 1:
-        add(section, "p", _("Nobody waited for as long as a second."))
+        add(section, "p", _("No build waited for a second or longer."))
     else:
         svg.waits(section, recent)
 
@@ -125,14 +125,14 @@ def _spreads(body: Element, past: Past, report: Report) -> None:
     boxes = statistics.boxes(past)
     shown = [(summary.label, boxes[summary.label]) for summary in report.labels[:MOST_LABELS] if summary.label in boxes]
     if shown:
-        note = _("Of those that ended well, with the median: a box is the middle half, a line 90 of 100.")
+        note = _("Successful builds only. The mark is the median, the box the middle 50 %, the line 90 %.")
         section = _section(body, _("How long builds take"), note)
         svg.spreads(section, shown)
         _more_labels(section, report)
 
 
 def _figures(body: Element, report: Report) -> None:
-    note = _("p90 is what 90 of 100 stay below; a build's time is that of those that ended well.")
+    note = _("p90: 90 % of the values are lower. Build times are those of successful builds.")
     section = _section(body, _("In numbers"), note)
     plain = [_("label"), _("builds"), _("failed"), _("timed out")]
     each = [_("mean"), "p50", "p90", "p99"]
@@ -179,7 +179,7 @@ def _more_labels(section: Element, report: Report) -> None:
 
 def _in_words(body: Element, rows: Sequence[Row]) -> None:
     details = add(body, "details")
-    add(details, "summary", _("What is drawn, in words"))
+    add(details, "summary", _("The charts as text"))
     listed = add(details, "ol")
     before = timeline.before(rows)
     for row in reversed(rows):

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 OUTCOMES = {
     "done": ("good", N_("done")),
     "failed": ("bad", N_("failed")),
-    "signal": ("bad", N_("ended by a signal")),
+    "signal": ("bad", N_("killed by a signal")),
     "oom": ("bad", N_("out of memory")),
-    "evicted": ("lost", N_("slot taken away")),
+    "evicted": ("lost", N_("slot released by force")),
     "orphaned": ("lost", N_("orphaned")),
     "timeout": ("late", N_("timed out")),
-    "busy": ("left", N_("no slot free")),
+    "busy": ("left", N_("no free slot")),
     "interrupted": ("left", N_("interrupted")),
     "superseded": ("left", N_("superseded")),
 }
@@ -96,11 +96,11 @@ def legend(parent: Element, rows: Sequence[Row]) -> None:
     """Draw what the shapes mean, those that occur."""
     names = {
         "good": _("done"),
-        "bad": _("failed, ended by a signal or out of memory (higher bar)"),
-        "lost": _("slot taken away, or orphaned (dashed)"),
+        "bad": _("failed, killed by a signal or out of memory (taller bar)"),
+        "lost": _("slot released by force, or orphaned (dashed)"),
         "wait": _("waited"),
         "late": _("timed out (dot)"),
-        "left": _("left without a slot (ring)"),
+        "left": _("left the queue without a slot (ring)"),
     }
     kinds = {_kind(row) for row in rows} | {"wait" for row in rows if row.waited_s >= timeline.SAME_S}
     listed = add(parent, "ul", class_="legend")

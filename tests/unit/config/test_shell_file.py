@@ -108,7 +108,7 @@ def test_what_is_no_plain_assignment_is_refused_with_its_line(text: str, line: i
     ("content", "problem"),
     [
         (b"A=\xff\n", "not UTF-8 text"),
-        (b"\xef\xbb\xbfA=1\n", "not an assignment"),
+        (b"\xef\xbb\xbfA=1\n", "not a KEY=VALUE line"),
         (b"#" * 65537, "larger than 64 KiB"),
     ],
 )

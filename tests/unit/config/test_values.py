@@ -101,7 +101,7 @@ def test_a_name_is_returned_with_its_slash(text: str, value: str) -> None:
     ],
 )
 def test_any_other_name_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="a name like"):
+    with pytest.raises(ValueError, match="a name such as"):
         values.name(text)
 
 

@@ -109,16 +109,16 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "fifo": (os.mkfifo, "not a regular file"),
     "link": (lambda path: path.symlink_to("elsewhere.db"), "not a regular file"),
     "link to a history": (lambda path: path.symlink_to(filled(f"{path.parent}/other.db", BUILD)), "not a regular file"),
-    "garbage": (lambda path: path.write_bytes(b"garbage " * 1000), "not a history of ipclock"),
-    "one byte": (lambda path: path.write_bytes(b"x"), "not a history of ipclock"),
-    "another program's": (lambda path: foreign(path, application=0, version=0), "not a history of ipclock"),
-    "another program's kind": (lambda path: foreign(path, application=7, version=1), "not a history of ipclock"),
+    "garbage": (lambda path: path.write_bytes(b"garbage " * 1000), "not an ipclock history"),
+    "one byte": (lambda path: path.write_bytes(b"x"), "not an ipclock history"),
+    "another program's": (lambda path: foreign(path, application=0, version=0), "not an ipclock history"),
+    "another program's kind": (lambda path: foreign(path, application=7, version=1), "not an ipclock history"),
     "newer": (
         lambda path: foreign(path, application=finished.SCHEMA.application, version=2),
-        "made by a newer ipclock",
+        "created by a newer ipclock",
     ),
-    "everybody's folder": (lambda path: path.parent.chmod(0o777), "its folder is writable by all users"),
-    "everybody's sticky folder": (lambda path: path.parent.chmod(0o1777), "its folder is writable by all users"),
+    "everybody's folder": (lambda path: path.parent.chmod(0o777), "its directory is writable by all users"),
+    "everybody's sticky folder": (lambda path: path.parent.chmod(0o1777), "its directory is writable by all users"),
 }
 
 
@@ -161,7 +161,7 @@ def test_of_a_schema_that_is_not_ours_nothing_is_run(kind: str, apart: bool, pat
     with pytest.raises(HistoryFailed) as caught:
         record(path, [BUILD], 90, apart=apart)
 
-    assert (caught.value.reason, expected(path, BUILD.label)) == ("its tables are not those of ipclock", None)
+    assert (caught.value.reason, expected(path, BUILD.label)) == ("not the tables of ipclock", None)
 
 
 def test_a_history_that_knows_no_counters_yet_gets_them(path: str) -> None:
@@ -184,7 +184,7 @@ def test_a_question_without_end_is_given_up(ask: Callable[..., object], path: st
     with pytest.raises(HistoryFailed) as caught:
         ask(path, finished.SCHEMA, lambda connection: connection.execute(ENDLESS).fetchone(), seconds=0.1)
 
-    assert caught.value.reason == "it takes too long"
+    assert caught.value.reason == "takes too long"
 
 
 @pytest.mark.parametrize("name", ["history.db-wal", "history.db-shm", "history.db-journal"])

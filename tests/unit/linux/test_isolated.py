@@ -48,14 +48,14 @@ def test_what_is_raised_there_is_raised_here() -> None:
 
 
 def test_what_hangs_is_ended() -> None:
-    assert (ending(signal.pause, 0.1), children()) == ((TimeoutError, "it takes too long"), [])
+    assert (ending(signal.pause, 0.1), children()) == ((TimeoutError, "takes too long"), [])
 
 
 @pytest.mark.parametrize("number", [signal.SIGBUS, signal.SIGSEGV, signal.SIGKILL])
 def test_a_crash_there_is_an_error_here(number: int) -> None:
     found = ending(lambda: os.kill(os.getpid(), number))
 
-    assert (found, children()) == ((ChildProcessError, "whoever uses it crashes"), [])
+    assert (found, children()) == ((ChildProcessError, "crashes the process that uses it"), [])
 
 
 @pytest.mark.parametrize("number", sorted(isolated.LEAVING))

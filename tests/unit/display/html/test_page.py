@@ -195,7 +195,7 @@ def test_one_build_that_nobody_waited_for_makes_a_whole_page(tmp_path: Path) -> 
     tree = body_of(page_of(tmp_path, build("web", NOON, 60)))
 
     counts = [len(of_class(tree, name)) for name in ("strip", "hold", "wait", "bin", "box")]
-    assert (counts, "Nobody waited" in "".join(tree.itertext())) == ([1, 2, 0, 0, 1], True)  # one in the legend
+    assert (counts, "No build waited" in "".join(tree.itertext())) == ([1, 2, 0, 0, 1], True)  # one in the legend
 
 
 def test_a_page_is_bounded_and_says_what_it_leaves_out(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_the_pointer_finds_all_of_a_row() -> None:
         "waited for": "first (ticket 1)",
         "held": "2 min",
         "slots": "2",
-        "outcome": "ended by a signal (15)",
+        "outcome": "killed by a signal (15)",
         "memory": "2.0 GB",
     }
     assert (facts_of(bar), facts_of(line)) == (expected, expected)
