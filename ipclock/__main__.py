@@ -1,8 +1,12 @@
-"""The command `ipclock`, which is `python -m ipclock` too."""
+"""The command `ipclock`, which is `python -m ipclock` too.
+
+Of the 40 ms of CPU time that `ipclock wrap -q a -- true` takes (Python 3.11, medians of 60 pairs of runs) it saves
+1.5 ms by collecting no garbage, and 7.5 ms by not taking the interpreter apart at the end.
+"""
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # of `signal`, and loaded in no time
+import _signal  # type: ignore[import-not-found]  # `signal` takes 3.5 ms, in which Ctrl-C would show a traceback
 
 if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
     # a Ctrl-C ends us as any signal does, whatever we just load; who has to tidy up has a handler of its own

@@ -1,5 +1,6 @@
-"""Reads the usual command lines from the same declarations as argparse, which costs more to load than a build to start.
+"""Reads the usual command lines from the same declarations as argparse.
 
+With argparse a short build takes 45 ms of CPU time, not 40 (Python 3.11).
 A command declares its options on a `Reader` as it would on an ArgumentParser. What the reader does not know, from
 abbreviations to errors, it leaves to argparse: `read` returns None. Whatever it returns, argparse would have returned.
 """
