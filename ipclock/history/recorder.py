@@ -11,7 +11,7 @@ import time
 from ipclock import utf8
 from ipclock._typing import TYPE_CHECKING
 from ipclock.console import say
-from ipclock.errors import HistoryFailed
+from ipclock.errors import HistoryFailed, IpclockError
 from ipclock.history import finished
 from ipclock.history.outcomes import OF_WAITS
 from ipclock.i18n import _, sentence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from ipclock.config.settings import Settings
-    from ipclock.errors import IpclockError
     from ipclock.history.finished import Row
     from ipclock.pool.claim import Claim, RemovedHolder
     from ipclock.pool.engine import Engine
@@ -108,6 +107,10 @@ def _row(pool: Engine, label: str, entry: RecordName, times: Mapping[str, str], 
     """Return the row of one that ends now; *times* are the stamps of a claim, or of a record."""
     if "arrived" not in times:
         return None
+    try:
+        capacity = pool.capacity
+    except IpclockError:  # a row less, rather than a command that fails once all is done
+        return None
     ended, now = time.time(), clocks.monotonic()
     admitted = _number(times["admitted"]) if "admitted" in times else None
     begun = now if admitted is None else _number(times["admitted_mono"])
@@ -125,7 +128,7 @@ def _row(pool: Engine, label: str, entry: RecordName, times: Mapping[str, str], 
         outcome=outcome,
         code=None,
         slots=entry.units,
-        capacity=pool.capacity,
+        capacity=capacity,
         slot=entry.slot or None,
     )
 

@@ -78,7 +78,10 @@ class Numbers(Directory):
 
     def _number(self, name: str, most: int) -> int | None:
         # a line: what damage has left behind it is never written over
-        line = os.pread(self._fds[name], 32, 0).partition(b"\n")[0]
+        try:
+            line = os.pread(self._fds[name], 32, 0).partition(b"\n")[0]
+        except OSError as error:
+            raise from_os(error, self.path) from None
         return whole(line.decode(errors="replace").strip(), most)
 
     def _write_number(self, name: str, value: int) -> None:
