@@ -83,7 +83,7 @@ def run(args: Namespace, settings: Settings) -> int:
     inherited = inherited_environment()
     build.nested = waiting.join(pool, claim, args, signals.check)
     if build.nested and not claim.slot:
-        return _end(execute(inherited))
+        return _end_like(execute(inherited))
     on_arrival = partial(detached.arrived, pool, claim, apart) if detached else None
     if build.nested and on_arrival:
         on_arrival()
@@ -111,7 +111,7 @@ def run(args: Namespace, settings: Settings) -> int:
     build.finish(status)
     if build.lost:
         raise SlotLost(label)
-    return _end(status)
+    return _end_like(status)
 
 
 def _require_command(name: str, label: str, settings: Settings) -> None:
@@ -125,7 +125,7 @@ def _require_command(name: str, label: str, settings: Settings) -> None:
         raise
 
 
-def _end(status: int) -> int:
+def _end_like(status: int) -> int:
     if status < 0:
         supervisor.die_of(-status)
     return status if status >= 0 else 128 - status

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from ipclock._typing import NamedTuple
 from ipclock.bounded import LAST_WORD, whole
-from ipclock.linux.locks import Range, try_lock, unlock
+from ipclock.linux.locks import ByteRange, try_lock, unlock
 from ipclock.pool.notes import parse_fields
 
 MAX_RECORD_BYTES = 4096  # one page: a finished record can be appended to even when the file system is full
@@ -54,13 +54,13 @@ class Beacons(NamedTuple):
         return cls(crc32(f"{device}:{pool}".encode(errors="surrogateescape")) << 20)
 
     @property
-    def waiter(self) -> Range:
+    def waiter(self) -> ByteRange:
         """What a waiter locks."""
-        return Range(self.start)
+        return ByteRange(self.start)
 
-    def holder(self, units: int = 1) -> Range:
+    def holder(self, units: int = 1) -> ByteRange:
         """What a holder of so many units locks."""
-        return Range(self.start + 2, units)  # next to the waiter's the kernel would make one range of both
+        return ByteRange(self.start + 2, units)  # next to the waiter's the kernel would make one range of both
 
 
 class OwnRecord:

@@ -135,7 +135,7 @@ def enter(view: str) -> None:
         for file, own in {"uid_map": uid, "setgroups": None, "gid_map": gid}.items():
             text = "deny" if own is None else f"{0 if view == 'root' else own} {own} 1"
             Path("/proc/self", file).write_text(text)
-    users._shown.cache_clear()
+    users._ids.cache_clear()
     users._stand_in.cache_clear()
 
 

@@ -32,7 +32,7 @@ SOURCES: dict[str, tuple[tuple[str, Any], tuple[str, Any], tuple[str, Any], Any]
     "MEMORY": (("3G", 3 << 30), ("auto", "auto"), ("1.5M", 3 << 19), None),
     "MIN_FREE_MEMORY": (("3g", 3 << 30), ("1KiB", 1024), ("7", 7), None),
     "LOCK_MODE": (("0660", 0o660), ("600", 0o600), ("660", 0o660), None),
-    "LOCK_GROUP": (("0", 0), ("root", 0), ("54400", 54400), None),
+    "LOCK_GROUP": (("0", 0), ("root", 0), ("2000200000", 2000200000), None),
     "LEFTOVERS": (("kill", "kill"), ("wait", "wait"), ("release", "release"), "release"),
     "ENGINE": (
         ("zookeeper://o/p", "zookeeper://o/p"),
