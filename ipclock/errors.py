@@ -363,6 +363,19 @@ class UnsupportedError(IpclockError):
         self.asked = asked
 
 
+class LogFailed(IpclockError):
+    """The output of a build cannot be kept."""
+
+    status = 73
+    what = N_("{path}: the log cannot be written: {reason}")
+    remedy = N_("Name another directory: LOG_DIR=/path.")
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+
 class SlotLost(IpclockError):
     """The slot of a running build could not be vouched for any more, so the build was ended."""
 

@@ -100,7 +100,7 @@ class BuildRun:
         starved = self.used.ran_out_of_memory(status)
         beside = self._beside() if starved else []
         claim.evicted = claim.evicted or self.lost
-        self._pool.release(claim)
+        self._pool.release(claim, status)
         if starved:
             _blame_memory(self.used.pid, beside)
         if self.nested:
@@ -125,7 +125,7 @@ class BuildRun:
 
     def _note(self, pid: int) -> None:
         with suppress(OSError):  # it is only for display: the build has started
-            self._pool.note(self._claim, pid)
+            self._pool.note(self._claim, command_pid=pid, command_start=process.start_of(pid))
 
     def _beside(self) -> list[str]:
         holders = self._pool.snapshot(waiters=0).holders

@@ -88,6 +88,7 @@ class ShownWait(BuildWait):
         check: Callable[[], None],
         hooks: Hooks | None,
         canvas: Canvas | None,
+        on_arrival: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(pool, claim, settings, check, block=not args.nonblock)
         self.line = WaitingLine(quiet=args.quiet, interval=settings.progress_interval, canvas=canvas)
@@ -96,7 +97,13 @@ class ShownWait(BuildWait):
         self._args = args
         self._settings = settings
         self._hooks = hooks
+        self._on_arrival = on_arrival
         self._status: WaitStatus | None = None
+
+    def arrived(self, ticket: int) -> None:
+        """Let a build that is to go on by itself do so."""
+        if self._on_arrival:
+            self._on_arrival()
 
     def waiting(self, ticket: int) -> None:
         """Run the hook of the wait, once, and bring the waiting line up to date."""
@@ -150,9 +157,13 @@ def take_slot(
     check: Callable[[], None],
     hooks: Hooks | None,
     canvas: Canvas | None,
+    on_arrival: Callable[[], None] | None = None,
 ) -> None:
-    """Wait for a slot on behalf of a person, until the claim holds one or *check* raises."""
-    wait = ShownWait(pool, claim, args, settings, check, hooks, canvas)
+    """Wait for a slot on behalf of a person, until the claim holds one or *check* raises.
+
+    *on_arrival* is called once when it stands in line.
+    """
+    wait = ShownWait(pool, claim, args, settings, check, hooks, canvas, on_arrival)
     try:
         acquisition.acquire(pool, claim, settings, wait, hooks)
     finally:

@@ -12,7 +12,7 @@ from ipclock.cli.build_run import BuildRun
 from ipclock.config import values
 from ipclock.config.environment import build_environment, inherited_environment
 from ipclock.config.settings import checked
-from ipclock.errors import N_, CommandFailed, IpclockError, SlotLost
+from ipclock.errors import N_, CommandFailed, IpclockError, SlotLost, UnsupportedError
 from ipclock.history import recorder
 from ipclock.i18n import _
 from ipclock.run import supervisor, usage
@@ -34,6 +34,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_on_lost(parser)
     options.add_pool_options(parser, create=True)
     parser.add_argument(
+        "--detach",
+        action="store_true",
+        help=_("print the ticket and return; the build keeps running: see 'ipclock logs'"),
+    )
+    parser.add_argument(
         "--leftovers",
         dest="LEFTOVERS",
         metavar="HOW",
@@ -52,16 +57,26 @@ def run(args: Namespace, settings: Settings) -> int:
     label = checked(values.label, args.label, "LABEL")
     _require_command(args.command_line[0], label, settings)
     signals = supervisor.PendingSignals()
+    detached = None
+    if args.detach:
+        from ipclock.run.detached import Detached
+
+        if settings.engine:
+            raise UnsupportedError(settings.engine.partition("?")[0], "--detach")
+        detached = Detached(signals, settings)
+        if detached.status is not None:
+            return detached.status
     hooks = options.hooks_for(settings, verbose=args.verbose)
     pool = options.open_for_build(args, settings)
     claim = acquisition.claim_for(label, settings, supersede=args.supersede)
     build = BuildRun(pool, claim, settings, hooks, quiet=args.quiet)
+    apart = hooks.sessions if hooks else set()  # of processes that are none of the build's
     execute = partial(
         supervisor.run,
         args.command_line,
         signals=signals,
         leftovers=settings.leftovers,
-        apart=hooks.sessions if hooks else (),
+        apart=apart,
         on_leftovers=build.leave_behind,
     )
     # all that can be done before the wait is: the end of another build waits for the start of this one
@@ -69,9 +84,14 @@ def run(args: Namespace, settings: Settings) -> int:
     build.nested = waiting.join(pool, claim, args, signals.check)
     if build.nested and not claim.slot:
         return _end_like(execute(inherited))
+    on_arrival = partial(detached.arrived, pool, claim, apart) if detached else None
+    if build.nested and on_arrival:
+        on_arrival()
     if not build.nested:
-        canvas = waiting.canvas()
-        waiting.take_slot(pool, claim, args, settings, signals.check, hooks, canvas)
+        canvas = None if detached else waiting.canvas()
+        if detached:
+            args.quiet, args.verbose = True, False  # its log is the command's
+        waiting.take_slot(pool, claim, args, settings, signals.check, hooks, canvas, on_arrival)
         if canvas:
             canvas.lend()
     jobs = max(1, usage.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None

@@ -53,7 +53,8 @@ class Settings:
 
     `max_parallel_builds` is None where it is not set: an existing pool then keeps its capacity.
     `reset_hint` is None where it is not set: what helps depends on the reader.
-    `history` is the file of finished builds, None where none is kept.
+    `history` is the file of finished builds, None where none is kept. `log_dir` is where the output of builds is kept
+    (`wrap --detach`), None for a user without a home.
     `on_wait` and its like are commands for sh(1), None where nothing is to be run.
     `capacity_file` names the settings file that gave the capacity, None where it came from elsewhere. `hook_files` has
     for each hook that a settings file gave, by its key, that file.
@@ -76,6 +77,9 @@ class Settings:
     on_lost = setting(values.on_lost, "kill", "--on-lost")
     history = setting(values.history, "auto")
     history_days = setting(values.days, "90")
+    log_dir = setting(values.log_dir, "auto")
+    log_limit = setting(values.memory, "64M")
+    log_days = setting(values.days, "30")
     progress_interval = setting(values.interval, "5")
     on_wait = setting(values.hook, None)
     on_acquire = setting(values.hook, None)

@@ -25,6 +25,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MOST_DIGITS = 10**9 - 1  # on each side of the dot of an amount of memory
 _SIZES = ("", "k", "m", "g", "t")
 SYSTEM_HISTORY = "/var/lib/ipclock/history.db"
+SYSTEM_LOGS = "/var/log/ipclock"
 
 
 def capacity(text: str) -> int:
@@ -188,10 +189,28 @@ def history(text: str) -> str | None:
         return directory(text)
     if (os.geteuid() == 0 and users.shows_all()) or os.access(SYSTEM_HISTORY, os.W_OK):
         return SYSTEM_HISTORY
+    state = _state_home()
+    return state and f"{state}/ipclock/history.db"
+
+
+def log_dir(text: str) -> str | None:
+    """Where the output of builds is kept: an absolute path, or `auto`.
+
+    `auto` is the machine's for root, else one of the user's own; None for a user without a home.
+    """
+    if text != "auto":
+        return directory(text)
+    if os.geteuid() == 0 and users.shows_all():
+        return SYSTEM_LOGS
+    state = _state_home()
+    return state and f"{state}/ipclock/logs"
+
+
+def _state_home() -> str | None:
     home = os.environ.get("XDG_STATE_HOME", "")
     if not home.startswith("/"):  # a relative one is to be ignored (XDG Base Directory Specification)
         home = os.path.expanduser("~/.local/state")
-    return f"{home}/ipclock/history.db" if home.startswith("/") else None
+    return home if home.startswith("/") else None
 
 
 def days(text: str) -> int:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 
 
-def leave() -> None:
-    """Begin a session of our own, in /, with /dev/null for all three streams.
+def leave(out: int | None = None) -> None:
+    """Begin a session of our own, with stdin from /dev/null, and *out*, or /dev/null too, as both output streams.
 
-    Ctrl-C and a hangup no longer reach us, no mount is kept busy, and a pipe of the caller's has one end less open.
+    Ctrl-C and a hangup no longer reach us, and a pipe of the caller's has one end less open.
     """
     os.setsid()
-    os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
+    for fd, target in enumerate((null, null if out is None else out, null if out is None else out)):
+        os.dup2(target, fd)
     os.close(null)

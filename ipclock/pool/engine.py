@@ -90,8 +90,8 @@ class Client(Engine, Protocol):
         On an engine whose nested builds are those around them the claim stays as it is.
         """
 
-    def note(self, claim: Claim, pid: int) -> None:
-        """Tell those who look which process the build is. Raises OSError where that fails."""
+    def note(self, claim: Claim, **facts: object) -> None:
+        """Add facts to what others can read of the claim. Raises OSError where that fails."""
 
     def beacon(self, claim: Claim) -> int | None:
         """Return the descriptor that keeps the slot held, for the build to inherit; None where there is none."""
@@ -102,8 +102,11 @@ class Client(Engine, Protocol):
         Notices a lost slot: sets `claim.evicted` when a reset took it, and keeps `claim.lease` up to date.
         """
 
-    def release(self, claim: Claim) -> None:
-        """Give the slot back, trying again for a while if no server answers. One that was taken away gives nothing."""
+    def release(self, claim: Claim, ended: int | None = None) -> None:
+        """Give the slot back, trying again for a while if no server answers. One that was taken away gives nothing.
+
+        *ended* is the exit status of its build, or -n for signal n, for those who wait for its end.
+        """
 
     def headroom(self, need: int) -> Headroom:
         """Return what tells whether there is memory for a build that needs so many bytes (0: not known)."""

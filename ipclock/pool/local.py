@@ -49,9 +49,9 @@ class LocalPool(Pool):
         """The pool's folder."""
         return self.store.path
 
-    def note(self, claim: Claim, pid: int) -> None:
-        """Write the build's process into its record."""
-        self.stake(claim).write(command_pid=pid, command_start=process.start_of(pid))
+    def note(self, claim: Claim, **facts: object) -> None:
+        """Write facts into the claim's record."""
+        self.stake(claim).write(**facts)
 
     def beacon(self, claim: Claim) -> int:
         """Return the descriptor whose lock is the beacon. Raises ValueError for a claim that has left."""

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from ipclock import users
 from ipclock._typing import TYPE_CHECKING
 from ipclock.errors import (
+    Interrupted,
     IpclockError,
     NoPoolError,
     NoTicket,
@@ -116,13 +117,14 @@ class Pool:
         """
         try:
             self._insist(claim, lambda: self.arrive(claim, context, block=block))
+            context.arrived(claim.ticket)
             while not claim.slot:
                 with suppress(NoPoolError):  # removed just now: a tick makes it anew
                     self.wait_turn(claim, context)
                     self.wait_at_gate(claim, context)
                     self.admit(claim, context)
-        except BaseException:
-            self.give_up(claim)
+        except BaseException as error:
+            self.give_up(claim, _status_of(error))
             raise
         return claim
 
@@ -337,18 +339,24 @@ class Pool:
         ahead = [other for other in self.store.entries(QUEUED) if policy.rank(other) < policy.rank(entry)]
         return self._first(ahead, holders) is not None
 
-    def release(self, claim: Claim) -> None:
-        """Give the slot back. A claim whose record is gone (a reset) gives nothing: its slot is not its own."""
-        self._leave(claim, HOLDING)
+    def release(self, claim: Claim, ended: int | None = None) -> None:
+        """Give the slot back. A claim whose record is gone (a reset) gives nothing: its slot is not its own.
 
-    def give_up(self, claim: Claim) -> None:
+        *ended* is the exit status of its build, or -n for signal n, for those who wait for its end.
+        """
+        self._leave(claim, ended, HOLDING)
+
+    def give_up(self, claim: Claim, ended: int | None = None) -> None:
         """Take the claim off the records, wherever its record lies."""
-        self._leave(claim, QUEUED, GATE, HOLDING)
+        self._leave(claim, ended, QUEUED, GATE, HOLDING)
 
-    def _leave(self, claim: Claim, *states: str) -> None:
+    def _leave(self, claim: Claim, ended: int | None, *states: str) -> None:
         mine = self.stake(claim)
         if mine.record is None:
             return
+        if ended is not None:
+            with suppress(OSError):  # of a full file system
+                mine.write(ended=ended)
         # out first: from here on anybody can clear the record, so neither a daemon that inherited the
         # descriptor nor a mutex that does not come free can keep the slot
         mine.record.unlock()
@@ -732,3 +740,10 @@ class Pool:
         if mine.turn and self.turns.remove(claim.ticket):
             mine.turn.close()
             mine.turn = None
+
+
+def _status_of(error: BaseException) -> int | None:
+    """Return what a process ends with that meets the error, -n for signal n; None where that is not ours to say."""
+    if isinstance(error, Interrupted):
+        return -error.signum
+    return error.status if isinstance(error, IpclockError) else None

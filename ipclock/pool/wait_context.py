@@ -36,6 +36,9 @@ class WaitContext:
         """Seconds since the wait has begun."""
         return time.monotonic() - self._begun
 
+    def arrived(self, ticket: int) -> None:
+        """The client stands in line, with this ticket. Called once; may raise to make it leave."""
+
     def waiting(self, ticket: int) -> None:
         """The client still waits. Called at every tick, up to three times a second."""
 

@@ -281,9 +281,9 @@ class SharedPool:
         """Return True: a build inside another one needs nothing of its own, and ends with it."""
         return True
 
-    def note(self, claim: Claim, pid: int) -> None:
-        """Tell who looks which process the build is."""
-        self._data["command_pid"] = pid
+    def note(self, claim: Claim, **facts: object) -> None:
+        """Write facts into the claim's node."""
+        self._data |= facts
         self._prove()
 
     def beacon(self, claim: Claim) -> int | None:
@@ -319,7 +319,7 @@ class SharedPool:
             session.wake.clear()  # by the watch on our node, perhaps
             self._prove()
 
-    def release(self, claim: Claim) -> None:
+    def release(self, claim: Claim, ended: int | None = None) -> None:
         """Take our nodes away and end the session; where no server answers in time they go when it ends by itself."""
         if self._opened is None:
             return

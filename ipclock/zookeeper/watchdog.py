@@ -29,6 +29,7 @@ class Watchdog:
                 if os.fork() == 0:
                     os.close(self._writing)
                     terminal.leave()
+                    os.chdir("/")  # no mount is kept busy
                     _stand_by(reading)
             finally:
                 os._exit(0)

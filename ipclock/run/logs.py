@@ -1,0 +1,107 @@
+"""The files that keep the output of builds: where they lie, what they are called, how they are found and pruned.
+
+Guarantees that no log is written or read through a link, or where another user could put one in its place; that a name
+tells pool, ticket and label; and that none is older than LOG_DAYS once another build begins.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from contextlib import suppress
+from urllib.parse import quote, unquote
+
+from ipclock import utf8
+from ipclock._typing import NamedTuple
+from ipclock.errors import N_, LogFailed
+from ipclock.linux import trusted_path
+
+SUFFIX = ".log"
+LABEL_BYTES = 100  # of a label in a file name, quoted
+DAY_S = 86400
+
+
+class Log(NamedTuple):
+    """One log, by its name; `begun` is in seconds of the epoch. A long `label` is cut."""
+
+    path: str
+    pool: str
+    ticket: int
+    label: str
+    begun: int
+
+    @classmethod
+    def parse(cls, directory: str, name: str) -> Log | None:
+        """Return the log that a file name tells of, None for another file."""
+        pool, ticket, label, begun = ("", "", "", "", *name.removesuffix(SUFFIX).rsplit(".", 3))[-4:]
+        if not (name.endswith(SUFFIX) and pool and _is_number(ticket) and _is_number(begun)):
+            return None
+        return cls(os.path.join(directory, name), pool, int(ticket), label, int(begun))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20
+
+
+def _quoted(label: str) -> str:
+    return quote(label, safe=" +,:@").replace(".", "%2E")[:LABEL_BYTES]
+
+
+def label_of(log: Log) -> str:
+    """Return the label that the name of a log tells, as it may be shown."""
+    return utf8.printable(unquote(log.label))
+
+
+def create(directory: str, pool: str, ticket: int, label: str, group: int | None) -> tuple[int, str]:
+    """Make the log of a build that begins; return its descriptor, to append by, and its path.
+
+    *group* (gid) may read it, as it may use the pool. Raises LogFailed (73).
+    """
+    name = f"{pool.removeprefix('/')}.{ticket}.{_quoted(label)}.{time.time():.0f}{SUFFIX}"
+    path = os.path.join(directory, name)
+    try:
+        os.makedirs(directory, mode=0o755 if group is not None or os.geteuid() == 0 else 0o700, exist_ok=True)
+        _require_trusted(directory)
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        if group is not None:
+            with suppress(PermissionError):  # no member: then it stays ours alone
+                os.fchown(fd, -1, group)
+                os.fchmod(fd, 0o640)
+    except OSError as error:
+        raise LogFailed(path, error.strerror or str(error)) from None
+    return fd, path
+
+
+def _require_trusted(directory: str) -> None:
+    """Raise LogFailed (73) unless only root and we can have put the directory there, and can put names in it."""
+    for at, status, _link in trusted_path.steps(directory):
+        ours = trusted_path.is_roots(status) or (status.st_uid == os.geteuid() and os.geteuid() != 0)
+        if not ours or any(trusted_path.writers(status, new=at == directory)):
+            raise LogFailed(directory, N_("writable by other users"))
+
+
+def find(directory: str, pool: str, *, ticket: int | None = None, label: str | None = None) -> list[Log]:
+    """Return the logs of a pool, the newest first: of all its builds, or of one ticket or label."""
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    found = [log for name in names if (log := Log.parse(directory, name)) and log.pool == pool.removeprefix("/")]
+    asked = [
+        log
+        for log in found
+        if (ticket is None or log.ticket == ticket) and (label is None or log.label == _quoted(label))
+    ]
+    return sorted(asked, key=lambda log: (log.begun, log.ticket), reverse=True)
+
+
+def prune(directory: str, days: int) -> None:
+    """Remove our own logs in which nothing was written for so many days."""
+    with suppress(OSError):
+        for name in os.listdir(directory):
+            path = os.path.join(directory, name)
+            status = os.lstat(path)
+            old = status.st_mtime < time.time() - days * DAY_S and stat.S_ISREG(status.st_mode)
+            if old and status.st_uid == os.geteuid() and Log.parse(directory, name):
+                os.unlink(path)
