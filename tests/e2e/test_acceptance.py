@@ -92,7 +92,7 @@ def test_5_a_reset_solves_a_deadlock(world: World) -> None:
 
 
 def test_6_status_shows_the_present_state(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     before = world.status()
     build = world.wrap("Staging Deployment").started()
     waiter = world.wrap("next")

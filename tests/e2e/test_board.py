@@ -164,7 +164,7 @@ def test_without_rich_a_terminal_shows_the_lines(
 def test_the_live_view_follows_the_pool_and_gives_the_screen_back(
     world: World, terminal: Callable[..., Terminal]
 ) -> None:
-    world.run("init")
+    world.ask("init")
     screen = terminal(*STATUS, "--watch")
     screen.wait_for("no build is running")
     holder = world.wrap("staging").started()
@@ -196,7 +196,7 @@ def test_the_live_view_follows_the_window(world: World, terminal: Callable[..., 
 def test_a_live_view_that_is_ended_gives_the_terminal_back(
     world: World, terminal: Callable[..., Terminal], how: str
 ) -> None:
-    world.run("init")
+    world.ask("init")
     screen = terminal(*STATUS, "--watch")
     screen.wait_for("q quits")
 
@@ -217,7 +217,7 @@ def test_a_live_view_that_is_ended_gives_the_terminal_back(
 def test_ctrl_z_gives_the_shell_its_screen_and_fg_takes_it_again(
     world: World, terminal: Callable[..., Terminal]
 ) -> None:
-    world.run("init")
+    world.ask("init")
     shell = terminal("bash", "--norc", "--noprofile", "-i", PS1="$ ")
     shell.wait_for("$ ")
     shell.type(" ".join(STATUS) + " --watch\n")

@@ -43,6 +43,7 @@ def with_daemon(world: World, *options: str, how: str = "") -> tuple[Build, int]
 
 def orphaned(world: World, build: Build) -> str:
     """Kill the supervisor, and return the ticket."""
+    until(lambda: world.status()["holders"][0]["command_pid"] == build.command_pid, "the build in the record")
     build.signal(signal.SIGKILL)
     build.wait()
     return str(world.status()["holders"][0]["ticket"])

@@ -84,7 +84,7 @@ def ended(path: Path, pool: str, label: str = "web", days_ago: float = 0, keep_d
 
 
 def test_an_idle_pool_has_its_slots_free(world: World) -> None:
-    world.run("init", "--max-parallel-builds", "3")
+    world.ask("init", "--max-parallel-builds", "3")
 
     found = metrics(world)
 
@@ -193,7 +193,7 @@ def test_a_history_from_before_there_were_counters_is_counted_from_now_on(world:
 
 
 def test_another_pool_in_the_same_history_is_none_of_ours(world: World, path: Path) -> None:
-    world.run("init")
+    world.ask("init")
     ended(path, "/another")
 
     assert [name for name, labels in metrics(world) if labels] == []
@@ -264,7 +264,7 @@ def test_a_label_moves_no_cursor_and_one_that_looks_like_it_is_the_same_series(
 
 
 def test_without_a_history_there_are_no_counters(world: World, path: Path) -> None:
-    world.run("init")
+    world.ask("init")
     ended(path, world.name)
     world.env["HISTORY"] = "off"
 
@@ -316,7 +316,7 @@ def test_promtool_finds_nothing_amiss(world: World, path: Path) -> None:
 
 
 def test_a_file_is_replaced_as_a_whole_and_can_be_read_by_others(world: World, tmp_path: Path) -> None:
-    world.run("init")
+    world.ask("init")
     file = tmp_path / "out/ipclock.prom"
     file.parent.mkdir()
     file.write_text("old\n")
@@ -335,7 +335,7 @@ def test_a_file_is_replaced_as_a_whole_and_can_be_read_by_others(world: World, t
 
 
 def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(world: World, tmp_path: Path) -> None:
-    world.run("init")
+    world.ask("init")
     (tmp_path / "out/x.prom").mkdir(parents=True)
 
     done = [world.run("metrics", "-o", str(tmp_path / name)) for name in ("out/x.prom", "none/x.prom")]
@@ -345,7 +345,7 @@ def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(world: World, tmp_
 
 
 def test_without_the_library_it_says_what_to_install(world: World, tmp_path: Path) -> None:
-    world.run("init")
+    world.ask("init")
     (tmp_path / "prometheus_client.py").write_text("raise ImportError\n")
 
     done = world.run("metrics", env={"PYTHONPATH": str(tmp_path)})

@@ -116,7 +116,7 @@ def test_schema_2_is_shown_to_who_asks_for_it_and_schema_1_to_the_others(world: 
 
 
 def test_status_takes_no_mutex_and_writes_nothing(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     fd = os.open(world.folder / "mutex", os.O_RDWR)
     assert try_lock(fd)
 
@@ -188,7 +188,7 @@ def test_the_end_of_an_evicted_build_gives_nobody_a_slot(world: World) -> None:
 
 
 def test_an_unknown_ticket_is_told(world: World) -> None:
-    world.run("init")
+    world.ask("init")
 
     result = world.run("reset", "17")
 
@@ -197,7 +197,7 @@ def test_an_unknown_ticket_is_told(world: World) -> None:
 
 @pytest.mark.timeout(90)
 def test_a_reset_names_who_keeps_the_mutex_and_leaves(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     fd = os.open(world.folder / "mutex", os.O_RDWR)
     assert try_lock(fd)
     os.pwrite(fd, b"%-20d\n" % os.getpid(), 0)

@@ -251,7 +251,7 @@ def test_a_reader_that_leaves_early_is_no_error(world: World) -> None:
 
 
 def test_an_output_that_is_full_is_told(world: World) -> None:
-    world.run("init")
+    world.ask("init")
 
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
@@ -298,7 +298,7 @@ def test_a_stderr_that_nobody_reads_keeps_no_build_from_its_slot(world: World) -
 
 
 def test_a_closed_stdout_is_no_bug(world: World) -> None:
-    world.run("init")
+    world.ask("init")
 
     result = subprocess.run(
         ["sh", "-c", f"{sys.executable} -m ipclock status >&-"],
