@@ -149,7 +149,7 @@ def test_without_rich_a_terminal_shows_the_lines(
     world: World, terminal: Callable[..., Terminal], tmp_path: Path
 ) -> None:
     (tmp_path / "rich.py").write_text("raise ImportError")
-    holder = world.wrap("staging").started()
+    holder = world.noted(world.wrap("staging"))
 
     once = terminal(*STATUS, PYTHONPATH=str(tmp_path))
     live = terminal(*STATUS, "--watch", PYTHONPATH=str(tmp_path))

@@ -180,7 +180,7 @@ def test_a_low_terminal_gets_one_line_and_no_colours_where_nobody_wants_them(
 
 
 def test_without_a_terminal_there_are_lines_at_the_start_at_a_change_and_at_the_interval(world: World) -> None:
-    holder = world.wrap("holder").started()
+    holder = world.noted(world.wrap("holder"))
     waiter = world.popen("wrap", "late", "--", "true", env={"PROGRESS_INTERVAL": "1"})
     assert waiter.process.stderr
     lines = [waiter.process.stderr.readline().decode() for _ in range(2)]

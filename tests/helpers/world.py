@@ -175,6 +175,12 @@ class World:
             **options,
         )
 
+    def noted(self, build: Build) -> Build:
+        """Wait until a build stands in its record with its process, which its supervisor writes once it has started."""
+        build.started()
+        until(lambda: build.command_pid in [row["command_pid"] for row in self.status()["holders"]], "a build noted")
+        return build
+
     def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `ipclock` to its end in a fork of this process, a third of a start: to prepare or to look."""
         from tests.helpers.crash_at import Client
