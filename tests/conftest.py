@@ -30,8 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """More than there are processors: many tests wait."""
-    return 2 + len(os.sched_getaffinity(0))
+    """Three for each processor: many tests wait."""
+    return 3 * len(os.sched_getaffinity(0))
 
 
 class Scheduling(LoadScopeScheduling):

@@ -308,7 +308,7 @@ def test_a_script_with_traps_of_its_own_gives_its_slot_back_at_once_outside_of_t
 
 
 def test_two_scripts_at_once_run_one_after_the_other_and_with_two_slots_three_run_two_at_a_time(world: World) -> None:
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
     body = "acquire_lock a; echo held; read -r _; release_lock"
     scripts = [start(world, body) for _ in range(2)]
     lines = [script.line() for script in scripts]

@@ -145,7 +145,7 @@ def alone(scene: Scene) -> tuple[Build, list[Build]]:
 def beside_another(scene: Scene) -> tuple[Build, list[Build]]:
     """The same with N=2 and another build in the first slot."""
     scene.capacity = 2
-    scene.world.run("init", "--max-parallel-builds", "2")
+    scene.world.ask("init", "--max-parallel-builds", "2")
     other = scene.start("other", stays=True)
     other.line()
     victim = ended(scene.victim(*scene.wrap("victim")))

@@ -76,7 +76,7 @@ def test_4_a_wait_ends_by_itself(world: World) -> None:
 
 
 def test_5_a_reset_solves_a_deadlock(world: World) -> None:
-    stuck = world.wrap("stuck").started()
+    stuck = world.noted(world.wrap("stuck"))
     waiter = world.wrap("next")
     until(lambda: world.records("gate"), "the waiter at the gate")
 
@@ -92,7 +92,7 @@ def test_5_a_reset_solves_a_deadlock(world: World) -> None:
 
 
 def test_6_status_shows_the_present_state(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     before = world.status()
     build = world.wrap("Staging Deployment").started()
     waiter = world.wrap("next")
@@ -111,7 +111,7 @@ def test_6_status_shows_the_present_state(world: World) -> None:
 
 
 def test_7_the_pids_shown_are_the_real_ones(world: World) -> None:
-    build = world.wrap().started()
+    build = world.noted(world.wrap())
 
     holder = world.status()["holders"][0]
     text = world.run("status").stdout

@@ -151,7 +151,7 @@ def test_without_rich_a_terminal_shows_the_lines(
     world: World, terminal: Callable[..., Terminal], tmp_path: Path
 ) -> None:
     (tmp_path / "rich.py").write_text("raise ImportError")
-    holder = world.wrap("staging").started()
+    holder = world.noted(world.wrap("staging"))
 
     once = terminal(*STATUS, PYTHONPATH=str(tmp_path))
     live = terminal(*STATUS, "--watch", PYTHONPATH=str(tmp_path))
@@ -166,7 +166,7 @@ def test_without_rich_a_terminal_shows_the_lines(
 def test_the_live_view_follows_the_pool_and_gives_the_screen_back(
     world: World, terminal: Callable[..., Terminal]
 ) -> None:
-    world.run("init")
+    world.ask("init")
     screen = terminal(*STATUS, "--watch")
     screen.wait_for("no build is running")
     holder = world.wrap("staging").started()
@@ -198,7 +198,7 @@ def test_the_live_view_follows_the_window(world: World, terminal: Callable[..., 
 def test_a_live_view_that_is_ended_gives_the_terminal_back(
     world: World, terminal: Callable[..., Terminal], how: str
 ) -> None:
-    world.run("init")
+    world.ask("init")
     screen = terminal(*STATUS, "--watch")
     screen.wait_for("q: quit")
 
@@ -219,7 +219,7 @@ def test_a_live_view_that_is_ended_gives_the_terminal_back(
 def test_ctrl_z_gives_the_shell_its_screen_and_fg_takes_it_again(
     world: World, terminal: Callable[..., Terminal]
 ) -> None:
-    world.run("init")
+    world.ask("init")
     shell = terminal("bash", "--norc", "--noprofile", "-i", PS1="$ ")
     shell.wait_for("$ ")
     shell.type(" ".join(STATUS) + " --watch\n")

@@ -70,7 +70,7 @@ def elsewhere(script: str, world: World, *options: str, uid: int = 0) -> tuple[i
 
 @pytest.mark.parametrize("language", ["en", "ko"])
 def test_the_codes_of_schema_2_are_the_same_in_every_language(language: str, world: World) -> None:
-    world.run("init")
+    world.ask("init")
     Path(path_of(world.name)).unlink()
 
     result = world.run("doctor", "--json=2", env={"IPCLOCK_LANG": language})
@@ -90,7 +90,7 @@ def test_the_codes_of_schema_2_are_the_same_in_every_language(language: str, wor
 
 
 def test_where_all_is_in_order_there_is_no_remedy_and_the_status_is_0(world: World) -> None:
-    world.run("init")
+    world.ask("init")
 
     # as an option the name is none that others would lack
     status, found = doctor(world, "--name", world.name)
@@ -137,7 +137,7 @@ def test_the_findings_are_korean_where_the_locale_is(world: World) -> None:
 @pytest.mark.parametrize("made", [False, True])
 def test_nothing_is_made_and_nothing_in_the_pool_is_touched(made: bool, world: World) -> None:
     if made:
-        world.run("init")
+        world.ask("init")
 
     def stamps() -> dict[str, tuple[int, int]]:
         paths = [world.folder, *world.folder.rglob("*"), Path(path_of(world.name))]
@@ -262,7 +262,7 @@ def test_a_lock_folder_of_root_in_which_a_shared_pool_takes_files_will_do(world:
     needs_root(0)
     place = SHM / f"{world.folder.name}.place"
     place.mkdir(0o755)
-    world.run("init", "--lock-dir", str(place))
+    world.ask("init", "--lock-dir", str(place))
     for path in place.rglob("*"):
         shutil.chown(path, USER, USER)
 
@@ -452,7 +452,7 @@ DAMAGE: dict[str, tuple[Callable[[World], object], str, str]] = {
 @pytest.mark.parametrize("how", DAMAGE)
 def test_a_damaged_pool_is_told_with_a_remedy_and_the_other_checks_go_on(how: str, world: World) -> None:
     harm, name, level = DAMAGE[how]
-    world.run("init")
+    world.ask("init")
     harm(world)
 
     status, found = doctor(world)
@@ -488,7 +488,7 @@ def test_a_shared_pool_is_in_order_and_what_is_not_shared_in_it_is_told(world: W
 
 def test_a_folder_of_a_stranger_in_the_pool_is_told(world: World) -> None:
     needs_root(0)
-    world.run("init")
+    world.ask("init")
     os.chown(world.folder / "gate", OTHER_USER, OTHER_USER)
 
     level, finding, _ = check(world, "pool")
@@ -498,12 +498,12 @@ def test_a_folder_of_a_stranger_in_the_pool_is_told(world: World) -> None:
 
 def test_a_number_of_a_stranger_in_the_pool_is_bad_until_root_takes_it_over(world: World) -> None:
     needs_root(0)
-    world.run("init")
+    world.ask("init")
     path = world.folder / "epoch"
     os.chown(path, OTHER_USER, OTHER_USER)
 
     found = check(world, "pool")
-    world.run("init")
+    world.ask("init")
 
     remedy = "'ipclock init' takes it over; running builds keep their slots."
     told = ("bad", f"{path}: not permitted: not part of the pool", remedy)
@@ -512,7 +512,7 @@ def test_a_number_of_a_stranger_in_the_pool_is_bad_until_root_takes_it_over(worl
 
 @pytest.mark.parametrize(("change", "level"), [(0, "ok"), (1, "warn"), (-1, "warn")])
 def test_a_value_that_the_records_do_not_explain_is_told(change: int, level: str, world: World) -> None:
-    world.run("init")
+    world.ask("init")
     semaphore = posix_ipc.Semaphore(world.name)
     if change:
         semaphore.release() if change > 0 else semaphore.acquire(0)
@@ -624,7 +624,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_a_stopped_owner_of_the_mutex_is_named(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     before = check(world, "mutex")[0]
     with stopped_owner(world) as owner:
         status, found = doctor(world)
@@ -640,7 +640,7 @@ def test_a_stopped_owner_of_the_mutex_is_named(world: World) -> None:
 
 @pytest.mark.parametrize(("seconds", "level"), [(0, "ok"), (3600, "bad")])
 def test_a_mutex_is_stuck_only_after_a_while(seconds: int, level: str, world: World) -> None:
-    world.run("init")
+    world.ask("init")
     fd = os.open(world.folder / "mutex", os.O_RDWR)
     assert try_lock(fd)
     os.pwrite(fd, b"%-20d\n" % os.getpid(), 0)

@@ -62,7 +62,7 @@ def read(world: World) -> dict[str, object]:
     """Return what each command that reads ends with, and what in its words must not be there."""
     found: dict[str, object] = {}
     for words in READING:
-        done = world.run(*words.split())
+        done = world.ask(*words.split())
         found[words] = done.returncode, [problem for problem in PROBLEMS if problem in done.stdout + done.stderr]
     return found
 

@@ -268,7 +268,7 @@ def test_a_hook_that_hangs_does_not_keep_the_slot_of_a_killed_supervisor(
 def test_a_hook_that_hangs_does_not_keep_the_slot_of_a_killed_script(
     world: World, hanging: Callable[[str], int]
 ) -> None:
-    world.run("init")
+    world.ask("init")
     ipclock = f"{sys.executable} -m ipclock"
     shell = world.spawn("bash", "-c", f"exec 8>{world.folder}/new/mine; {ipclock} acquire --fd 8 a; read -r _")
     ticket, hook = shell.line(), hanging("acquire")
@@ -528,7 +528,7 @@ def test_a_hook_of_the_environment_does_not_make_the_file_matter(
 def test_a_command_that_runs_no_hook_does_not_mind_whose_file_names_one(world: World, settings_file: Path) -> None:
     needs_root(0)
     settings_file.chmod(0o666)
-    world.run("init")
+    world.ask("init")
 
     done = [world.run(name, "--config", str(settings_file)).returncode for name in ("status", "reset")]
 

@@ -220,7 +220,7 @@ def test_a_build_that_the_kernel_ended_for_want_of_memory_is_told_with_what_ran_
     group = memory_group(f"ipclock-test-{os.getpid()}", 100 << 20)
     path = tmp_path / "history.db"
     world.env["HISTORY"] = str(path)
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
     beside = world.wrap("beside").started()
     enter = f"echo $$ >{group}/cgroup.procs; exec {world.python} -c 'bytearray(300 << 20)'"
 

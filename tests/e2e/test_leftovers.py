@@ -35,7 +35,7 @@ def alive(*pids: int) -> list[int]:
 
 def with_daemon(world: World, *options: str, how: str = "") -> tuple[Build, int]:
     """Return a build that runs, and the PID of a daemon that it has started."""
-    build = world.wrap("build", *options).started()
+    build = world.noted(world.wrap("build", *options))
     daemon = int(build.ask(f"daemon {how}").split()[1])
     world.extra.append(daemon)
     return build, daemon

@@ -65,7 +65,7 @@ def run(
 def test_two_builds_of_a_label_run_one_after_the_other_whatever_their_locales(
     world: World, locale: dict[str, str]
 ) -> None:
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
     first = world.wrap(CAFE, "--per-label", "1").started()
 
     same = run(world, locale, "wrap", "-n", "--per-label", "1", CAFE, "--", "true")
@@ -139,7 +139,7 @@ def test_a_label_is_shown_as_far_as_the_locale_has_its_letters(world: World, loc
 
 
 def test_the_reason_of_a_drain_is_the_same_in_every_locale(world: World, locale: dict[str, str]) -> None:
-    world.run("init")
+    world.ask("init")
 
     drained = run(world, locale, "drain", "--reason", KOREAN)
 

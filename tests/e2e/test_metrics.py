@@ -83,7 +83,7 @@ def ended(path: Path, pool: str, label: str = "web", days_ago: float = 0, keep_d
 
 
 def test_an_idle_pool_has_its_slots_free(world: World) -> None:
-    world.run("init", "--max-parallel-builds", "3")
+    world.ask("init", "--max-parallel-builds", "3")
 
     found = metrics(world)
 
@@ -192,7 +192,7 @@ def test_a_history_from_before_there_were_counters_is_counted_from_now_on(world:
 
 
 def test_another_pool_in_the_same_history_is_none_of_ours(world: World, path: Path) -> None:
-    world.run("init")
+    world.ask("init")
     ended(path, "/another")
 
     assert [name for name, labels in metrics(world) if labels] == []
@@ -263,7 +263,7 @@ def test_a_label_moves_no_cursor_and_one_that_looks_like_it_is_the_same_series(
 
 
 def test_without_a_history_there_are_no_counters(world: World, path: Path) -> None:
-    world.run("init")
+    world.ask("init")
     ended(path, world.name)
     world.env["HISTORY"] = "off"
 
@@ -315,7 +315,7 @@ def test_promtool_finds_nothing_amiss(world: World, path: Path) -> None:
 
 
 def test_without_the_library_it_says_what_to_install(world: World, tmp_path: Path) -> None:
-    world.run("init")
+    world.ask("init")
     (tmp_path / "prometheus_client.py").write_text("raise ImportError\n")
 
     done = world.run("metrics", env={"PYTHONPATH": str(tmp_path)})

@@ -163,7 +163,7 @@ def test_builds_of_a_nested_ones_label_wait_for_it(world: World) -> None:
 def test_a_build_that_closes_what_it_inherits_counts_though_its_supervisor_is_killed(world: World) -> None:
     # as a program that closes all descriptors beyond 2 at its start
     code = "import os; os.closerange(3, 4096); print('ready', os.getpid(), flush=True); input()"
-    build = world.popen("wrap", "-q", "closes", "--", sys.executable, "-c", code).started()
+    build = world.noted(world.popen("wrap", "-q", "closes", "--", sys.executable, "-c", code))
 
     build.signal(signal.SIGKILL)
     build.wait()

@@ -102,7 +102,7 @@ def test_the_status_of_a_pool_names_its_folder(world: World) -> None:
 @pytest.mark.parametrize(("options", "why"), [(["17"], " (ticket 17)"), ([], ": pass TICKET or set IPCLOCK_TICKET")])
 def test_a_release_of_nothing_is_a_warning(made: bool, options: list[str], why: str, world: World) -> None:
     if made:
-        world.run("init")
+        world.ask("init")
 
     done, quiet = world.run("release", *options), world.run("release", "-q", *options)
 
@@ -124,7 +124,7 @@ def test_a_release_of_a_ticket_of_a_pool_that_is_gone_names_it(world: World) -> 
 
 
 def test_a_reset_of_a_pool_in_which_no_slot_is_held_says_so(world: World) -> None:
-    world.run("init")
+    world.ask("init")
 
     done = world.run("reset")
 
@@ -132,7 +132,7 @@ def test_a_reset_of_a_pool_in_which_no_slot_is_held_says_so(world: World) -> Non
 
 
 def test_a_resume_of_a_pool_that_is_not_drained_says_so(world: World) -> None:
-    world.run("init")
+    world.ask("init")
 
     done = world.run("resume")
 
@@ -140,7 +140,7 @@ def test_a_resume_of_a_pool_that_is_not_drained_says_so(world: World) -> None:
 
 
 def test_a_second_drain_says_what_it_replaces(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     world.run("drain", "--reason", "disk is being replaced", "--for", "2h")
     until = world.run("status").stdout.splitlines()[1].strip()
 
@@ -155,7 +155,7 @@ def test_a_second_drain_says_what_it_replaces(world: World) -> None:
 
 @pytest.mark.parametrize("command", [["reset"], ["drain"], ["resume"], ["release", "1"]], ids=" ".join)
 def test_the_number_of_slots_is_none_of_its_business(command: list[str], world: World) -> None:
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
 
     done = world.run(*command, env={"MAX_PARALLEL_BUILDS": "5"})
 
@@ -164,7 +164,7 @@ def test_the_number_of_slots_is_none_of_its_business(command: list[str], world: 
 
 @pytest.mark.parametrize("command", ["release", "status", "stats", "metrics", "drain", "resume", "reset", "doctor"])
 def test_an_option_without_an_effect_is_refused(command: str, world: World) -> None:
-    world.run("init")
+    world.ask("init")
     options = [["--max-parallel-builds=3"]] + [["--lock-dir=/dev/shm"]] * (command != "doctor")
 
     done = [world.run(command, *option) for option in options]
@@ -197,7 +197,7 @@ def test_stats_tells_of_a_pool_that_is_there_and_of_one_that_was(known: str, wor
     pool = world.name if known == "the past" else "/another"
     keep(str(history), [build("staging", time.time() - 60, 30, pool=pool)])
     if known == "the pool":
-        world.run("init")
+        world.ask("init")
 
     done = world.run("stats", env={"HISTORY": str(history)})
 

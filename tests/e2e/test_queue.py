@@ -38,7 +38,7 @@ def in_line(world: World, label: str, *options: str, count: int = 1) -> Build:
 
 
 def test_two_builds_of_a_label_run_one_after_the_other_and_others_pass(world: World) -> None:
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
     first = world.wrap("a", "--per-label", "1").started()
     second = in_line(world, "a", "--per-label", "1")
 
@@ -58,7 +58,7 @@ def test_two_builds_of_a_label_run_one_after_the_other_and_others_pass(world: Wo
 
 
 def test_a_waiter_is_told_that_its_label_runs(world: World) -> None:
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
     first = world.wrap("a").started()
     second = world.wrap("a", "-w", "0.5", env={"MAX_PER_LABEL": "1"})
 
@@ -66,7 +66,7 @@ def test_a_waiter_is_told_that_its_label_runs(world: World) -> None:
 
 
 def test_a_build_that_wants_to_be_alone_gets_no_company_of_its_label(world: World) -> None:
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
     first = world.wrap("a", "--per-label", "1").started()
 
     refused = world.run("wrap", "-n", "a", "--", "true").returncode
@@ -79,7 +79,7 @@ def test_a_build_that_wants_to_be_alone_gets_no_company_of_its_label(world: Worl
 
 
 def test_a_build_takes_as_many_slots_as_it_asks_for(world: World) -> None:
-    world.run("init", "--max-parallel-builds", "3")
+    world.ask("init", "--max-parallel-builds", "3")
     heavy = world.wrap("heavy", "--slots", "2").started()
     light = world.wrap("light").started()
 
@@ -92,7 +92,7 @@ def test_a_build_takes_as_many_slots_as_it_asks_for(world: World) -> None:
 
 
 def test_a_heavy_build_at_the_head_is_not_starved_by_light_ones(world: World) -> None:
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
     first = world.wrap("first").started()
     heavy = in_line(world, "heavy", "--slots", "2")
     until(lambda: world.records("gate") == ["2,u2,r1"], "the free slot reserved")
@@ -108,7 +108,7 @@ def test_a_heavy_build_at_the_head_is_not_starved_by_light_ones(world: World) ->
 
 @pytest.mark.parametrize("ending", ["TERM", "KILL"])
 def test_what_was_reserved_for_one_that_leaves_is_given_on(ending: str, world: World) -> None:
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
     first = world.wrap("first").started()
     heavy = in_line(world, "heavy", "--slots", "2")
     until(lambda: world.records("gate") == ["2,u2,r1"], "the free slot reserved")
@@ -134,16 +134,16 @@ def test_more_slots_than_there_are_is_refused_at_once(world: World) -> None:
 
 
 def test_a_build_too_heavy_for_a_lowered_capacity_is_told_and_lets_others_pass(world: World) -> None:
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
     first = world.wrap("first").started()
     heavy = in_line(world, "heavy", "--slots", "2", "-w", "20")
 
-    world.run("init", "--max-parallel-builds", "1")
+    world.ask("init", "--max-parallel-builds", "1")
     first.end()
     light = world.run("wrap", "-w", "20", "light", "--", "true").returncode
     waiter = world.status()["waiters"][0]
     until(lambda: "needs 2 of 1 slots" in heavy.heard(), "the heavy one to say why it waits")
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
 
     assert (light, waiter["held_back"], heavy.started().end(), world.settled()) == (0, "size", 0, (2, {}))
 
@@ -308,7 +308,7 @@ def test_a_drained_pool_tells_everybody_why_and_starts_nothing_until_it_is_resum
 
 
 def test_a_drain_ends_by_itself(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     world.run("drain", "--for", "1")
     waiter = world.wrap("waiter", "-w", "25")
 
@@ -316,7 +316,7 @@ def test_a_drain_ends_by_itself(world: World) -> None:
 
 
 def test_a_drain_that_ends_on_another_day_says_which(world: World) -> None:
-    world.run("init")
+    world.ask("init")
 
     told = world.run("drain", "--for", "3d").stderr
 
@@ -324,10 +324,10 @@ def test_a_drain_that_ends_on_another_day_says_which(world: World) -> None:
 
 
 def test_no_slots_at_all_is_a_drain(world: World) -> None:
-    world.run("init", "--max-parallel-builds", "0")
+    world.ask("init", "--max-parallel-builds", "0")
     waiter = in_line(world, "waiter")
     text, resumed = world.run("status").stdout, world.run("resume").stderr
-    world.run("init", "--max-parallel-builds", "1")
+    world.ask("init", "--max-parallel-builds", "1")
 
     assert ("drained: MAX_PARALLEL_BUILDS=0" in text, resumed) == (
         True,
@@ -357,7 +357,7 @@ def said(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
 
 
 def test_who_starts_no_build_leaves_the_number_of_slots_as_it_is(world: World, said: dict[str, str]) -> None:
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
     ticket = world.run("acquire", "a").stdout.strip()
 
     commands = ("release " + ticket, "drain", "resume", "reset", "status", "stats", "metrics", "doctor")
@@ -372,7 +372,7 @@ def test_who_starts_no_build_leaves_the_number_of_slots_as_it_is(world: World, s
 def test_who_starts_a_build_or_makes_the_pool_says_how_many_slots_there_are(world: World, said: dict[str, str]) -> None:
     seen = []
     for command in (["wrap", "a", "--", "true"], ["acquire", "a"], ["init"]):
-        world.run("init", "--max-parallel-builds", "2")
+        world.ask("init", "--max-parallel-builds", "2")
         seen.append((world.run(*command, env=said).returncode, world.status()["capacity"]))
 
     assert seen == [(0, 5)] * 3
@@ -465,7 +465,7 @@ def test_a_file_that_says_nothing_now_changes_nothing(text: str | None, world: W
 
 
 def test_a_build_waits_for_memory_while_another_one_runs_and_says_so(world: World) -> None:
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
     first = world.wrap("first").started()
 
     waiter = world.wrap("greedy", "--memory", "100T", "-w", "2")
@@ -479,7 +479,7 @@ def test_a_build_waits_for_memory_while_another_one_runs_and_says_so(world: Worl
 
 
 def test_a_build_that_waits_for_memory_goes_when_nobody_else_runs_with_a_warning(world: World) -> None:
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
     first = world.wrap("first").started()
     waiter = world.wrap("greedy", env={"MIN_FREE_MEMORY": "100T"})
     until(lambda: world.records("gate") == ["2,r1"], "the slot reserved for the one that waits for memory")
@@ -492,7 +492,7 @@ def test_a_build_that_waits_for_memory_goes_when_nobody_else_runs_with_a_warning
 
 
 def test_a_build_whose_memory_is_there_starts_at_once(world: World) -> None:
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
     first = world.wrap("first", "--memory", "1M").started()
 
     second = world.run("wrap", "-n", "--memory", "1M", "second", "--", "true")
@@ -501,7 +501,7 @@ def test_a_build_whose_memory_is_there_starts_at_once(world: World) -> None:
 
 
 def test_running_builds_are_reckoned_with_what_they_have_still_to_grow(world: World) -> None:
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
     first = world.wrap("first", "--memory", "100T").started()
 
     refused = world.run("wrap", "-n", "--memory", "1M", "second", "--", "true").returncode
@@ -527,7 +527,7 @@ def test_build_tools_are_told_their_share_of_the_processors_unless_they_were_tol
 
 def test_the_memory_of_past_builds_of_a_label_is_what_the_next_one_waits_for(world: World, tmp_path: Path) -> None:
     world.env |= {"HISTORY": str(tmp_path / "history.db"), "MEMORY": "auto"}
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
     grow = "x = bytearray(50 << 20); print('ready', 0, flush=True); input()"
     learning = world.popen("wrap", "big", "--", world.python, "-c", grow)
     learning.line()

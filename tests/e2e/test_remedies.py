@@ -80,7 +80,7 @@ def test_one_who_would_share_a_new_pool_with_a_group_is_told_how_to_get_into_it(
 
 def test_a_member_is_told_who_may_say_who_uses_the_pool(world: World) -> None:
     needs_root(0)
-    world.run("init", "--mode", "0660", "--group", str(GROUP))
+    world.ask("init", "--mode", "0660", "--group", str(GROUP))
 
     client = Client(*("init", "--mode", "0600"), env=world.env | {"HOME": "/nonexistent"}, uid=USER, groups=[GROUP])
     status = client.wait()

@@ -179,7 +179,7 @@ def test_a_stopped_waiter_at_the_gate_is_passed_over_and_gets_its_turn_later(wor
 
 
 def test_a_stopped_build_keeps_its_slot_and_is_shown_as_stopped(world: World) -> None:
-    build = world.wrap().started()
+    build = world.noted(world.wrap())
 
     os.kill(build.command_pid, signal.SIGSTOP)
     until(lambda: state_of(build.command_pid) == "T", "the build stopped")

@@ -170,7 +170,7 @@ def test_what_cannot_be_asked_for_is_a_usage_error(
 
 
 def test_before_any_build_has_ended_there_is_nothing_to_tell_and_nothing_is_made(world: World, tmp_path: Path) -> None:
-    world.run("init")
+    world.ask("init")
     world.env["HISTORY"] = str(tmp_path / "ipclock/history.db")
 
     text, found = world.run("stats"), stats(world, "--since", "1e300")
@@ -248,7 +248,7 @@ def test_a_dash_is_stdout_whatever_its_encoding(world: World, path: Path, tmp_pa
 
 
 def test_before_any_build_has_ended_the_page_says_so(world: World, tmp_path: Path) -> None:
-    world.run("init")
+    world.ask("init")
     world.env["HISTORY"] = str(tmp_path / "none/history.db")
 
     done = page(world, tmp_path / "page.html")

@@ -79,7 +79,7 @@ def types(row: dict[str, object]) -> dict[str, type]:
 
 
 def test_json_has_the_documented_keys_and_types(world: World) -> None:
-    holder = world.wrap("Staging Deployment 배포").started()
+    holder = world.noted(world.wrap("Staging Deployment 배포"))
     first = world.wrap("first", "-w", "10m")
     until(lambda: world.records("gate"), "the first waiter at the gate")
     second = world.wrap("second")
@@ -116,7 +116,7 @@ def test_schema_2_is_shown_to_who_asks_for_it_and_schema_1_to_the_others(world: 
 
 
 def test_status_takes_no_mutex_and_writes_nothing(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     fd = os.open(world.folder / "mutex", os.O_RDWR)
     assert try_lock(fd)
 
@@ -132,7 +132,7 @@ def test_status_takes_no_mutex_and_writes_nothing(world: World) -> None:
 
 
 def test_the_text_shows_holders_and_the_line(world: World) -> None:
-    holder = world.wrap("Staging Deployment").started()
+    holder = world.noted(world.wrap("Staging Deployment"))
     waiter = world.wrap("next")
     until(lambda: world.records("gate"), "the waiter at the gate")
 
@@ -148,7 +148,7 @@ def test_the_text_shows_holders_and_the_line(world: World) -> None:
 
 
 def test_a_reset_names_every_living_build_and_lets_it_go_on(world: World) -> None:
-    builds = [world.wrap(label, "--max-parallel-builds", "2").started() for label in ("one", "two")]
+    builds = [world.noted(world.wrap(label, "--max-parallel-builds", "2")) for label in ("one", "two")]
 
     reset = world.run("reset")
 
@@ -188,7 +188,7 @@ def test_the_end_of_an_evicted_build_gives_nobody_a_slot(world: World) -> None:
 
 
 def test_an_unknown_ticket_is_told(world: World) -> None:
-    world.run("init")
+    world.ask("init")
 
     result = world.run("reset", "17")
 
@@ -197,7 +197,7 @@ def test_an_unknown_ticket_is_told(world: World) -> None:
 
 @pytest.mark.timeout(90)
 def test_a_reset_names_who_keeps_the_mutex_and_leaves(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     fd = os.open(world.folder / "mutex", os.O_RDWR)
     assert try_lock(fd)
     os.pwrite(fd, b"%-20d\n" % os.getpid(), 0)
@@ -216,7 +216,7 @@ def test_a_reset_names_who_keeps_the_mutex_and_leaves(world: World) -> None:
 
 
 def test_a_release_of_a_ticket_that_is_gone_is_a_warning_and_of_somebody_elses_is_refused(world: World) -> None:
-    holder = world.wrap("holder").started()
+    holder = world.noted(world.wrap("holder"))
 
     gone = world.run("release", "99")
     foreign = world.run("release", "1")
@@ -248,7 +248,7 @@ def test_a_slot_acquired_for_a_process_ends_with_that_process(world: World) -> N
 
 
 def test_a_label_that_somebody_wrote_with_control_characters_is_shown_escaped(world: World) -> None:
-    holder = world.wrap("holder").started()
+    holder = world.noted(world.wrap("holder"))
     with (world.folder / "holding" / "1.1").open("a") as record:
         record.write("label=\x1b[2Jgone\n")
 
@@ -258,7 +258,7 @@ def test_a_label_that_somebody_wrote_with_control_characters_is_shown_escaped(wo
 
 
 def test_a_record_holds_no_command_line_and_no_environment(world: World) -> None:
-    holder = world.wrap("holder", stub=("--report", "12"), env={"PASSWORD": "s3cret"}).started()
+    holder = world.noted(world.wrap("holder", stub=("--report", "12"), env={"PASSWORD": "s3cret"}))
 
     text = (world.folder / "holding" / "1.1").read_text()
     told = world.run("status", "--json").stdout

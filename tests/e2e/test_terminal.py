@@ -180,7 +180,7 @@ def test_a_low_terminal_gets_one_line_and_no_colours_where_nobody_wants_them(
 
 
 def test_without_a_terminal_there_are_lines_at_the_start_at_a_change_and_at_the_interval(world: World) -> None:
-    holder = world.wrap("holder").started()
+    holder = world.noted(world.wrap("holder"))
     waiter = world.popen("wrap", "late", "--", "true", env={"PROGRESS_INTERVAL": "1"})
     assert waiter.process.stderr
     lines = [waiter.process.stderr.readline().decode() for _ in range(2)]
@@ -251,7 +251,7 @@ def test_a_reader_that_leaves_early_is_no_error(world: World) -> None:
 
 
 def test_an_output_that_is_full_is_told(world: World) -> None:
-    world.run("init")
+    world.ask("init")
 
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
@@ -298,7 +298,7 @@ def test_a_stderr_that_nobody_reads_keeps_no_build_from_its_slot(world: World) -
 
 
 def test_a_closed_stdout_is_no_bug(world: World) -> None:
-    world.run("init")
+    world.ask("init")
 
     result = subprocess.run(
         ["sh", "-c", f"{sys.executable} -m ipclock status >&-"],

@@ -148,7 +148,7 @@ def test_without_waiting_a_free_slot_is_taken_only_if_nobody_ahead_needs_it(worl
     until(lambda: world.records("gate"), "the waiter at the gate")
     # stopped, it has not taken the slot that is about to come free
     waiter.signal(signal.SIGSTOP)
-    world.run("init", "--max-parallel-builds", "2")
+    world.ask("init", "--max-parallel-builds", "2")
     waiter.signal(signal.SIGCONT)
 
     assert (free, taken, waiter.started().end(), holder.end()) == (0, 75, 0, 0)
@@ -156,7 +156,7 @@ def test_without_waiting_a_free_slot_is_taken_only_if_nobody_ahead_needs_it(worl
 
 def test_a_lowered_capacity_stops_nobody_and_admits_nobody(world: World) -> None:
     builds = [world.wrap(f"b{n}", "--max-parallel-builds", "2").started() for n in (1, 2)]
-    world.run("init", "--max-parallel-builds", "1")
+    world.ask("init", "--max-parallel-builds", "1")
     waiter = world.wrap("waiter")
     until(lambda: world.records("gate"), "the waiter at the gate")
 
@@ -176,7 +176,7 @@ def test_an_option_sets_the_capacity_and_its_absence_leaves_it(world: World) -> 
 
 
 def test_a_drained_pool_admits_nobody_until_it_is_not(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     (world.folder / "drained").touch()
     waiter = world.wrap("waiter")
     until(lambda: world.records("gate"), "the waiter at the gate")

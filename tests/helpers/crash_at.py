@@ -255,6 +255,16 @@ class Client:
             text += letter
         return text.decode().removesuffix("\n")
 
+    def output(self) -> str:
+        """Return all that is written to stdout, once all of its writers are gone."""
+        text = b""
+        while select.select([self._stdout], [], [], HANG_S)[0]:
+            chunk = os.read(self._stdout, 1 << 16)
+            if not chunk:
+                return text.decode()
+            text += chunk
+        raise AssertionError(f"no end of stdout; stderr: {self.errors()!r}")
+
     def finish(self) -> None:
         """Close the stdin of the client and its build."""
         if self._stdin >= 0:

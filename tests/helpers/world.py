@@ -175,10 +175,28 @@ class World:
             **options,
         )
 
+    def noted(self, build: Build) -> Build:
+        """Wait until a build stands in its record with its process, which its supervisor writes once it has started."""
+        build.started()
+        until(lambda: build.command_pid in [row["command_pid"] for row in self.status()["holders"]], "a build noted")
+        return build
+
+    def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `ipclock` to its end in a fork of this process, a third of a start: to prepare or to look."""
+        from tests.helpers.crash_at import Client
+
+        client = Client(*arguments, env=self.env)
+        try:
+            client.finish()
+            output = client.output()
+            return subprocess.CompletedProcess(arguments, client.wait(), output, client.errors())
+        finally:
+            client.close()
+
     def status(self) -> dict[str, Any]:
         """Return `ipclock status --json`, of a pool that is not there what a waiting test looks at."""
         before = self.folder.exists()
-        result = self.run("status", "--json")
+        result = self.ask("status", "--json")
         if result.returncode == 69 and not (before and self.folder.exists()):
             return {"holders": [], "waiters": [], "drain": None}
         assert (result.returncode, result.stderr) == (0, "")

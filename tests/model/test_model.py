@@ -14,7 +14,7 @@ from tests.model.checker import Checker, client, initial
 if TYPE_CHECKING:
     from tests.model.world import Client
 
-pytestmark = pytest.mark.timeout(60)  # as all have it; what is marked starts first, and these are long
+pytestmark = pytest.mark.timeout(180)  # what is marked starts first; these do nothing but compute
 
 HEAVY = client(units=2)
 LIGHT = client()

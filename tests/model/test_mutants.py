@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ipclock.pool.record import Record
     from tests.model.world import Client
 
-pytestmark = pytest.mark.timeout(60)  # as all have it; what is marked starts first, and these are long
+pytestmark = pytest.mark.timeout(180)  # what is marked starts first; these do nothing but compute
 
 
 class PostBeforeRename(Pool):

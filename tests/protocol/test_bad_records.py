@@ -40,7 +40,7 @@ DAMAGE = {
 
 def planted(world: World, state: str, name: str, content: bytes) -> Path:
     """Put a record into a state folder of a pool whose last ticket is 7."""
-    world.run("init")
+    world.ask("init")
     (world.folder / "ticket").write_text(f"{7:020}\n")
     path = world.folder / state / name
     path.write_bytes(content)
@@ -200,7 +200,7 @@ def test_a_gigantic_record_is_not_read_to_its_end(state: str, name: str, world: 
 
 
 def test_a_thousand_damaged_records_in_line_are_passed_at_once(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     (world.folder / "ticket").write_text(f"{2000:020}\n")
     for ticket in range(1, 1001):
         (world.folder / "queued" / str(ticket)).write_bytes(b"\xff" * 100)
@@ -242,16 +242,16 @@ def test_a_damaged_number_costs_nobody_anything(file: str, content: str, world: 
 
 
 def test_a_capacity_that_is_asked_for_counts_whatever_the_file_held(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     (world.folder / "capacity").write_text("7" * 80)
 
-    world.run("init", "--max-parallel-builds", "3")
+    world.ask("init", "--max-parallel-builds", "3")
 
     assert (world.status()["capacity"], world.value()) == (3, 3)
 
 
 def test_a_reset_gives_the_parts_of_a_pool_their_modes_again(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     for state in STATES:
         (world.folder / state).chmod(0o500)
 
@@ -266,7 +266,7 @@ def test_a_reset_gives_the_parts_of_a_pool_their_modes_again(world: World) -> No
 @pytest.mark.parametrize("state", STATES)
 def test_a_reset_by_root_makes_a_pool_anew_of_which_a_part_is_somebody_elses(state: str, world: World) -> None:
     needs_root(0)
-    world.run("init")
+    world.ask("init")
     os.chown(world.folder / state, USER, USER)
 
     reset = world.run("reset")
@@ -280,7 +280,7 @@ def test_a_reset_by_root_makes_a_pool_anew_of_which_a_part_is_somebody_elses(sta
 
 @pytest.mark.parametrize("digits", ["1001", "9" * 18, "9" * 31])
 def test_a_capacity_that_cannot_be_is_none(digits: str, world: World) -> None:
-    world.run("init")
+    world.ask("init")
     (world.folder / "capacity").write_text(f"{digits}\n")
 
     shown = world.status()["capacity"]

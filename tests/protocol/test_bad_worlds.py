@@ -101,7 +101,7 @@ def test_a_semaphore_that_is_removed_right_before_the_release_keeps_nobody_waiti
 
 
 def test_a_damaged_semaphore_is_named_with_its_remedy_and_a_reset_repairs_it(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     shm(world).write_bytes(DAMAGE)
 
     refused = world.run("wrap", "late", "--", "true")
@@ -157,7 +157,7 @@ def bound(path: Path) -> None:
 @pytest.mark.parametrize("how", CORRUPT)
 @pytest.mark.parametrize("command", [("wrap", "late", "--", "true"), ("acquire", "late")])
 def test_no_corrupt_semaphore_crashes_a_client(command: tuple[str, ...], how: str, world: World) -> None:
-    world.run("init")
+    world.ask("init")
     shm(world).unlink()
     CORRUPT[how](shm(world))
 
@@ -173,7 +173,7 @@ def test_no_corrupt_semaphore_crashes_a_client(command: tuple[str, ...], how: st
 @pytest.mark.parametrize("how", CORRUPT)
 @pytest.mark.parametrize("command", ["reset", "init"])
 def test_a_reset_replaces_a_corrupt_semaphore_or_says_that_it_cannot(command: str, how: str, world: World) -> None:
-    world.run("init")
+    world.ask("init")
     shm(world).unlink()
     CORRUPT[how](shm(world))
 
@@ -189,7 +189,7 @@ def test_a_reset_replaces_a_corrupt_semaphore_or_says_that_it_cannot(command: st
 
 def test_a_reset_by_one_who_may_not_remove_the_corrupt_semaphore_names_its_owner(world: World) -> None:
     needs_root(0)
-    world.run("init", "--mode", "0660", "--group", str(USER))
+    world.ask("init", "--mode", "0660", "--group", str(USER))
     shm(world).write_bytes(DAMAGE)
 
     client = Client("reset", env=world.env | {"HOME": "/nonexistent"}, uid=OTHER_USER, groups=[USER])
@@ -241,7 +241,7 @@ def test_a_strangers_post_admits_nobody_too_many_and_is_taken_back(world: World)
 
 
 def test_units_too_many_are_taken_back_by_whoever_comes_next(world: World) -> None:
-    world.run("init")
+    world.ask("init")
 
     for _ in range(3):
         world.post()
@@ -250,7 +250,7 @@ def test_units_too_many_are_taken_back_by_whoever_comes_next(world: World) -> No
 
 
 def test_a_unit_that_a_stranger_took_comes_back(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     thief = posix_ipc.Semaphore(world.name)
     thief.acquire(0)
     thief.close()
@@ -610,7 +610,7 @@ def test_a_missing_lock_folder_is_made(world: World, tmp_path: Path) -> None:
 
 
 def test_waiters_pass_a_damaged_record_in_line(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     (world.folder / "ticket").write_text("7\n")
     for ticket in ("5", "6"):
         (world.folder / "queued" / ticket).touch()
@@ -620,7 +620,7 @@ def test_waiters_pass_a_damaged_record_in_line(world: World) -> None:
 
 
 def test_a_damaged_holder_counts_is_shown_and_goes_by_a_reset(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     (world.folder / "ticket").write_text("7\n")
     (world.folder / "holding" / "5.1").touch()
 
@@ -671,7 +671,7 @@ COMMANDS = (
 
 @pytest.mark.parametrize(("file", "text"), [(file, text) for file, texts in HOSTILE.items() for text in texts])
 def test_no_number_in_a_file_ends_a_command_and_a_reset_mends_it(file: str, text: str, world: World) -> None:
-    world.run("init")
+    world.ask("init")
     path = world.folder / file
     path.write_text(text)
 
@@ -897,7 +897,7 @@ def test_with_few_descriptors_a_build_runs_or_one_line_says_why_not(made: bool, 
     found = {}
     for limit in range(7, 26):
         if made:
-            world.run("init")
+            world.ask("init")
         else:
             remove_pool(world.name[1:])
         shell = ["sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh"]
@@ -918,7 +918,7 @@ class Watching(WaitContext):
 
 def test_one_who_may_start_no_thread_waits_on_at_the_gate(world: World) -> None:
     needs_root(0)
-    world.run("init", "--mode", "0660", "--group", str(USER))
+    world.ask("init", "--mode", "0660", "--group", str(USER))
     holder = world.wrap("holder").started()
 
     def wait() -> str:
@@ -938,7 +938,7 @@ def test_one_who_may_start_no_thread_waits_on_at_the_gate(world: World) -> None:
 
 def test_one_who_may_start_no_process_is_told_so_and_gives_its_slot_back(world: World) -> None:
     needs_root(0)
-    world.run("init", "--mode", "0660", "--group", str(USER))
+    world.ask("init", "--mode", "0660", "--group", str(USER))
 
     def build() -> tuple[int, list[str]]:
         resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))

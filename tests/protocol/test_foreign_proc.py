@@ -88,7 +88,7 @@ def test_the_doctor_tells_of_a_foreign_proc(world: World) -> None:
 @pytest.mark.parametrize("made", [True, False], ids=["a pool", "no pool"])
 def test_without_proc_one_line_says_so(made: bool, command: tuple[str, ...], world: World) -> None:
     if made:
-        world.run("init")
+        world.ask("init")
     before = world.leftovers()
 
     status, lines = in_a_world_where(NO_PROC, world, *command)

@@ -133,7 +133,7 @@ def test_one_who_may_not_look_at_the_processes_is_told_the_number_and_who_can(wo
 
 def test_a_settled_pool_is_not_kept_shut(world: World) -> None:
     needs_root(0)
-    world.run("init")
+    world.ask("init")
     with pretender(world, "7.1", 1):
         assert (world.run(*LATE).returncode, world.status()["unlisted"]) == (0, 0)
 
@@ -144,7 +144,7 @@ def test_a_build_of_a_removed_folder_is_told_until_it_is_listed_again(world: Wor
     moved = Path(f"{world.folder}.moved")
     world.folder.rename(moved)
     try:
-        world.run("init")
+        world.ask("init")
         stopped = world.status()
         os.kill(holder.pid, signal.SIGCONT)
         until(lambda: world.records("holding"), "the record again")
@@ -179,7 +179,7 @@ def test_a_slot_is_kept_by_what_holds_the_lock_that_its_record_names_whosever_th
     world: World, tmp_path: Path
 ) -> None:
     needs_root(0)
-    world.run("init")
+    world.ask("init")
     lock = os.open(tmp_path / "beacon", os.O_CREAT | os.O_RDWR)
     assert try_lock(lock, Beacons.of(world.name[1:], SHM.stat().st_dev).holder(1))
     status = os.fstat(lock)

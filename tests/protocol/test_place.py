@@ -314,7 +314,7 @@ def waiting(world: World) -> int:
 
 def test_a_build_that_may_not_be_looked_at_counts_though_its_pool_was_removed(world: World, lock_dir: Path) -> None:
     needs_root(0)
-    world.run("init", "--mode", "0660", "--group", str(GROUP))
+    world.ask("init", "--mode", "0660", "--group", str(GROUP))
     holder = member(world, USER, "wrap", "-q", "holder", "--", "sh", "-c", "echo ready; cat")
     assert holder.line() == "ready"
     holder.kill()

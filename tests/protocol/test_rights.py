@@ -102,7 +102,7 @@ def supersedes(scene: Scene) -> bool:
 
 
 def binds(scene: Scene) -> bool:
-    scene.world.run("init", "--max-parallel-builds", "2")
+    scene.world.ask("init", "--max-parallel-builds", "2")
     return scene.run("acquire", "-n", "--pid", str(scene.holder["command_pid"]), "a")
 
 

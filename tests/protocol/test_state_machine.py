@@ -178,7 +178,7 @@ class Pool(RuleBasedStateMachine):
                 self.forget(build)
                 self.settle()
             # what the killed have left goes with the next section
-            self.world.run("init")
+            self.world.ask("init")
             assert (self.line, self.world.settled()) == ([], (self.capacity, {}))
         finally:
             self.world.close()

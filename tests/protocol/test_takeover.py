@@ -288,7 +288,7 @@ def test_a_takeover_killed_anywhere_is_completed_by_the_next(users: Users, sampl
 
 
 def test_an_idle_pool_is_moved_by_its_owner_with_all_that_was_set_in_it(world: World, tmp_path: Path) -> None:
-    world.run("init", "--max-parallel-builds", "3", "--priority-min", "-5")
+    world.ask("init", "--max-parallel-builds", "3", "--priority-min", "-5")
     world.run("wrap", "-q", "once", "--", "true")
     world.run("drain", "--reason", "moving")
 

@@ -104,7 +104,7 @@ def test_a_build_is_nested_in_one_from_outside_of_the_time_namespace(world: Worl
 
 @pytest.mark.parametrize("shift", SHIFTS)
 def test_a_drain_ends_in_time_inside_and_outside(shift: str, world: World) -> None:
-    world.run("init")
+    world.ask("init")
 
     world.run("drain", "--for", "1h")
     inside = shifted(world, shift, "ipclock wrap -q -n late -- true; echo $?; ipclock status --json")

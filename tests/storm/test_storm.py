@@ -79,7 +79,7 @@ def test_strangers_change_nothing_else_of_what_a_seed_has_in_store() -> None:
 
 
 def test_what_was_killed_while_it_arrived_is_left_to_the_pool_to_clear_away(world: World, tmp_path: Path) -> None:
-    world.run("init")
+    world.ask("init")
     (world.folder / "new" / "2.22538083968243").touch()
 
     assert Storm(world, tmp_path, 1, 2).run([]).left_over == (2, {})

@@ -105,7 +105,7 @@ def test_the_package_loads_nothing_before_it_is_asked() -> None:
 
 
 def test_a_slot_is_held_within_the_block_and_free_after_it(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     with ipclock.slot("staging", name=world.name, timeout=5) as slot:
         facts = (slot.name, slot.label, slot.ticket, slot.number, world.value())
         shown = [(row["label"], row["pid"]) for row in world.status()["holders"]]
@@ -197,7 +197,7 @@ def test_ctrl_c_while_waiting_leaves_nothing_behind(world: World) -> None:
 
 
 def test_the_end_of_a_forked_child_releases_nothing(world: World) -> None:
-    world.run("init")
+    world.ask("init")
     with ipclock.slot("parent", name=world.name) as slot:
         child = os.fork()
         if child == 0:

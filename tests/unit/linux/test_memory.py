@@ -199,7 +199,8 @@ def test_in_a_group_its_limit_is_the_total_and_what_it_uses_is_not_left() -> Non
         done = subprocess.run(program, capture_output=True, check=True)
     whole, before, used, kept = map(int, done.stdout.split())
 
-    assert (whole, 192 * MIB < before <= 256 * MIB, kept <= used < kept + 16 * MIB) == (256 * MIB, True, True)
+    # the kernel counts in batches: a part of what was kept may have been counted before
+    assert (whole, 192 * MIB < before <= 256 * MIB, abs(used - kept) < 16 * MIB) == (256 * MIB, True, True)
 
 
 def test_a_file_that_is_only_cached_leaves_its_memory_to_builds() -> None:
