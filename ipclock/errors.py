@@ -400,6 +400,44 @@ class NoTicket(IpclockError):
         self.ticket = ticket
 
 
+class StatusUnknown(IpclockError):
+    """A build that was waited for has ended without an exit status of its own, or nobody knows it."""
+
+    status = 80
+    what = N_("ticket {ticket} has ended without an exit status: {reason}")
+
+    def __init__(self, ticket: int, reason: str) -> None:
+        super().__init__(ticket, reason)
+        self.ticket = ticket
+        self.reason = reason
+
+
+class NoLog(IpclockError):
+    """No log is there of what was `asked` for: a ticket, a label or a pool."""
+
+    status = 2
+    what = N_("{asked}: there is no log of it")
+    remedy = N_("'ipclock wrap --detach' keeps one, in {directory}.")
+
+    def __init__(self, asked: str, directory: str) -> None:
+        super().__init__(asked, directory)
+        self.asked = asked
+        self.directory = directory
+
+
+class LogUnreadable(IpclockError):
+    """A log that we may not read, or that is none; the user `uid` has written it, None where that is not known."""
+
+    status = 77
+    what = N_("{path}: the log of {owner} cannot be read: {reason}")
+
+    def __init__(self, path: str, uid: int | None, reason: str) -> None:
+        super().__init__(path, uid, reason)
+        self.path = path
+        self.owner = "?" if uid is None else _name_and_uid(uid)
+        self.reason = reason
+
+
 class NotYours(IpclockError):
     """The slot of `ticket` is held by the build `label`, which this process is no part of; its PID, "?" for none."""
 

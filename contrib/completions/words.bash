@@ -22,6 +22,7 @@ _ipclock_offer() {
 
 _ipclock_labels() { _ipclock_offer labels "$1"; }
 _ipclock_tickets() { _ipclock_offer tickets "$1"; }
+_ipclock_builds() { _ipclock_tickets "$1"; _ipclock_labels "$1"; }
 _ipclock_groups() { compgen -g -- "$1"; }
 
 _ipclock() {

@@ -9,6 +9,11 @@ function __ipclock_tickets
     ipclock complete tickets (commandline -opc)[2..] 2>/dev/null | string replace ' ' \t
 end
 
+function __ipclock_builds
+    __ipclock_tickets
+    __ipclock_labels
+end
+
 function __ipclock_in_command
     set -l tokens (commandline -opc)
     test "$tokens[2]" = wrap; and contains -- -- $tokens

@@ -1,6 +1,7 @@
 # What shtab cannot know: the tickets and labels of the pool, and what completes the command behind `wrap LABEL --`.
 
-_ipclock_ask() { ipclock complete $1 "${(@Q)words[2,CURRENT-1]}" 2>/dev/null }
+# the first word is the command of ours by then
+_ipclock_ask() { ipclock complete $1 "${(@Q)words[1,CURRENT-1]}" 2>/dev/null }
 
 # compadd quotes what it inserts, and would quote what it shows
 _ipclock_labels() {
@@ -12,6 +13,11 @@ _ipclock_tickets() {
   local -a lines=(${(f)"$(_ipclock_ask tickets)"})
   local -a tickets=(${lines%% *})
   compadd "$@" -l -d lines -a tickets
+}
+
+_ipclock_builds() {
+  _ipclock_tickets "$@"
+  _ipclock_labels "$@"
 }
 
 functions[_ipclock_own_words]=$functions[_shtab_ipclock]

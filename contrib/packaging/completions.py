@@ -23,6 +23,7 @@ def _words(kind: str) -> dict[str, str]:
 KINDS = {
     "LABEL": _words("labels"),
     "TICKET": _words("tickets"),
+    "TICKET|LABEL": _words("builds"),
     "FILE": shtab.FILE,
     "DIR": shtab.DIRECTORY,
     "GROUP": {"bash": "_ipclock_groups", "zsh": "_groups", "fish": "(__fish_complete_groups)"},
@@ -36,6 +37,7 @@ def write(root: Path) -> None:
         text = (root / FOLDER / f"words.{shell}").read_text()
         # zsh runs the end of the file at each completion, so ours comes before it
         own = shtab.complete(parser(), shell, preamble=text if shell == "zsh" else "")
+        own = own.replace('"(*)::', '"*:')  # by shtab's words zsh offers only the first of several arguments
         (root / FOLDER / name).write_text(f"{own}\n" if shell == "zsh" else f"{own}\n\n{text}")
 
 

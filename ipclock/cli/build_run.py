@@ -12,6 +12,7 @@ from ipclock.history import finished, recorder
 from ipclock.history.outcomes import OF_WAITS
 from ipclock.i18n import _, sentence
 from ipclock.linux import process
+from ipclock.pool.protocol import status_of
 from ipclock.run.usage import UsageMeter
 from ipclock.utf8 import printable
 
@@ -80,7 +81,7 @@ class BuildRun:
         if self.used.pid:
             return
         claim = self._claim
-        self._pool.release(claim)
+        self._pool.release(claim, status_of(error))
         if self.nested:
             return
         if self._hooks:

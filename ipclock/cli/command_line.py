@@ -43,7 +43,21 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
 
 NO_COMMAND = N_("missing command: ipclock wrap LABEL -- COMMAND")
-COMMANDS = ("wrap", "acquire", "release", "status", "stats", "metrics", "drain", "resume", "reset", "init", "doctor")
+COMMANDS = (
+    "wrap",
+    "acquire",
+    "release",
+    "status",
+    "logs",
+    "wait",
+    "stats",
+    "metrics",
+    "drain",
+    "resume",
+    "reset",
+    "init",
+    "doctor",
+)
 WITHOUT_PROC = ("doctor", "stats", "complete")
 UNLISTED = ("complete",)  # for the shells' completions alone
 

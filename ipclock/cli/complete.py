@@ -38,7 +38,9 @@ def run(args: Namespace, settings: Settings) -> int:
     except NoPoolError:
         now = empty(settings.pool_name, 1)
     if args.kind == "tickets":
-        lines = [f"{holder.ticket} {holder.label}" for holder in now.holders]
+        # of those that wait too for a command that is about them
+        builds = [*now.holders, *(now.waiters if args.words[:1] in (["logs"], ["wait"]) else ())]
+        lines = [f"{build.ticket} {build.label}" for build in builds]
     else:
         known = set(queries.known_labels(settings.history) if settings.history else [])
         known.update(holder.label for holder in now.holders)

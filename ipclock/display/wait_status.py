@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ipclock.display.estimates import Activity, Estimator
+    from ipclock.pool.build_watch import PoolWatch
     from ipclock.pool.claim import Claim
     from ipclock.pool.engine import Client
     from ipclock.pool.headroom import Headroom
@@ -67,7 +68,7 @@ class WaitView(NamedTuple):
 class WaitStatus:
     """The state of one wait, computed no more often than a reader needs."""
 
-    def __init__(self, pool: Client, claim: Claim, headroom: Headroom | None, estimator: Estimator) -> None:
+    def __init__(self, pool: Client | PoolWatch, claim: Claim, headroom: Headroom | None, estimator: Estimator) -> None:
         self._pool = pool
         self._claim = claim
         self._headroom = headroom

@@ -50,6 +50,11 @@ def knows(path: str, pool: str) -> bool:
     return _answer(path, partial(_knows, pool), False)
 
 
+def last(path: str, pool: str, ticket: int) -> Row | None:
+    """Return the newest row of a ticket; None where there is none. Raises HistoryFailed (73)."""
+    return _answer(path, partial(_last, pool, ticket), None) if ticket < 1 << 63 else None
+
+
 def read(path: str, pool: str, begin: float, end: float, label: str | None = None) -> Past:
     """Return what ended in the pool from *begin* to *end*, of all labels or one.
 
@@ -83,6 +88,15 @@ def _answer(path: str, question: Callable[[Connection], T], nothing: T) -> T:
 def _knows(pool: str, connection: Connection) -> bool:
     kept = connection.execute("SELECT 1 FROM finished WHERE pool = ? LIMIT 1", (pool,)).fetchone()
     return kept is not None or bool(counted.read(connection, pool))
+
+
+def _last(pool: str, ticket: int, connection: Connection) -> Row | None:
+    question = (
+        f"SELECT {read_as(*Row._fields)} FROM finished WHERE pool = ? AND ticket = ? AND {sound(*Row._fields)}"  # noqa: S608 - our names
+        " ORDER BY ended DESC LIMIT 1"  # by the index by_time, from its end on
+    )
+    found = connection.execute(question, (pool, ticket)).fetchone()
+    return Row(*found) if found else None
 
 
 def _totals(pool: str, connection: Connection) -> list[Total]:

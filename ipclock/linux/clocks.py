@@ -55,3 +55,8 @@ def starts_ahead() -> int | None:
     """Return how many nanoseconds the start times in /proc are ahead; None where that cannot be told."""
     offsets = _offsets()
     return None if offsets is None else offsets.get("boottime", 0)
+
+
+def booted() -> float:
+    """Return when the machine was started, in seconds of the epoch as the wall clock counts them now."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + (starts_ahead() or 0) / 1e9

@@ -124,7 +124,7 @@ class Pool:
                     self.wait_at_gate(claim, context)
                     self.admit(claim, context)
         except BaseException as error:
-            self.give_up(claim, _status_of(error))
+            self.give_up(claim, status_of(error))
             raise
         return claim
 
@@ -742,7 +742,7 @@ class Pool:
             mine.turn = None
 
 
-def _status_of(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
     """Return what a process ends with that meets the error, -n for signal n; None where that is not ours to say."""
     if isinstance(error, Interrupted):
         return -error.signum

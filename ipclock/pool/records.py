@@ -277,7 +277,8 @@ class Store(Numbers):
         status = os.stat(entry.file, dir_fd=self._fds[state], follow_symlinks=False)
         return status.st_dev, status.st_ino
 
-    def _open_record(self, state: str, name: str) -> int:
+    def open_record(self, state: str, name: str) -> int:
+        """Open a record for reading, which goes on when it is gone. Raises OSError."""
         return os.open(name, os.O_RDONLY | SAFE_FLAGS, dir_fd=self._fds[state])
 
     def beacon(self, state: str, entry: RecordName) -> bool | None:
@@ -299,7 +300,7 @@ class Store(Numbers):
 
     def _beacon(self, state: str, name: str, where: ByteRange = WHOLE) -> bool | None:
         try:
-            fd = self._open_record(state, name)
+            fd = self.open_record(state, name)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -315,7 +316,7 @@ class Store(Numbers):
     def read(self, state: str, entry: RecordName) -> Record | None:
         """Return what the record says; None if it is gone. What cannot be read or understood has no fields."""
         try:
-            fd = self._open_record(state, entry.file)
+            fd = self.open_record(state, entry.file)
         except FileNotFoundError:
             return None
         except OSError:

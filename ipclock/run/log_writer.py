@@ -13,6 +13,7 @@ import signal
 from contextlib import suppress
 
 from ipclock._typing import TYPE_CHECKING
+from ipclock.errors import reason_of
 from ipclock.linux import isolated
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ CHUNK = 1 << 16
 LEAST = 1 << 12  # bytes: with less there would be no room for head, mark and tail
 CUT = re.compile(rb"\n\[ipclock: (\d+) bytes left out\]\n")
 _LOST = "\n[ipclock: {count} bytes lost: {reason}]\n"
+
+
+def mark(left_out: int) -> bytes:
+    """Return what stands in a log for the bytes that it lacks."""
+    return b"\n[ipclock: %d bytes left out]\n" % left_out
 
 
 class CappedFile:
@@ -40,36 +46,39 @@ class CappedFile:
     def add(self, data: bytes) -> None:
         """Append *data*. What cannot be written is counted, and told by a line when there is room again."""
         if self._lost:
-            data = _LOST.format(count=self._lost, reason=self._reason).encode() + data
-            before, self._lost = self._lost, 0
-            if not self._append(data):
-                self._lost = before + len(data)
-            return
-        if not self._append(data):
-            self._lost = len(data)
+            line = _LOST.format(count=self._lost, reason=self._reason).encode()
+            if left := self._append(line):
+                if left < len(line):  # or it would be told twice, once by half
+                    with suppress(OSError):
+                        os.ftruncate(self._fd, self._size - (len(line) - left))
+                        self._size -= len(line) - left
+                self._lost += len(data)
+                return
+            self._lost = 0
+        self._lost = self._append(data)
 
-    def _append(self, data: bytes) -> bool:
+    def _append(self, data: bytes) -> int:
+        """Write *data*, and return how many bytes of it could not be written."""
         try:
             while data:
                 if self._size >= self._limit:
                     self._cut()
-                part = data[: self._limit - self._size]
-                self._size += os.write(self._fd, part)
-                data = data[len(part) :]
+                written = os.write(self._fd, data[: self._limit - self._size])
+                self._size += written
+                data = data[written:]
         except OSError as error:
-            self._reason = error.strerror or str(error)
-            return False
-        return True
+            self._reason = reason_of(error)
+        return len(data)
 
     def _cut(self) -> None:
         """Leave out the middle: the tail that stays is a quarter of the limit, so a byte is copied a few times only."""
         head = os.pread(self._fd, self._head, 0)
         tail = os.pread(self._fd, self._limit // 4, self._size - self._limit // 4)
-        marked = CUT.search(head) if self._left_out else None
-        if marked:
-            head = head[: marked.start()]
-        elif (end := head.rfind(b"\n")) >= 0:
-            head = head[:end]
+        if not self._left_out:
+            # a mark that the build itself has shown, of another log, must not come before ours: readers take the first
+            shown = CUT.search(head)
+            end = head.rfind(b"\n", 0, shown.start() if shown else len(head))
+            head = head[: max(0, end)] if shown or end >= 0 else head
         tail = tail[tail.find(b"\n") + 1 :]
         draft = f"{os.path.dirname(self._path)}/.{os.path.basename(self._path)}"
         with suppress(FileNotFoundError):
@@ -78,7 +87,7 @@ class CappedFile:
         fd = os.open(draft, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             left_out = self._left_out + self._size - len(head) - len(tail) - self._mark_size()
-            text = head + b"\n[ipclock: %d bytes left out]\n" % left_out + tail
+            text = head + mark(left_out) + tail
             while text:
                 text = text[os.write(fd, text) :]
             with suppress(PermissionError):
@@ -91,11 +100,11 @@ class CappedFile:
                 os.unlink(draft)
             raise
         os.close(self._fd)
-        self._fd, self._left_out = fd, left_out
+        self._fd, self._left_out, self._head = fd, left_out, len(head)
         self._size = os.fstat(fd).st_size
 
     def _mark_size(self) -> int:
-        return len(b"\n[ipclock: %d bytes left out]\n" % self._left_out) if self._left_out else 0
+        return len(mark(self._left_out)) if self._left_out else 0
 
 
 class LogWriter:

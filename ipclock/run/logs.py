@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 
 from ipclock import utf8
 from ipclock._typing import NamedTuple
-from ipclock.errors import N_, LogFailed
+from ipclock.errors import N_, LogFailed, LogUnreadable, reason_of
 from ipclock.linux import trusted_path
 
 SUFFIX = ".log"
@@ -94,6 +94,23 @@ def find(directory: str, pool: str, *, ticket: int | None = None, label: str | N
         if (ticket is None or log.ticket == ticket) and (label is None or log.label == _quoted(label))
     ]
     return sorted(asked, key=lambda log: (log.begun, log.ticket), reverse=True)
+
+
+def open_for_reading(path: str, uid: int | None = None) -> int:
+    """Open a log, which *uid* has written as far as that is known. Raises LogUnreadable (77), FileNotFoundError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        with suppress(OSError):
+            uid = os.lstat(path).st_uid
+        raise LogUnreadable(path, uid, reason_of(error)) from None
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # the path may be one that another user has written
+        os.close(fd)
+        raise LogUnreadable(path, status.st_uid, N_("not a regular file of its own"))
+    return fd
 
 
 def prune(directory: str, days: int) -> None:

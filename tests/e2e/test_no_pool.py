@@ -162,7 +162,9 @@ def test_the_number_of_slots_is_none_of_its_business(command: list[str], world: 
     assert (done.returncode, world.status()["capacity"]) == (0, 2)
 
 
-@pytest.mark.parametrize("command", ["release", "status", "stats", "metrics", "drain", "resume", "reset", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["release", "status", "logs", "wait", "stats", "metrics", "drain", "resume", "reset", "doctor"]
+)
 def test_an_option_without_an_effect_is_refused(command: str, world: World) -> None:
     world.ask("init")
     options = [["--max-parallel-builds=3"]] + [["--lock-dir=/dev/shm"]] * (command != "doctor")

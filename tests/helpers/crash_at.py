@@ -30,7 +30,21 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import pytest
 
 from ipclock import api, users
-from ipclock.cli import acquire, advice, command_line, doctor, drain, init, release, reset, resume, status, wrap
+from ipclock.cli import (
+    acquire,
+    advice,
+    command_line,
+    doctor,
+    drain,
+    init,
+    logs,
+    release,
+    reset,
+    resume,
+    status,
+    wait,
+    wrap,
+)
 from ipclock.linux import clockwait
 from ipclock.pool import takeover
 from ipclock.pool.protocol import Pool
@@ -56,10 +70,12 @@ LOADED = (
     doctor,
     drain,
     init,
+    logs,
     release,
     reset,
     resume,
     status,
+    wait,
     wrap,
     supervisor,
     takeover,

@@ -11,7 +11,7 @@ import pytest
 
 from ipclock.cli import command_line
 from tests.helpers.terminal import Terminal
-from tests.helpers.world import HANG_S, STUB
+from tests.helpers.world import HANG_S, STUB, until
 from tests.packaging.test_manual import options_of, parsers
 
 if TYPE_CHECKING:
@@ -164,6 +164,20 @@ def test_a_shell_offers_the_tickets_of_those_who_hold_a_slot(shells: Shells, wor
     offered = shells.offered(shell, "ipclock release ", "ipclock reset ", "ipclock release --name /ipclock-test-none ")
 
     assert [{word.split()[0] for word in words} for words in offered] == [{"1", "2"}, {"1", "2"}, set()]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_offers_the_tickets_of_those_who_wait_too_to_wait_for_and_with_the_labels_to_look_at(
+    shells: Shells, world: World, shell: str
+) -> None:
+    world.wrap("a").started()
+    world.wrap("b b")
+    until(world.waiting, "a waiter")
+
+    offered = shells.offered(shell, "ipclock wait ", "ipclock wait 1 ", "ipclock logs ")
+
+    words = [{word.split()[0] for word in words} for words in offered]
+    assert words == [{"1", "2"}, {"1", "2"}, {"1", "2", "a", "b"}]
 
 
 @pytest.mark.parametrize("shell", SHELLS)

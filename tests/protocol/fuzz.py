@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 # a child must not read the source tree: it may be another user's
 PREPARED = (*LOADED, exit_watcher, headroom, hooks, recorder, memory, metrics, waiting_line, prometheus_client)
 PREPARED += (resume, shell_file, counters)
-DOCUMENTED = {0, 2, 69, 73, 75, 76, 77, 78}
+DOCUMENTED = {0, 2, 69, 73, 75, 76, 77, 78, 80}
 # with the pool's own parts in place: usage, a slot that cannot be had, a pool or a slot that is not ours
-GOOD_PARTS = {0, 2, 75, 76, 77}
+GOOD_PARTS = {0, 2, 75, 76, 77, 80}
 HARMLESS = {"damage_record", "plant_record", "damage_note", "damage_turn"}
 SLOW_S = 20.0  # most commands need less than a tenth of a second; one waits 10 s for a mutex
 TOLD = 400  # letters of what a command has said, in a fault
@@ -73,6 +73,10 @@ COMMANDS = (
     ("wrap", "-w", "1", "--supersede", "waiter", "--", "true"),
     ("acquire", "-w", "0.2", "x"),
     ("release",),
+    ("wait", "-w", "0.2", "1"),
+    ("wait", "-w", "0.2", "--idle"),
+    ("logs", "1"),
+    ("logs", "staging"),
     ("drain", "--for", "1h", "night"),
     ("resume",),
     ("reset", "1"),
@@ -227,6 +231,10 @@ def record(chance: random.Random) -> bytes:
         "command_start": chance.choice((*DIGITS, str(process.start_of(os.getpid())))),
         "uid": chance.choice(DIGITS),
         "memory": chance.choice((*DIGITS, "1000000")),
+        "log": chance.choice(
+            (*STRANGE, "/", "/etc/passwd", "relative.1.a.1.log", f"/{digits}.{digits}.a.{digits}.log")
+        ),
+        "log_writer": chance.choice((*DIGITS, str(os.getpid()))),
         "beacon": chance.choice(("", f"{digits}:{digits}", f"1:{digits}", f"{digits}:1", "1", ":", "1:2:3")),
     }
     kept = [key for key in fields if chance.random() < 0.8]

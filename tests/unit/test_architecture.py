@@ -111,6 +111,7 @@ def test_a_library_for_the_kernel_or_servers_has_its_importers(door: str, keeper
         ("/dev/kmsg", {"linux.memory"}),
         ("os.environ", {"config.environment", "config.settings", "config.values"}),
         ("os.getenv", set()),
+        ("inotify_init1", {"linux.inotify"}),
     ],
 )
 def test_the_kernels_files_and_the_environment_have_their_readers(door: str, keepers: set[str]) -> None:

@@ -72,6 +72,9 @@ FAILURES = [
     (errors.NoProcError("/proc"), 69, ["/proc", "mount -t proc proc /proc"]),
     (errors.NoPoolError("/dev/shm/ipclock.x"), 69, ["/dev/shm/ipclock.x", "'ipclock init'"]),
     (errors.NoTicket(17), 2, ["17", "'ipclock status --json'"]),
+    (errors.StatusUnknown(17, "its status was not kept"), 80, ["ticket 17", "its status was not kept"]),
+    (errors.NoLog("staging", "/var/log/x"), 2, ["staging", "/var/log/x", "'ipclock wrap --detach'"]),
+    (errors.LogUnreadable("/x.log", 1000, "Permission denied"), 77, ["/x.log", "uid 1000", "Permission denied"]),
     (errors.NotYours(17, "staging", "41"), 77, ["ticket 17", "staging (PID: 41)", "by itself"]),
     (errors.Unprovable(17, "staging", "?"), 77, ["ticket 17", "staging (PID: ?)", "'ipclock reset 17'"]),
     (

@@ -99,3 +99,19 @@ def test_an_index_finds_the_last_rows_and_answers_for_the_waits(path: Path) -> N
         ]
         * kinds,
     ]
+
+
+def test_the_newest_row_of_a_ticket_is_found_in_its_pool_from_the_end_of_the_index(path: Path) -> None:
+    rows = [build("a", at, 1, ticket=1 + at % 3, code=at) for at in range(9)]
+    past_of(path, *rows, build("a", 20, 1, ticket=2, pool="/other"))
+    asked: list[str] = []
+
+    with closing(sqlite3.connect(path)) as connection:
+        connection.set_trace_callback(asked.append)
+        queries._last(POOL, 2, connection)
+        connection.set_trace_callback(None)
+        ((*_, plan),) = [row for text in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
+
+    found = [queries.last(str(path), POOL, ticket) for ticket in (2, 4, 1 << 70)]
+    by_time = "SEARCH finished USING INDEX by_time (ended>? AND ended<?)"
+    assert ([row and row.code for row in found], plan) == ([7, None, None], by_time)
