@@ -546,12 +546,16 @@ def test_a_turn_of_another_user_that_nobody_waits_for_is_named_and_a_reset_remov
         until(lambda: world.waiting() == len(waiters), "one more in line")
     until(lambda: len(world.turns()) == 1, "the turn of the second")
     before = check(world, "turns")
+    for waiter in waiters:  # or a tick of theirs removes it first
+        waiter.signal(signal.SIGSTOP)
     left = Path(path_of(f"{world.name}.99"))
     left.touch(0o600)
     os.chown(left, USER, USER)
 
     found = check(world, "turns")
     world.run("reset")
+    for waiter in waiters:
+        waiter.signal(signal.SIGCONT)
     ended = [build.started().end() for build in waiters] + [holder.end()]
 
     assert (before[0], found[:2], left.exists(), check(world, "turns")[0], ended) == (

@@ -88,7 +88,7 @@ def test_who_stands_far_back_sleeps_longer_until_it_is_near(world: World) -> Non
             here.give_up(line.pop())
 
     turn = Dozing(lambda: None, lambda: leave(60), lambda: leave(2), lambda: None)
-    last.turn = cast("Semaphore", turn)
+    here.stake(last).turn = cast("Semaphore", turn)
     with pytest.raises(SystemExit):
         here.wait_turn(last, context)
     for claim in (*line, last):
