@@ -65,8 +65,13 @@ def run(args: Namespace, settings: Settings) -> int:
     leave_at_signals()
     if args.idle:
         options.require_pool(settings)
-        return _until_idle(PoolWatch(settings), until)
-    return _Wait(PoolWatch(settings), settings, list(dict.fromkeys(args.tickets)), until).run(follow=args.follow)
+    watch = PoolWatch(settings)
+    around = watch.around_us()
+    if around and (args.idle or set(around).intersection(args.tickets)):
+        raise UsageError(_("this command runs inside the build that it would wait for"), "ipclock wait")
+    if args.idle:
+        return _until_idle(watch, until)
+    return _Wait(watch, settings, list(dict.fromkeys(args.tickets)), until).run(follow=args.follow)
 
 
 def _until_idle(watch: PoolWatch, until: float) -> int:

@@ -295,6 +295,10 @@ class PoolWatch:
         """Return whether the ticket is one of those that this pool has given out."""
         return self._store is not None and 0 < ticket <= max(self._store.tickets())
 
+    def around_us(self) -> list[int]:
+        """Return the tickets of the builds that this process runs inside of."""
+        return [entry.ticket for entry, _ in pool_snapshot.around_us(self._store)] if self._store else []
+
     def snapshot(self, *, waiters: int | None = None, own: int = 0) -> Snapshot:
         """Read the pool."""
         if self._store is None:

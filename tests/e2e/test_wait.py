@@ -397,6 +397,16 @@ def test_a_dead_holder_that_nobody_clears_away_is_no_holder(world: World) -> Non
     assert ([waiter.wait() for waiter in waiters], world.records("holding")) == ([0, 80], ["1.1"])
 
 
+@pytest.mark.parametrize("asked", ['"$IPCLOCK_TICKET"', "--idle"])
+def test_inside_a_build_its_own_end_is_not_waited_for(asked: str, world: World) -> None:
+    script = f"{sys.executable} -m ipclock wait {asked}"
+
+    done = world.run("wrap", "-q", "a", "--", "sh", "-c", script)
+
+    told = "ipclock: this command runs inside the build that it would wait for"
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, told)
+
+
 def test_ctrl_c_ends_the_wait_and_nothing_of_the_build(world: World, gate: Gate) -> None:
     ticket = detach(world, f"{gate.hold}; exit 3")
     waiter, other = wait(world, str(ticket)), wait(world, str(ticket))
