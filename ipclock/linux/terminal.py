@@ -8,13 +8,16 @@ import termios
 from contextlib import suppress
 
 from ipclock._typing import TYPE_CHECKING
+from ipclock.linux import descriptors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 IFLAG, OFLAG, LFLAG, CC = 0, 1, 3, 6  # of what tcgetattr returns
 EXTPROC = 0o200000  # asm-generic/termbits.h
 TIOCPKT_IOCTL = 64  # asm-generic/ioctls.h
+KEYS = 256  # at a time: no more than a terminal's buffer has room for
 
 
 def leave(out: int | None = None) -> None:
@@ -34,13 +37,15 @@ class Twin:
 
     A change of size goes over to the twin, one of modes to the terminal. Of the modes OPOST is left out: what is
     written is processed once, where it is shown. Input, job control and the signals of keys are the terminal's own: a
-    twin controls no session. Raises OSError and termios.error.
+    twin controls no session, and has for input what `type` hands on. Raises OSError and termios.error.
     """
 
     def __init__(self, shown: int) -> None:
         self._shown = shown
         self.master, self.slave = os.openpty()
         self._end = self.master
+        status = os.fstat(self.slave)
+        self._identity = status.st_dev, status.st_ino
         termios.tcsetattr(self.slave, termios.TCSANOW, _unprocessed(termios.tcgetattr(shown)))
         self._modes = termios.tcgetattr(self.slave)
         fcntl.ioctl(self.master, termios.TIOCPKT, b"\1\0\0\0")
@@ -79,8 +84,25 @@ class Twin:
         if self._modes != new:
             termios.tcsetattr(self.master, termios.TCSANOW, self._modes)
 
+    def takes_keys(self, pids: Iterable[int]) -> bool:
+        """Return whether one of the processes reads single keys from the twin, as less(1) does, which opens it anew."""
+        try:
+            one_by_one = not termios.tcgetattr(self.master)[LFLAG] & termios.ICANON
+        except termios.error:
+            return False
+        return one_by_one and any(descriptors.reads_keys(*self._identity, pid) for pid in pids)
+
+    def type(self) -> None:
+        """Hand on to the twin what was typed on the terminal, if it still is there. Raises OSError."""
+        typed = os.open(os.ttyname(self._shown), os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            with suppress(BlockingIOError):
+                os.write(self.master, os.read(typed, KEYS))
+        finally:
+            os.close(typed)
+
 
 def _unprocessed(modes: list[Any]) -> list[Any]:
-    """Return the modes of a twin: EXTPROC has us told of each change, and does nothing else where there is no input."""
+    """Return the modes of a twin: EXTPROC has us told of each change, and what is typed is processed once too."""
     iflag, oflag, cflag, lflag, *rest = modes
     return [iflag, oflag & ~termios.OPOST, cflag, lflag | EXTPROC, *rest]

@@ -105,7 +105,7 @@ class Relay:
         """Wait until all that the command has written is where it belongs, or a signal asks us to leave."""
         left = {channel.told for channel in self._channels}
         while left and not signal.sigpending() & isolated.LEAVING:
-            left -= _ready(dict.fromkeys(left, select.POLLIN), isolated.POLL_S)
+            left -= _ready(dict.fromkeys(left, select.POLLIN), isolated.POLL_S).keys()
 
 
 class _Channel:
@@ -124,6 +124,7 @@ class _Channel:
         self.descriptors = [target, self._reading, self._listening, self._telling]  # of the relay process
         self._supervisor = os.getpid()
         self._begun = False
+        self._typing = False  # a program takes its keys from the twin
 
     def leave(self) -> None:
         """Leave its descriptors to the relay process."""
@@ -161,8 +162,11 @@ class _Channel:
                     keep(data)
                     self._show(data)
                     before -= len(data) if timeout == 0 else 0
-                if self._target in ready:
+                if ready.get(self._target, 0) & ~select.POLLIN:
                     break
+                if self._target in ready:
+                    self._type()
+                watched[self._target] = select.POLLIN if self._typing else 0
                 if not ready or before <= 0:
                     self._tell()
                     timeout, before = None, PIPE_MAX
@@ -190,8 +194,17 @@ class _Channel:
         data, modes_changed = self._twin.read(CHUNK)
         if modes_changed and self._is_in_front():
             self._twin.show_modes()
+            self._typing = self._twin.takes_keys(process.descendants_of(self._supervisor))
         self._follow_size()
         return data
+
+    def _type(self) -> None:
+        """Hand on keys, if the program that wants them is still there: they are no other one's meanwhile."""
+        self._typing = False
+        with suppress(OSError):
+            if self._twin and self._is_in_front() and self._twin.takes_keys(process.descendants_of(self._supervisor)):
+                self._twin.type()
+                self._typing = True
 
     def _show(self, data: bytes) -> None:
         while data:
@@ -213,12 +226,12 @@ class _Channel:
         return False
 
 
-def _ready(watched: Mapping[int, int], timeout_s: float | None = None) -> set[int]:
-    """Return the descriptors of *watched* on which one of its events has come, or an error or a hangup."""
+def _ready(watched: Mapping[int, int], timeout_s: float | None = None) -> dict[int, int]:
+    """Return what has come, of the events that are *watched* for each descriptor, or as an error or a hangup."""
     poll = select.poll()  # select(2) knows no descriptor above 1023
     for fd, events in watched.items():
         poll.register(fd, events)
-    return {fd for fd, _events in poll.poll(None if timeout_s is None else 1000 * timeout_s)}
+    return dict(poll.poll(None if timeout_s is None else 1000 * timeout_s))
 
 
 def _serve(channels: list[_Channel], fd: int, path: str, limit: int) -> NoReturn:

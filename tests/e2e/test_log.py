@@ -444,28 +444,82 @@ def test_output_ends_before_wrap_does(world: World, terminal: Callable[..., Term
     assert (screen.wait(), screen.text.split()[-2:]) == (0, ["5000", "behind"])
 
 
-KEYS = "import os, termios, tty; old = termios.tcgetattr({fd}); tty.setcbreak({fd}); print('ready', flush=True)"
-KEYS += "; print('key', os.read(0, 1), flush=True); termios.tcsetattr({fd}, termios.TCSANOW, old); input()"
+KEYS = """
+import os, signal, termios, time, tty
+modes, keys = {way}
+old = termios.tcgetattr(modes)
+tty.setcbreak(modes)
+print("ready", flush=True)
+for step in ("one", "two"):
+    while not os.path.exists("{folder}/" + step):
+        time.sleep(0.01)
+    print(step, flush=True)
+"""
+READ = 'print("key", os.read(keys, 1), flush=True)\n'
+# the terminal that a program sets the modes of, and that it reads
+WAYS = {
+    "stdin": "0, 0",
+    "stdout, as ncurses": "1, 0",
+    "stderr": "2, 0",
+    "opened anew, as less": "[os.open(os.ttyname(2), os.O_RDONLY)] * 2",
+    "stderr for stdin, as vim": "[os.dup2(2, 0)] * 2",
+    "the controlling one": "[os.open('/dev/tty', os.O_RDWR)] * 2",
+}
 
 
-@pytest.mark.parametrize("fd", [0, 1, 2], ids=["by stdin", "by stdout, as ncurses does", "by stderr"])
+def steps(screen: Terminal, folder: Path) -> None:
+    """See to it that the relay has done what it would do with a key that nobody has read yet."""
+    for step in ("one", "two"):
+        (folder / step).touch()
+        screen.wait_for(f"{step}\r\n")
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_a_program_gets_each_key_without_echo_and_restores_the_modes(
-    fd: int,
+    way: str,
     world: World,
     terminal: Callable[..., Terminal],  # noqa: F811
+    tmp_path: Path,
     logs: Path,
 ) -> None:
-    screen = terminal(*WRAP, *python(KEYS.format(fd=fd)))
+    # the twin is open as 200 too, as in a script with `exec 3>&1`
+    begins = "import os; os.dup2(0, 100); os.dup2(1, 200)"
+    restores = "termios.tcsetattr(modes, termios.TCSANOW, old); os.dup2(100, 0); input()"
+    screen = terminal(*WRAP, *python(begins + KEYS.format(way=WAYS[way], folder=tmp_path) + READ + restores))
     screen.wait_for("ready")
     until(lambda: modes(screen) != screen.before[MODES], "the modes of a program that takes keys")
 
     screen.type("q")
+    steps(screen, tmp_path)
     screen.wait_for("key b'q'")
     until(lambda: modes(screen) == screen.before[MODES], "the modes of before")
     screen.type("line\n")
 
-    assert (screen.wait(), screen.text) == (0, "ready\r\nkey b'q'\r\nline\r\n")
-    assert logged(logs) == b"ready\nkey b'q'\n"
+    assert (screen.wait(), screen.text) == (0, "ready\r\none\r\ntwo\r\nkey b'q'\r\nline\r\n")
+    assert logged(logs) == b"ready\none\ntwo\nkey b'q'\n"
+
+
+def test_keys_are_the_next_programs_once_the_one_that_wanted_them_is_killed(
+    world: World,
+    terminal: Callable[..., Terminal],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    code = KEYS.format(way=WAYS["opened anew, as less"], folder=tmp_path / "never")
+    script = f"{sys.executable} -c '{code}' & read -r go <{tmp_path / 'go'}; kill -KILL $!; wait $!; echo next"
+    for step in ("one", "two"):
+        script += f"; until [ -e {tmp_path / step} ]; do sleep 0.01; done; echo {step}"
+    os.mkfifo(tmp_path / "go")
+    screen = terminal(*WRAP, "sh", "-c", f"{script}; read -r word; echo got $word")
+    screen.wait_for("ready")
+    until(lambda: modes(screen) != screen.before[MODES], "the modes of a program that takes keys")
+
+    (tmp_path / "go").write_text("\n")
+    screen.wait_for("next")
+    screen.type("word\n")
+    steps(screen, tmp_path)
+
+    screen.wait_for("got word")
+    assert screen.wait() == 0
 
 
 def test_modes_that_a_build_sets_in_the_background_are_not_the_terminals(world: World, shell: Terminal) -> None:
