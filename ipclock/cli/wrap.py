@@ -39,6 +39,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         help=_("print the ticket and return; the build keeps running: see 'ipclock logs'"),
     )
     parser.add_argument(
+        "--log", action="store_true", help=_("keep the output in a log too, which 'ipclock logs' shows")
+    )
+    parser.add_argument(
         "--leftovers",
         dest="LEFTOVERS",
         metavar="HOW",
@@ -57,15 +60,19 @@ def run(args: Namespace, settings: Settings) -> int:
     label = checked(values.label, args.label, "LABEL")
     _require_command(args.command_line[0], label, settings)
     signals = supervisor.PendingSignals()
-    detached = None
+    if settings.engine and (args.detach or args.log):
+        raise UnsupportedError(settings.engine.partition("?")[0], "--detach" if args.detach else "--log")
+    detached = relay = None
     if args.detach:
         from ipclock.run.detached import Detached
 
-        if settings.engine:
-            raise UnsupportedError(settings.engine.partition("?")[0], "--detach")
         detached = Detached(signals, settings)
         if detached.status is not None:
             return detached.status
+    elif args.log:
+        from ipclock.run.relay import Relay
+
+        relay = Relay(settings)
     hooks = options.hooks_for(settings, verbose=args.verbose)
     pool = options.open_for_build(args, settings)
     claim = acquisition.claim_for(label, settings, supersede=args.supersede)
@@ -77,6 +84,7 @@ def run(args: Namespace, settings: Settings) -> int:
         signals=signals,
         leftovers=settings.leftovers,
         apart=apart,
+        relay=relay,
         on_leftovers=build.leave_behind,
     )
     # all that can be done before the wait is: the end of another build waits for the start of this one
@@ -84,7 +92,8 @@ def run(args: Namespace, settings: Settings) -> int:
     build.nested = waiting.join(pool, claim, args, signals.check)
     if build.nested and not claim.slot:
         return _end_like(execute(inherited))
-    on_arrival = partial(detached.arrived, pool, claim, apart) if detached else None
+    kept = detached or relay  # what keeps its output
+    on_arrival = partial(kept.arrived, pool, claim, apart) if kept else None
     if build.nested and on_arrival:
         on_arrival()
     if not build.nested:
@@ -108,7 +117,11 @@ def run(args: Namespace, settings: Settings) -> int:
     except BaseException as error:
         build.fail(error)
         raise
+    if relay:
+        relay.end()
     build.finish(status)
+    if relay:  # the next build need not wait for a slow reader
+        relay.drain()
     if build.lost:
         raise SlotLost(label)
     return _end_like(status)

@@ -286,6 +286,11 @@ def parent_of(pid: int) -> int:
         return 0
 
 
+def foreground_of(pid: int) -> int:
+    """Return the process group in front on the terminal of a process, below 1 for none. Raises OSError."""
+    return here(int(procfs.text(f"{at(pid)}/stat").rpartition(")")[2].split()[5]))
+
+
 def arguments_of(pid: int) -> list[str]:
     """Return the words of a command line; none where they cannot be seen."""
     try:

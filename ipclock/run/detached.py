@@ -6,7 +6,7 @@ import os
 import signal
 
 from ipclock._typing import TYPE_CHECKING
-from ipclock.errors import N_, Interrupted, LogFailed, PoolCreateError
+from ipclock.errors import Interrupted, PoolCreateError
 from ipclock.run import logs
 from ipclock.run.background import Background
 from ipclock.run.log_writer import LogWriter
@@ -26,9 +26,7 @@ class Detached(Background):
     """
 
     def __init__(self, signals: PendingSignals, settings: Settings) -> None:
-        if settings.log_dir is None:
-            raise LogFailed("LOG_DIR", N_("a user without a home"))
-        self._directory = settings.log_dir
+        logs.directory_of(settings)
         self._settings = settings
         super().__init__(signals)
 
@@ -38,9 +36,7 @@ class Detached(Background):
         *apart* gets the session of a process that is none of the build's. Raises LogFailed and PoolCreateError (73),
         and Interrupted.
         """
-        logs.prune(self._directory, self._settings.log_days)
-        name = self._settings.pool_name
-        fd, path = logs.create(self._directory, name, claim.ticket, claim.label, self._settings.shared_with)
+        fd, path = logs.begin(self._settings, claim)
         writer = LogWriter(fd, path, self._settings.log_limit)
         apart.add(writer.pid)
         pool.note(claim, detached=1, log=path, log_writer=writer.pid)

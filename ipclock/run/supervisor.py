@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from types import FrameType
 
+    from ipclock.run.relay import Relay
+
 # the others are passed on; a fault of our own kills us, blocked or not
 OURS = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
 PYTHON_IGNORES = {signal.SIGPIPE, signal.SIGXFSZ}
@@ -71,6 +73,7 @@ def run(
     keep_open: int | None = None,
     leftovers: str = "release",
     apart: Collection[int] = (),
+    relay: Relay | None = None,
     tick_s: float = TICK_S,
     on_start: Callable[[int], None] = lambda pid: None,
     on_tick: Callable[[], None] = lambda: None,
@@ -84,7 +87,8 @@ def run(
     *leftovers* says what becomes of processes of the command that outlive
     it, whosever children they are by then: "release" leaves them alone, "wait" waits for their end (a signal that asks
     to leave ends them), "kill" ends them. Processes in a session of *apart* are none of them. *on_leftovers* gets
-    "wait" or "kill" and their PIDs before it, "stay" and those of who could not be ended.
+    "wait" or "kill" and their PIDs before it, "stay" and those of who could not be ended. A *relay* has the command's
+    output.
     Leaves what is heeded blocked, so that the caller can tidy up undisturbed.
     Raises CommandFailed (126, 127), and Interrupted if a signal came before the start.
     """
@@ -100,10 +104,12 @@ def run(
         os.set_inheritable(keep_open, True)
     sentinel = Sentinel()
     try:
-        pid, early = _spawn(command, environment, mask)
+        pid, early = _spawn(command, environment, mask, relay.streams() if relay else {})
     except BaseException:
         sentinel.close()
         raise
+    if relay:
+        relay.ring()
     sentinel.begin(pid)
     on_start(pid)
     pending = _pending(heeded)
@@ -119,6 +125,8 @@ def run(
         elif info.si_signo == signal.SIGCHLD:
             _stop_with(pid)
         else:
+            if relay and info.si_signo == signal.SIGWINCH:
+                relay.ring()
             asked.update({info.si_signo}.intersection(ENDING))
             _pass_on(info, pid, sentinel, early)
     sentinel.close()
@@ -285,16 +293,20 @@ def _session(pid: int) -> int:
 
 
 def _spawn(
-    command: Sequence[str], environment: Mapping[str, str], mask: set[signal.Signals | int]
+    command: Sequence[str], environment: Mapping[str, str], mask: set[signal.Signals | int], streams: Mapping[int, int]
 ) -> tuple[int, set[signal.Signals | int]]:
     """Start the command; return its PID, and the signals that came before it was there: it is not to miss them."""
+    # no number of *streams* is one of its descriptors: ours lie above what is open
+    actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in streams.items()]
 
     def spawn(file: str, arguments: list[str]) -> tuple[int, set[signal.Signals | int]]:
         if not file:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         early = signal.sigpending()
         # a command must die of a closed pipe as it would without us
-        pid = os.posix_spawnp(file, arguments, environment, setsigmask=mask, setsigdef=PYTHON_IGNORES)
+        pid = os.posix_spawnp(
+            file, arguments, environment, file_actions=actions, setsigmask=mask, setsigdef=PYTHON_IGNORES
+        )
         return pid, early | _missed(pid, signal.sigpending() - early, mask)
 
     try:

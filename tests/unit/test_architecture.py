@@ -85,7 +85,7 @@ def test_the_front_loads_no_module_before_it_is_asked() -> None:
 @pytest.mark.parametrize(
     ("door", "keepers"),
     [
-        ("fcntl", {"linux.locks"}),
+        ("fcntl", {"linux.locks", "linux.terminal"}),
         ("posix_ipc", {"linux.semaphore"}),
         ("psutil", {"linux.process"}),
         ("sqlite3", {"history.database"}),
