@@ -17,6 +17,7 @@ from ipclock.config.settings import load_settings
 from ipclock.console import say
 from ipclock.errors import (
     N_,
+    CancelledError,
     FewDescriptorsError,
     Interrupted,
     IpclockError,
@@ -39,7 +40,20 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
 
 NO_COMMAND = N_("missing command: put it behind ' -- '")
-COMMANDS = ("wrap", "acquire", "release", "status", "stats", "metrics", "drain", "resume", "reset", "init", "doctor")
+COMMANDS = (
+    "wrap",
+    "acquire",
+    "release",
+    "status",
+    "stats",
+    "metrics",
+    "drain",
+    "resume",
+    "cancel",
+    "reset",
+    "init",
+    "doctor",
+)
 WITHOUT_PROC = ("doctor", "stats", "complete")
 UNLISTED = ("complete",)  # for the shells' completions alone
 
@@ -100,6 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         from ipclock.run.supervisor import die_of
 
+        if isinstance(error, CancelledError):
+            say(error_text(error, settings))
         die_of(error.signum)
         return error.status
     except IpclockError as error:

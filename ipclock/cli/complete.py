@@ -39,6 +39,8 @@ def run(args: Namespace, settings: Settings) -> int:
         now = empty(settings.pool_name, 1)
     if args.kind == "tickets":
         lines = [f"{holder.ticket} {holder.label}" for holder in now.holders]
+        if args.words[:1] == ["cancel"]:  # the others are about slots
+            lines += [f"{waiter.ticket} {waiter.label}" for waiter in now.waiters]
     else:
         known = set(queries.known_labels(settings.history) if settings.history else [])
         known.update(holder.label for holder in now.holders)

@@ -12,7 +12,7 @@ from ipclock.cli.build_run import BuildRun
 from ipclock.config import values
 from ipclock.config.environment import build_environment, inherited_environment
 from ipclock.config.settings import checked
-from ipclock.errors import N_, CommandFailed, IpclockError, SlotLost, UnsupportedError
+from ipclock.errors import N_, CancelledError, CommandFailed, IpclockError, SlotLost, UnsupportedError
 from ipclock.history import recorder
 from ipclock.i18n import _
 from ipclock.run import supervisor, usage
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ipclock.config.settings import Settings
 
+CALLER_PACE_S = 1.0  # from one look at whether the caller is still there to the next
 SUMMARY = N_("run a command in a build slot")
 USAGE = "%(prog)s [-w SEC | -n] [-E CODE] [-q | -v] [OPTION ...] LABEL -- COMMAND [ARG ...]"
 
@@ -37,6 +38,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--detach",
         action="store_true",
         help=_("print the ticket and return: the build goes on without this terminal; 'ipclock logs' shows it"),
+    )
+    parser.add_argument(
+        "--for",
+        dest="for_pid",
+        metavar="PID",
+        type=options.number("--for", options.MAX_ID),
+        help=_("leave the line, or end the build, when process PID ends"),
     )
     parser.add_argument(
         "--leftovers",
@@ -57,6 +65,19 @@ def run(args: Namespace, settings: Settings) -> int:
     label = checked(values.label, args.label, "LABEL")
     _require_command(args.command_line[0], label, settings)
     signals = supervisor.PendingSignals()
+    caller = None
+    if args.for_pid is not None:
+        from ipclock.run.caller import Caller
+
+        if settings.engine:
+            raise UnsupportedError(settings.engine.partition("?")[0], "--for")
+        caller = Caller(args.for_pid)
+
+    def check() -> None:
+        signals.check()
+        if caller and caller.has_ended:
+            raise CancelledError(label, "", caller.pid)
+
     detached = None
     if args.detach:
         from ipclock.run.detached import Detached
@@ -69,7 +90,7 @@ def run(args: Namespace, settings: Settings) -> int:
     hooks = options.hooks_for(settings, verbose=args.verbose)
     pool = options.open_for_build(args, settings)
     claim = acquisition.claim_for(label, settings, supersede=args.supersede)
-    build = BuildRun(pool, claim, settings, hooks, quiet=args.quiet)
+    build = BuildRun(pool, claim, settings, hooks, quiet=args.quiet, caller=caller)
     apart = hooks.sessions if hooks else set()  # of processes that are none of the build's
     execute = partial(
         supervisor.run,
@@ -81,7 +102,7 @@ def run(args: Namespace, settings: Settings) -> int:
     )
     # all that can be done before the wait is: the end of another build waits for the start of this one
     inherited = inherited_environment()
-    build.nested = waiting.join(pool, claim, args, signals.check)
+    build.nested = waiting.join(pool, claim, args, check)
     if build.nested and not claim.slot:
         return _end(execute(inherited))
     on_arrival = partial(detached.arrived, pool, claim, apart) if detached else None
@@ -91,7 +112,8 @@ def run(args: Namespace, settings: Settings) -> int:
         canvas = None if detached else waiting.canvas()
         if detached:
             args.quiet, args.verbose = True, False  # its log is the command's
-        waiting.take_slot(pool, claim, args, settings, signals.check, hooks, canvas, on_arrival)
+        pace = CALLER_PACE_S if caller else float("inf")
+        waiting.take_slot(pool, claim, args, settings, check, hooks, canvas, on_arrival, pace=pace)
         if canvas:
             canvas.lend()
     jobs = max(1, usage.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None

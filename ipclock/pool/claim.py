@@ -11,6 +11,8 @@ from ipclock.pool.record_name import RecordName, key_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ipclock.pool.cancellation import Cancellation
+
 
 class Lease:
     """How long a slot is held for certain: until `until` (time.monotonic); `grace` s before, its build is to be ended.
@@ -35,8 +37,9 @@ class Claim:
     *memory* is how many bytes it is expected to need, 0 unknown. It waits until `ready` too, at the gate.
     `entry` is the name of its record. `held` is how many slots were taken when it was admitted, its own included.
     `times` are the stamps of its arrival and admission.
-    `evicted` turns true when a reset took the slot away; the build itself goes on. `lease` says how long the slot is
-    held for certain, None on an engine whose slots cannot be lost to time.
+    `evicted` turns true when a reset took the slot away; the build itself goes on. `cancelled`, once known, says that
+    the build is to end. `lease` says how long the slot is held for certain, None on an engine whose slots cannot be
+    lost to time.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Claim:
         self.entry = RecordName(0, units=units, priority=priority, limit=limit, key=key_of(label) if limit else "")
         self.held = 0
         self.evicted = False
+        self.cancelled: Cancellation | None = None
         self.lease: Lease | None = None
 
     @property

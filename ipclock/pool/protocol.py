@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from ipclock import users
 from ipclock._typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from ipclock.errors import (
     IpclockError,
     NoPoolError,
     NoTicket,
+    NotYourBuild,
     PoolPermissionError,
     PriorityNotAllowedError,
     SemaphoreError,
@@ -30,6 +31,7 @@ from ipclock.errors import (
 from ipclock.linux import descriptors, process, procfs
 from ipclock.linux.semaphore import MOST_UNITS, Semaphore, give, require_support
 from ipclock.pool import liveness, policy, queue
+from ipclock.pool.cancellation import ENDING, Cancellation
 from ipclock.pool.claim import Claim, stamp
 from ipclock.pool.directory import GATE, HOLDING, NEW, QUEUED, STATES, TRIES
 from ipclock.pool.record_name import parse
@@ -37,9 +39,10 @@ from ipclock.pool.records import LAST_DRAWN, Store
 from ipclock.pool.semaphores import Turns, open_gate
 from ipclock.pool.stake import Stake
 from ipclock.pool.wait_context import WaitContext
+from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Self, TypeVar
 
     from ipclock.pool.notes import Drain
@@ -243,6 +246,7 @@ class Pool:
                 # then look again: a call that came before the turn existed could not post it
                 with suppress(PoolPermissionError):  # a stranger has planted something there: its own ticks wake it
                     mine.turn = self.turns.create(claim.ticket)
+                    self._leave_if_cancelled(claim)  # as well: a cancel could not post the turn either
                     context.tick(claim.ticket)
                     continue
                 time.sleep(context.chunk(self._nap(claim)))  # there is no turn to sleep on
@@ -294,12 +298,15 @@ class Pool:
         mine = self.stake(claim)
         ready = claim.ready()
         with self._mutex(context):
-            if self.store.has(GATE, claim.entry, mine.record):
+            self._heed(claim)  # in the section: no build is admitted once it is cancelled (INV-2d)
+            if not claim.cancelled and self.store.has(GATE, claim.entry, mine.record):
                 self._decide(claim, ready)
             if claim.slot:
                 self._pass_on()
             else:
                 self.recover()
+        if not claim.slot:
+            self._leave_if_cancelled(claim)
 
     def _decide(self, claim: Claim, ready: bool) -> None:
         mine = self.stake(claim)
@@ -354,6 +361,7 @@ class Pool:
         mine = self.stake(claim)
         if mine.record is None:
             return
+        self._heed(claim)
         if ended is not None:
             with suppress(OSError):  # of a full file system
                 mine.write(ended=ended)
@@ -459,6 +467,8 @@ class Pool:
     def tick(self, claim: Claim, context: WaitContext, *, at_gate: bool = False) -> None:
         """Look after the pool between two sleeps of a waiter. Raises SlotTimeout (75) when the time is up."""
         mine = self.stake(claim)
+        # first: a client that was stopped, and is ended by SIGTERM for that, has been cancelled all the same
+        self._leave_if_cancelled(claim)
         context.tick(claim.ticket)
         self._act(claim)
         with suppress(NoPoolError):  # removed again while it was made anew: the next tick makes it
@@ -487,11 +497,29 @@ class Pool:
             self.recover(policy.in_turn(self.store.entries(QUEUED), time.monotonic()))
 
     def watch(self, claim: Claim) -> None:
-        """Look after the pool from time to time while *claim* holds its slot; whatever is wrong, the build goes on."""
+        """Look after the pool from time to time while *claim* holds its slot; whatever is wrong, the build goes on.
+
+        A build that was cancelled is to be ended: `claim.cancelled` says so, and the record that this client does it.
+        """
         with suppress(IpclockError):
+            self._heed(claim)
             self.keep(claim)
             if self._amiss():
                 self.tidy(WaitContext(0))
+
+    def _heed(self, claim: Claim) -> None:
+        """Take note of what another client has added to the claim's record: that it is cancelled."""
+        mine = self.stake(claim)
+        if mine.record and (cancelled := Cancellation.read(mine.record.news())):
+            with suppress(OSError):  # of a full file system: then the one who cancels ends the build itself
+                mine.write(**{ENDING: 1})
+            claim.cancelled = cancelled
+
+    def _leave_if_cancelled(self, claim: Claim) -> None:
+        """Raise CancelledError for a waiter that is to leave."""
+        self._heed(claim)
+        if claim.cancelled:
+            raise claim.cancelled.error(claim.label)
 
     def keep(self, claim: Claim) -> None:
         """See that the claim's record and the semaphore are still there; write the record again if it vanished.
@@ -653,6 +681,50 @@ class Pool:
                 self._clear(HOLDING, entry)
             self.recover(self.store.entries(QUEUED))
         return evicted
+
+    def cancel(
+        self, tickets: Iterable[int], cancellation: Cancellation, context: WaitContext
+    ) -> list[tuple[RecordName, Record]]:
+        """Ask the clients that have these tickets to end, by a line in their records; return what they were asked in.
+
+        All of them, or none. A client heeds it at its next tick; a waiter in line is woken for it.
+        Raises NoTicket (2), NotYourBuild and PoolPermissionError (77).
+        """
+        with self._mutex(context), ExitStack() as closing:
+            found = []
+            for ticket in tickets:
+                places = self._places(ticket)
+                if not places:
+                    raise NoTicket(ticket)
+                found += [(place, closing.enter_context(self.store.opened(*place))) for place in places]
+            for (_state, entry), file in found:
+                if not (file.is_ours or self.store.is_ours()):
+                    label = printable(file.record.fields.get("label", "?"))
+                    raise NotYourBuild(entry.ticket, label, file.record.user)
+            for (state, entry), file in found:
+                # append, then post: a waiter that wakes first must find the line, or it sleeps on
+                file.tell(cancellation.fields())
+                if state == QUEUED:
+                    self.turns.post(entry.ticket)
+        return [(entry, file.record) for (_state, entry), file in found]
+
+    def _places(self, ticket: int) -> list[tuple[str, RecordName]]:
+        """Return where the records of the living clients lie that have this ticket."""
+        found = ((state, entry) for state in STATES[1:] for entry in self.store.entries(state))
+        return [place for place in found if place[1].ticket == ticket and not self._is_dead(*place)]
+
+    def drop(self, ticket: int, context: WaitContext) -> list[tuple[RecordName, Record]]:
+        """Clear away what the dead have left that had this ticket, as a sweep would in time; return what it was."""
+        dropped = []
+        with self._mutex(context):
+            for state in STATES[1:]:
+                for entry in self.store.entries(state):
+                    if entry.ticket == ticket and self._is_dead(state, entry):
+                        if record := self.store.read(state, entry):
+                            dropped.append((entry, record))
+                        self._clear(state, entry)
+            self.recover()
+        return dropped
 
     @property
     def capacity(self) -> int:

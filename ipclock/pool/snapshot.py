@@ -7,7 +7,7 @@ old, half new, but each record is shown whole.
 from __future__ import annotations
 
 from ipclock._typing import TYPE_CHECKING, NamedTuple
-from ipclock.bounded import LAST_PID, LAST_UID, moment, whole
+from ipclock.bounded import LAST_PID, moment, whole
 from ipclock.linux import clocks, descriptors, process
 from ipclock.pool import liveness, policy, queue
 from ipclock.pool.directory import GATE, HOLDING
@@ -262,10 +262,4 @@ def _span(record: Record, key: str) -> float | None:
 
 
 def _user(record: Record) -> str:
-    return process.user_name(uid_of(record))
-
-
-def uid_of(record: Record) -> int:
-    """Return whose the record is: root's in a user's pool are files of that user, so the record says it too."""
-    uid = _number(record, "uid", LAST_UID)
-    return record.uid if uid is None else uid
+    return process.user_name(record.user)

@@ -18,9 +18,10 @@ import stat
 from contextlib import suppress
 from functools import partial
 
-from ipclock._typing import TYPE_CHECKING
+from ipclock._typing import TYPE_CHECKING, NamedTuple
 from ipclock.errors import CommandFailed, Interrupted
 from ipclock.linux import process, terminate
+from ipclock.linux.terminate import Termination
 from ipclock.run.sentinel import Sentinel
 
 if TYPE_CHECKING:
@@ -34,6 +35,17 @@ ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 TICK_S = 1.0
 FIRST_TICK_S = 0.1  # short builds have a life too
 POLL_S = 0.05
+ENDING_TICK_S = 0.2  # while a command is ended before its time
+
+
+class Ending(NamedTuple):
+    """That the command is to end, with all that it has started: SIGTERM now, SIGKILL after `grace_s` seconds.
+
+    `besides` are processes of it that need not descend from us any more.
+    """
+
+    grace_s: float
+    besides: Sequence[int] = ()
 
 
 class PendingSignals:
@@ -73,14 +85,15 @@ def run(
     apart: Collection[int] = (),
     tick_s: float = TICK_S,
     on_start: Callable[[int], None] = lambda pid: None,
-    on_tick: Callable[[], None] = lambda: None,
+    on_tick: Callable[[], Ending | None] = lambda: None,
     on_reaped: Callable[[resource.struct_rusage], None] = lambda used: None,
     on_leftovers: Callable[[str, list[int]], None] = lambda fate, pids: None,
 ) -> int:
     """Run *command* to its end and return its exit status, or -n if signal n ended it.
 
     *keep_open* is a descriptor that the command inherits; *on_start* gets its PID; *on_tick* is called about every
-    *tick_s* seconds, and soon after the start; *on_reaped* gets what each process has used that we have waited for.
+    *tick_s* seconds, and soon after the start, and what it returns ends the command; *on_reaped* gets what each process
+    has used that we have waited for.
     *leftovers* says what becomes of processes of the command that outlive
     it, whosever children they are by then: "release" leaves them alone, "wait" waits for their end (a signal that asks
     to leave ends them), "kill" ends them. Processes in a session of *apart* are none of them. *on_leftovers* gets
@@ -91,11 +104,10 @@ def run(
     heeded = signals.heeded
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, heeded)
     signals.check()
-    earlier: set[int] = set()
     if leftovers != "release":
         process.adopt_orphans()
-        # of a shell that has put us in its place
-        earlier = set(process.descendants_of(os.getpid())) if _has_children() else set()
+    # of a shell that has put us in its place
+    earlier = set(process.descendants_of(os.getpid())) if _has_children() else set()
     if keep_open is not None:
         os.set_inheritable(keep_open, True)
     sentinel = Sentinel()
@@ -110,12 +122,18 @@ def run(
     pause = min(FIRST_TICK_S, tick_s)
     asked: set[int] = set()  # signals that ask to leave
     lent = False
+    ending: Termination | None = None
     while (status := _reap(pid, on_reaped)) is None:
         info = _next(pending, heeded, pause)
         if info is None:
             lent = _lend_terminal(pid) or lent
-            on_tick()
             pause = tick_s
+            if why := on_tick():
+                ending = ending or _begin_to_end(why, pid, {*earlier, sentinel.pid}, apart)
+                ending.within(why.grace_s)
+            if ending:
+                ending.step()
+                pause = ENDING_TICK_S
         elif info.si_signo == signal.SIGCHLD:
             _stop_with(pid)
         else:
@@ -125,6 +143,14 @@ def run(
     if lent:
         _bring_to_front(os.getpgrp(), pid)
     left = partial(_leftovers, earlier, apart, on_reaped)
+    if ending:
+        while ending.step():
+            _reap(0, on_reaped)
+            if _next(pending, heeded, ENDING_TICK_S) is None and (why := on_tick()):
+                ending.within(why.grace_s)
+        if ending.left:
+            on_leftovers("stay", ending.left)
+        return status
     if leftovers == "release" or not (found := left()):
         return status
     # what has ended the command ends the wait for what it has left; a command may survive signals other than SIGTERM
@@ -140,6 +166,18 @@ def run(
     if leftovers == "kill" and (found := terminate.end(left)):
         on_leftovers("stay", found)
     return status
+
+
+def _begin_to_end(why: Ending, pid: int, spared: set[int], apart: Collection[int]) -> Termination:
+    """Return what ends the command *pid*, whosever children its processes are by then."""
+    with suppress(OSError, ImportError):  # those that have lost their parents before are `besides`
+        process.adopt_orphans()
+
+    def find() -> list[int]:
+        found = (one for one in process.descendants_of(os.getpid()) if not (apart and _session(one) in apart))
+        return [one for one in (*found, *why.besides) if one not in spared]
+
+    return Termination(find, leader=pid, grace_s=why.grace_s)
 
 
 def _pass_on(info: signal.struct_siginfo, pid: int, sentinel: Sentinel, early: set[signal.Signals | int]) -> None:

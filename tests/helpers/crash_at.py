@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import pytest
 
 from ipclock import api, users
-from ipclock.cli import acquire, advice, command_line, doctor, drain, init, release, reset, resume, status, wrap
+from ipclock.cli import acquire, advice, cancel, command_line, doctor, drain, init, release, reset, resume, status, wrap
 from ipclock.linux import clockwait
 from ipclock.pool import takeover
 from ipclock.pool.protocol import Pool
@@ -53,6 +53,7 @@ LOADED = (
     api,
     clockwait,
     acquire,
+    cancel,
     doctor,
     drain,
     init,

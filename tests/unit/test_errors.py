@@ -68,6 +68,8 @@ FAILURES = [
     (errors.NoProcError("/proc"), 69, ["/proc", "mount -t proc proc /proc"]),
     (errors.NoPoolError("/dev/shm/ipclock.x"), 69, ["/dev/shm/ipclock.x", "'ipclock init'"]),
     (errors.NoTicket(17), 2, ["17", "'ipclock status --json'"]),
+    (errors.TicketWaits(17), 2, ["ticket 17", "waits", "'ipclock cancel 17'"]),
+    (errors.NotYourBuild(17, "staging", 1000), 77, ["ticket 17", "staging", "uid 1000", "root"]),
     (errors.NotYours(17, "staging", "41"), 77, ["ticket 17", "staging (PID: 41)", "by itself"]),
     (errors.Unprovable(17, "staging", "?"), 77, ["ticket 17", "staging (PID: ?)", "'ipclock reset 17'"]),
     (
@@ -89,6 +91,8 @@ FAILURES = [
     (errors.CommandFailed("mkae", NOT_THERE), 127, ["mkae", "command not found"]),
     (errors.CommandFailed("./x", NOT_RUNNABLE), 126, ["./x", "Permission denied"]),
     (errors.Interrupted(15), 143, ["15"]),
+    (errors.CancelledError("staging", "mira"), 143, ["staging", "cancelled by mira"]),
+    (errors.CancelledError("staging", "", 41), 143, ["staging", "process 41 has ended"]),
 ]
 
 
