@@ -90,6 +90,7 @@ def run(args: Namespace, settings: Settings) -> int:
     hooks = options.hooks_for(settings, verbose=args.verbose)
     pool = options.open_for_build(args, settings)
     claim = acquisition.claim_for(label, settings, supersede=args.supersede)
+    claim.caller = detached.caller if detached else None
     build = BuildRun(pool, claim, settings, hooks, quiet=args.quiet, caller=caller)
     apart = hooks.sessions if hooks else set()  # of processes that are none of the build's
     execute = partial(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FIRST_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h
 MAX_LIST = 1 << 20  # bytes that are read of a list of children, or of arguments
 UNKNOWN_START = (1 << 64) - 1  # where a time namespace keeps it from being compared
+_TTY, _SERIAL, _FIRST_PTY = 4, 64, 136  # major 4, its minors from 64 on, and major 136: admin-guide/devices.rst
 _TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 _LAST_TICK = (1 << 63) // _TICK_NS
 
@@ -296,6 +297,28 @@ def command_of(pid: int) -> str:
         return read(f"{at(pid)}/cmdline").rstrip("\0").replace("\0", " ")
     except OSError:
         return ""
+
+
+def directory_of(pid: int) -> str:
+    """Return the working directory of a process; "" where it may not be seen."""
+    try:
+        return os.readlink(f"{at(pid)}/cwd")
+    except OSError:
+        return ""
+
+
+def terminal_of(pid: int) -> str:
+    """Return the controlling terminal of a process, "pts/3" or "tty1"; "" where it has none, or no usual one."""
+    try:
+        device = int(read(f"{at(pid)}/stat").rpartition(")")[2].split()[4])
+    except OSError:
+        return ""
+    major, minor = os.major(device), os.minor(device)
+    if _FIRST_PTY <= major < _FIRST_PTY + 8:
+        return f"pts/{minor + 256 * (major - _FIRST_PTY)}"
+    if major == _TTY:
+        return f"tty{minor}" if minor < _SERIAL else f"ttyS{minor - _SERIAL}"
+    return ""
 
 
 def usage(pids: list[int]) -> list[Usage]:

@@ -152,6 +152,7 @@ class Pool:
     def arrive(self, claim: Claim, context: WaitContext, *, block: bool = True) -> None:
         """Queue the claim under a new ticket. Without *block*, raise SlotBusy (75) unless a slot is due to it."""
         claim.times = stamp("arrived")
+        claim.caller = claim.caller or _parent()
         ready = block or claim.ready()
         with self._mutex(context):
             self._clear_away(None if block else self.store.entries(QUEUED))
@@ -175,6 +176,8 @@ class Pool:
         }
         if users.shows_all():  # a uid of a user namespace is another user's outside
             fields["uid"] = str(os.getuid())
+        if claim.caller:
+            fields["caller"] = str(claim.caller)
         if claim.memory:
             fields["memory"] = str(claim.memory)
         mine.record = self.store.draft(fields, claim.holder_fd)
@@ -188,6 +191,7 @@ class Pool:
         when the last one of those in it has ended.
         """
         claim.times = stamp("arrived") | stamp("admitted")
+        claim.caller = claim.caller or _parent()
         claim.memory = 0  # the build around it is expected to need it
         return self._insist(claim, lambda: self._join(claim, context, ticket))
 
@@ -812,6 +816,14 @@ class Pool:
         if mine.turn and self.turns.remove(claim.ticket):
             mine.turn.close()
             mine.turn = None
+
+
+def _parent() -> process.Identity | None:
+    """Return our parent; None for one that cannot be seen."""
+    try:
+        return process.identify(os.getppid())
+    except OSError:
+        return None
 
 
 def _status_of(error: BaseException) -> int | None:

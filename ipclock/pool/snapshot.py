@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     from ipclock.pool.records import Store
 
 
+class Origin(NamedTuple):
+    """Where a client comes from. `here`: its PIDs are of our PID namespace, so that they mean something to us.
+
+    `detached`: it goes on without a terminal, and its output comes into the file `log`. `caller` is the process that
+    has started it, dead or alive, where the record says it.
+    """
+
+    here: bool = False
+    detached: bool = False
+    log: str = ""
+    caller: process.Identity | None = None
+
+
 class Holder(NamedTuple):
     """Who has a slot. `since` is in seconds of the epoch, `held_s` in seconds; None where the record is damaged.
 
@@ -47,6 +60,7 @@ class Holder(NamedTuple):
     host: str = ""
     session_s: float | None = None
     token: str = ""
+    origin: Origin = Origin()
 
 
 class Waiter(NamedTuple):
@@ -70,6 +84,7 @@ class Waiter(NamedTuple):
     at_gate: bool
     host: str = ""
     session_s: float | None = None
+    origin: Origin = Origin()
 
 
 class Place(NamedTuple):
@@ -205,6 +220,7 @@ def _holder(store: Store, entry: RecordName) -> Holder | None:
         here=bound is not None and bound.namespace == process.namespace(),
         processes=process.usage(liveness.keepers(store, record)) if state == "orphaned" else [],
         within=entry.within or None,
+        origin=_origin(record, bound),
     )
 
 
@@ -239,9 +255,19 @@ def _waiters(store: Store, line: list[tuple[str, RecordName]], capacity: int, mo
                 waited_s=_span(record, "arrived_mono"),
                 timeout_s=_time(record, "timeout"),
                 at_gate=state == GATE,
+                origin=_origin(record, bound),
             )
         )
     return found
+
+
+def _origin(record: Record, bound: process.Identity | None) -> Origin:
+    return Origin(
+        here=bound is not None and bound.namespace == process.namespace(),
+        detached=record.fields.get("detached") == "1",
+        log=printable(record.fields.get("log", "")),
+        caller=liveness.identity(record, "caller"),
+    )
 
 
 def _label(record: Record) -> str:

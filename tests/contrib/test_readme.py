@@ -29,6 +29,7 @@ PAGES = [page for folder in FOLDERS for page in sorted(ROOT.glob(folder))]
 DEFAULTS = {setting.key: setting.default for setting in SETTINGS}
 # what differs from run to run
 VARYING = {
+    r"^ {6}\S.*": "where it comes from",
     r"PID: \d+": "PID",
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d": "TIME",
     r"\b\d+(/600)?( s\b|초)": r"SPAN\1",
