@@ -494,6 +494,18 @@ class HistoryFailed(IpclockError):
         self.reason = reason
 
 
+class StatusUnknown(IpclockError):
+    """The build `label` with `ticket` is over, and its supervisor was killed before it could say how it ended."""
+
+    status = 80
+    what = N_("{label} (ticket {ticket}) is over; its exit status is not known")
+
+    def __init__(self, label: str, ticket: int) -> None:
+        super().__init__(label, ticket)
+        self.label = label
+        self.ticket = ticket
+
+
 class NoLibrary(IpclockError):
     """A Python package that this alone needs is not installed; `extra` of ours brings it."""
 

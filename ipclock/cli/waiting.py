@@ -110,6 +110,7 @@ class ShownWait(BuildWait):
         self._settings = settings
         self._hooks = hooks
         self._on_arrival = on_arrival
+        self.on_wait: Callable[[], None] | None = None
         self._status: WaitStatus | None = None
 
     def arrived(self, ticket: int) -> None:
@@ -120,6 +121,9 @@ class ShownWait(BuildWait):
     def waiting(self, ticket: int) -> None:
         """Run the hook of the wait, once, and bring the waiting line up to date."""
         super().waiting(ticket)
+        if self.on_wait:
+            self.on_wait()
+            self.on_wait = None
         if self.block and self._hooks:
             self._hooks.waiting(self._claim)
         if self.block and self.line.due():
@@ -171,14 +175,16 @@ def take_slot(
     canvas: Canvas | None,
     on_arrival: Callable[[], None] | None = None,
     *,
+    on_wait: Callable[[], None] | None = None,
     pace: float = float("inf"),
 ) -> None:
     """Wait for a slot on behalf of a person, until the claim holds one or *check* raises.
 
-    *on_arrival* is called once when it stands in line; *check* at least every *pace* seconds.
+    *on_arrival* is called once when it stands in line, *on_wait* once if it has to wait; *check* at least every *pace*
+    seconds.
     """
     wait = ShownWait(pool, claim, args, settings, check, hooks, canvas, on_arrival)
-    wait.pace = min(wait.pace, pace)
+    wait.pace, wait.on_wait = min(wait.pace, pace), on_wait
     try:
         acquisition.acquire(pool, claim, settings, wait, hooks)
     finally:

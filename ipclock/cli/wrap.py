@@ -15,7 +15,8 @@ from ipclock.config.settings import checked
 from ipclock.errors import N_, CancelledError, CommandFailed, IpclockError, SlotLost, UnsupportedError
 from ipclock.history import recorder
 from ipclock.i18n import _
-from ipclock.run import supervisor, usage
+from ipclock.pool.alike import AlreadyWaits
+from ipclock.run import fingerprint, supervisor, usage
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -45,6 +46,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="PID",
         type=options.number("--for", options.MAX_ID),
         help=_("leave the line, or end the build, when process PID ends"),
+    )
+    parser.add_argument(
+        "--join",
+        action="store_true",
+        help=_("follow a build that waits with this label, command and directory, if there is one"),
     )
     parser.add_argument(
         "--leftovers",
@@ -78,6 +84,8 @@ def run(args: Namespace, settings: Settings) -> int:
         if caller and caller.has_ended:
             raise CancelledError(label, "", caller.pid)
 
+    if args.join and settings.engine:
+        raise UnsupportedError(settings.engine.partition("?")[0], "--join")
     detached = None
     if args.detach:
         from ipclock.run.detached import Detached
@@ -91,6 +99,8 @@ def run(args: Namespace, settings: Settings) -> int:
     pool = options.open_for_build(args, settings)
     claim = acquisition.claim_for(label, settings, supersede=args.supersede)
     claim.caller = detached.caller if detached else None
+    if args.join:
+        claim.same, claim.joins = fingerprint.of(args.command_line), True
     build = BuildRun(pool, claim, settings, hooks, quiet=args.quiet, caller=caller)
     apart = hooks.sessions if hooks else set()  # of processes that are none of the build's
     execute = partial(
@@ -106,6 +116,12 @@ def run(args: Namespace, settings: Settings) -> int:
     build.nested = waiting.join(pool, claim, args, check)
     if build.nested and not claim.slot:
         return _end(execute(inherited))
+
+    def tell_what_it_runs() -> None:
+        if not (settings.engine or claim.same):
+            with suppress(OSError):  # it is only for those that would join it
+                pool.note(claim, same=fingerprint.of(args.command_line))
+
     on_arrival = partial(detached.arrived, pool, claim, apart) if detached else None
     if build.nested and on_arrival:
         on_arrival()
@@ -114,7 +130,17 @@ def run(args: Namespace, settings: Settings) -> int:
         if detached:
             args.quiet, args.verbose = True, False  # its log is the command's
         pace = CALLER_PACE_S if caller else float("inf")
-        waiting.take_slot(pool, claim, args, settings, check, hooks, canvas, on_arrival, pace=pace)
+        try:
+            waiting.take_slot(
+                pool, claim, args, settings, check, hooks, canvas, on_arrival, on_wait=tell_what_it_runs, pace=pace
+            )
+        except AlreadyWaits as other:
+            if detached:
+                print(other.entry.ticket)
+                return 0
+            from ipclock.cli.follow import follow
+
+            return _end(follow(pool, claim, other, args, settings, check, canvas))
         if canvas:
             canvas.lend()
     jobs = max(1, usage.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None

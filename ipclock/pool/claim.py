@@ -35,6 +35,7 @@ class Claim:
     It takes *units* of the slots, and stands in line by *priority* (nice(1): lower first). At most *limit* builds of
     its label run at once (0: any number). With *supersede* it takes the place of those of its label that wait.
     *memory* is how many bytes it is expected to need, 0 unknown. It waits until `ready` too, at the gate.
+    `same` stands for what is to be run; if it `joins`, it does not stand in line behind a waiter of that kind.
     `caller` is the process that has asked for it, our parent if nothing else is said.
     `entry` is the name of its record. `held` is how many slots were taken when it was admitted, its own included.
     `times` are the stamps of its arrival and admission.
@@ -64,6 +65,8 @@ class Claim:
         self.caller: process.Identity | None = None
         self.holder_fd = holder_fd
         self.supersede = supersede
+        self.same = ""
+        self.joins = False
         self.entry = RecordName(0, units=units, priority=priority, limit=limit, key=key_of(label) if limit else "")
         self.held = 0
         self.evicted = False

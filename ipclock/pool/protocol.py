@@ -31,7 +31,8 @@ from ipclock.errors import (
 from ipclock.linux import descriptors, process, procfs
 from ipclock.linux.semaphore import MOST_UNITS, Semaphore, give, require_support
 from ipclock.pool import liveness, policy, queue
-from ipclock.pool.cancellation import ENDING, Cancellation
+from ipclock.pool.alike import AlreadyWaits
+from ipclock.pool.cancellation import BY, ENDING, Cancellation
 from ipclock.pool.claim import Claim, stamp
 from ipclock.pool.directory import GATE, HOLDING, NEW, QUEUED, STATES, TRIES
 from ipclock.pool.record_name import parse
@@ -116,7 +117,7 @@ class Pool:
     def acquire(self, claim: Claim, context: WaitContext, *, block: bool = True) -> Claim:
         """Wait until the claim holds a slot and return it. `release` gives it back.
 
-        Raises SlotTimeout or SlotBusy (75) and whatever *context* raises; then nothing is left behind.
+        Raises SlotTimeout or SlotBusy (75), AlreadyWaits, and whatever *context* raises; then nothing is left behind.
         """
         try:
             self._insist(claim, lambda: self.arrive(claim, context, block=block))
@@ -158,6 +159,8 @@ class Pool:
             self._clear_away(None if block else self.store.entries(QUEUED))
             self._level()
             self._refuse(claim, block=block, ready=ready)
+            if claim.joins and block and (alike := self._alike(claim)):
+                raise alike
             self.store.publish(self._draft(claim, context), QUEUED, claim.entry)
             self._pass_others(claim)
             self.call_next()
@@ -178,6 +181,8 @@ class Pool:
             fields["uid"] = str(os.getuid())
         if claim.caller:
             fields["caller"] = str(claim.caller)
+        if claim.same:
+            fields["same"] = claim.same
         if claim.memory:
             fields["memory"] = str(claim.memory)
         mine.record = self.store.draft(fields, claim.holder_fd)
@@ -223,6 +228,15 @@ class Pool:
         ):
             held = min(self.capacity, policy.units(self.store.entries(HOLDING)) + self._elsewhere)
             raise SlotBusy(held, self.capacity, len(queue.waiting(self.store)))
+
+    def _alike(self, claim: Claim) -> AlreadyWaits | None:
+        """Return the waiter that is to run the same. In the section of the arrival: of two at once, one waits."""
+        for state, entry in queue.of_label(self.store, claim.label):
+            record = self.store.read(state, entry)
+            said = record.fields if record and record.user == os.getuid() else {}
+            if claim.same and said.get("same") == claim.same and BY not in said and not self._is_dead(state, entry):
+                return AlreadyWaits(entry, self.store.open_record(state, entry.file), self.store.beacons)
+        return None
 
     def _pass_others(self, claim: Claim) -> None:
         """Replace those of the same label that wait, if asked to, and send one of lower priority back from the gate."""

@@ -286,7 +286,8 @@ class Store(Numbers):
         """
         return OthersRecord.opened(entry, self._fds[state], f"{self.path}/{state}")
 
-    def _open_record(self, state: str, name: str) -> int:
+    def open_record(self, state: str, name: str) -> int:
+        """Open a file that may be a record, to read it. Raises OSError."""
         return os.open(name, os.O_RDONLY | SAFE_FLAGS, dir_fd=self._fds[state])
 
     def beacon(self, state: str, entry: RecordName) -> bool | None:
@@ -308,7 +309,7 @@ class Store(Numbers):
 
     def _beacon(self, state: str, name: str, where: Range = WHOLE) -> bool | None:
         try:
-            fd = self._open_record(state, name)
+            fd = self.open_record(state, name)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -324,7 +325,7 @@ class Store(Numbers):
     def read(self, state: str, entry: RecordName) -> Record | None:
         """Return what the record says; None if it is gone. What cannot be read or understood has no fields."""
         try:
-            fd = self._open_record(state, entry.file)
+            fd = self.open_record(state, entry.file)
         except FileNotFoundError:
             return None
         except OSError:

@@ -87,6 +87,7 @@ FAILURES = [
         ["zookeeper://a:2181/b", "--slots", "without ENGINE"],
     ),
     (errors.SlotLost("staging"), 79, ["staging", "--on-lost warn", "IPCLOCK_TOKEN"]),
+    (errors.StatusUnknown("staging", 17), 80, ["staging", "ticket 17", "not known"]),
     (errors.NoLibrary("prometheus_client", "metrics"), 69, ["prometheus_client", "pip install 'ipclock[metrics]'"]),
     (errors.CommandFailed("mkae", NOT_THERE), 127, ["mkae", "command not found"]),
     (errors.CommandFailed("./x", NOT_RUNNABLE), 126, ["./x", "Permission denied"]),
