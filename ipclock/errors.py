@@ -279,7 +279,7 @@ class ForeignPoolError(PoolPermissionError):
     def __init__(self, path: str, uid: int) -> None:
         from ipclock import users
 
-        self.owner = _user(uid)
+        self.owner = _name_and_uid(uid)
         super().__init__(path, self.owner)
         self.uid = uid
         if users.is_hidden(uid):
@@ -417,7 +417,7 @@ class NotYourBuild(IpclockError):
         self.ticket = ticket
         self.label = label
         self.uid = uid
-        self.owner = _user(uid)
+        self.owner = _name_and_uid(uid)
 
 
 class NotYours(IpclockError):
@@ -527,7 +527,7 @@ class CommandFailed(IpclockError):
     def __init__(self, command: str, error: OSError) -> None:
         super().__init__(command, error)
         self.command = command
-        self.reason = error.strerror or str(error)
+        self.reason = reason_of(error)
         self.status = 127 if isinstance(error, FileNotFoundError) else 126
         if self.status == 127 and "/" not in command:
             self.reason = N_("command not found")
@@ -580,13 +580,18 @@ NotPermitted = PoolPermissionError
 DamagedSemaphore = SemaphoreError
 
 
-def _user(uid: int) -> str:
+def _name_and_uid(uid: int) -> str:
     import pwd
 
     try:
         return f"{pwd.getpwuid(uid).pw_name}, uid {uid}"
     except KeyError:
         return f"uid {uid}"
+
+
+def reason_of(error: Exception) -> str:
+    """Return what the kernel says of a call that failed, or else what Python does."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def foreign(path: str, reason: str = "") -> PoolPermissionError:
@@ -596,14 +601,14 @@ def foreign(path: str, reason: str = "") -> PoolPermissionError:
     try:
         owner = os.lstat(path).st_uid
     except OSError as error:
-        return PoolPermissionError(path, reason or error.strerror or str(error))
+        return PoolPermissionError(path, reason or reason_of(error))
     others = owner != os.geteuid() or users.is_hidden(owner)
     return ForeignPoolError(path, owner) if others or not reason else PoolPermissionError(path, reason)
 
 
 def from_os(error: OSError, path: str) -> IpclockError:
     """Return the failure that *error* means for a user of the pool at *path*."""
-    reason = error.strerror or str(error)
+    reason = reason_of(error)
     if error.errno in (errno.EACCES, errno.EPERM):
         return foreign(path, reason)
     return FewDescriptorsError(path, reason) if error.errno == errno.EMFILE else PoolCreateError(path, reason)

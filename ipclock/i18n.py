@@ -44,3 +44,8 @@ def told(error: IpclockError) -> tuple[str, str]:
     # a path may be anything, and none is to move the terminal's cursor
     values = {key: printable(_(value)) if isinstance(value, str) else value for key, value in vars(error).items()}
     return _(error.what).format(**values), _(error.remedy).format(**values)
+
+
+def sentence(error: IpclockError) -> str:
+    """Return the same in one line, as a part of a warning."""
+    return ". ".join(filter(None, told(error)))

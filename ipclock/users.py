@@ -7,13 +7,19 @@ follows from that uid, nor from two files that have it; the kernel is asked inst
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from functools import cache
+
+from ipclock._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _ALL = 4294967295  # how many ids the first user namespace shows
 
 
 @cache
-def _shown(kind: str) -> list[range]:
+def _ids(kind: str) -> list[range]:
     """Return the ids that there are here."""
     try:
         with open(f"/proc/self/{kind}_map", "rb") as file:
@@ -26,7 +32,7 @@ def _shown(kind: str) -> list[range]:
 @cache
 def _stand_in(kind: str) -> int | None:
     """Return the id that stands for those without one here; None where all have one."""
-    if sum(map(len, _shown(kind))) >= _ALL:
+    if sum(map(len, _ids(kind))) >= _ALL:
         return None
     with open(f"/proc/sys/kernel/overflow{kind}", "rb") as file:
         return int(file.read())
@@ -49,7 +55,7 @@ def is_hidden_group(gid: int) -> bool:
 
 def has_group(gid: int) -> bool:
     """Return whether there is a group of this gid here, to which a file can be given."""
-    return any(gid in ids for ids in _shown("gid"))
+    return any(gid in ids for ids in _ids("gid"))
 
 
 def rules(uid: int) -> bool:
@@ -68,3 +74,16 @@ def owns(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def acting_as(uid: int, gid: int) -> Iterator[None]:
+    """Being root, act as another user for the block."""
+    own_gid = os.getegid()
+    try:
+        os.setegid(gid)
+        os.seteuid(uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(own_gid)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from typing import TYPE_CHECKING
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.helpers.sample import Sample
 from tests.helpers.world import World, remove_pool
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from tests.zookeeper.world import SharedWorld
 
 _numbers = itertools.count(1)
+TOGETHER = ("tests/packaging/", "tests/zookeeper/test_engine.py", "tests/zookeeper/test_outages.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,10 +34,28 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 + len(os.sched_getaffinity(0))
 
 
+class Scheduling(LoadScopeScheduling):
+    """Tests go to the workers one by one, those in TOGETHER all to one: what they use is built or started once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((part for part in TOGETHER if nodeid.startswith(part)), nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling:
+    """Return ours; xdist's groups by mark are lost on the node ids of pytest 9.2."""
+    return Scheduling(config, log)
+
+
 @pytest.hookimpl(trylast=True)  # behind pytest-randomly
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the long ones, which are those that may take longer than others: so all workers end together."""
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was collected out of every later collection of garbage: in a forked child, one would copy it all."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

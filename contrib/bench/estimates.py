@@ -100,7 +100,7 @@ def foretell(all_builds: list[Build], own: Build, now: float) -> simulation.Told
         elif build.arrived < own.arrived and now < (build.ended if build.admitted is None else build.admitted):
             ahead.append(simulation.Work(known.get(build.label, ()), build.slots))
     left = simulation.wait(running, ahead, own.slots, own.capacity)
-    return left and simulation.told(left)
+    return left and simulation.rounded(left)
 
 
 def main() -> None:

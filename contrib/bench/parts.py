@@ -166,7 +166,7 @@ def _add_interpreters(
     runs["python -c pass"] = lambda: lock.start_bare(python, "-c", "pass")
     ours = Path(sys.executable).with_name("ipclock")
     if ours.exists() and not ours.parent.samefile(bench.ground.places["bin"]):
-        # where this benchmark runs: an editable install pays for its finder at every start
+        # where this benchmark runs: an editable install may pay at every start for how it is found
         runs["python -c pass, editable"] = lambda: lock.start_bare(sys.executable, "-c", "pass")
         peer = known["ipclock"]._replace(command=f"{ours} wrap -q -w 600 bench --")
         editable = stack.enter_context(bench.lock(peer))

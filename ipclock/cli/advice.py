@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 SECURE_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
-def told(error: IpclockError, settings: Settings | None = None) -> tuple[str, str]:
+def for_caller(error: IpclockError, settings: Settings | None = None) -> tuple[str, str]:
     """Return what a person reads of a failure, in the language in use: what and where; what that person can do."""
     what, remedy = i18n.told(error)
-    return what, _for_caller(error, settings) or remedy
+    return what, _remedy(error, settings) or remedy
 
 
 def reset_hint(settings: Settings) -> str:
@@ -68,7 +68,7 @@ def _owner(path: str) -> int | None:
         return None
 
 
-def _for_caller(error: IpclockError, settings: Settings | None) -> str:
+def _remedy(error: IpclockError, settings: Settings | None) -> str:
     local = not (settings and settings.engine)
     if isinstance(error, ForeignPoolError) and users.is_hidden(error.uid):
         return ""

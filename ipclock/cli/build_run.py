@@ -10,7 +10,7 @@ from ipclock.console import say
 from ipclock.errors import N_, CommandFailed, IpclockError
 from ipclock.history import finished, recorder
 from ipclock.history.outcomes import OF_WAITS
-from ipclock.i18n import _, told
+from ipclock.i18n import _, sentence, told
 from ipclock.linux import process
 from ipclock.pool.cancellation import Cancellation
 from ipclock.run.supervisor import Ending
@@ -145,7 +145,7 @@ class BuildRun:
         try:
             deed(*arguments)
         except Exception as error:
-            problem = ". ".join(told(error)) if isinstance(error, IpclockError) else str(error)
+            problem = sentence(error) if isinstance(error, IpclockError) else str(error)
             if problem not in self._said:
                 self._said.add(problem)
                 say(_("ipclock: warning: {problem}").format(problem=printable(problem)), at_once=True)

@@ -68,7 +68,7 @@ def failed(name: str, error: IpclockError | OSError, path: str = "") -> Check:
     """Return the bad check that a failure makes, of the kernel's at *path*. Its kind is the code: "pool-permission"."""
     failure = error if isinstance(error, IpclockError) else from_os(error, path)
     words = re.findall("[A-Z][a-z]*", type(failure).__name__.removesuffix("Error"))
-    return Check(name, "-".join(words).lower(), BAD, *advice.told(failure))
+    return Check(name, "-".join(words).lower(), BAD, *advice.for_caller(failure))
 
 
 def examine(settings: Settings, survey: Survey) -> list[Check]:
@@ -198,7 +198,7 @@ def _amount(number: float) -> str:
 def shared(name: str, path: str) -> Check:
     """Whether other builds on the machine see the same folder: builds that do not have slots of their own."""
     remedy = _("Start builds with the machine's folder: no private one in the systemd unit; docker run --ipc=host.")
-    if machine.is_contained():
+    if process.is_contained():
         text = _("{path}: in a container; whether it is the machine's cannot be told from here")
         return Check(name, "shared-unknown-container", WARN, text.format(path=path), remedy)
     same = machine.is_shared_with_init(path)
@@ -225,14 +225,14 @@ def remove_ipc(path: str, name: str) -> Check:
     if not users.shows_all():
         text = _("whether logind deletes the pool at a logout cannot be told from a user namespace")
         return Check("remove-ipc", "logout-unknown", OK, text)
-    uid = os.geteuid() or _owner(path) or 0  # what root makes in a user's pool is that user's
+    uid = os.geteuid() or _link_owner(path) or 0  # what root makes in a user's pool is that user's
     user = process.user_name(uid)
     if not machine.removes_ipc_of(uid):
         return Check(
             "remove-ipc", "logout-safe", OK, _("logind deletes nothing of {user} at a logout").format(user=user)
         )
     in_shm = path.startswith(semaphore.FOLDER + "/")
-    if not in_shm and _owner(semaphore.path_of(name)) == 0:
+    if not in_shm and _link_owner(semaphore.path_of(name)) == 0:
         return Check("remove-ipc", "logout-safe", OK, _("logind deletes nothing of this pool at a logout"))
     text = _("logind deletes what {user} has in {folder} at the last logout (RemoveIPC=yes)")
     remedy = _("loginctl enable-linger {user}, or: LOCK_DIR=/run/ipclock and a first '{sudo} init'")
@@ -245,7 +245,7 @@ def remove_ipc(path: str, name: str) -> Check:
     )
 
 
-def _owner(path: str) -> int | None:
+def _link_owner(path: str) -> int | None:
     try:
         return os.lstat(path).st_uid
     except OSError:
@@ -272,7 +272,7 @@ def proc() -> Check:
 
 def pid_namespace() -> Check:
     """Whether PIDs mean the same to all who share the pool."""
-    if not machine.is_contained():
+    if not process.is_contained():
         return Check("pid-namespace", "pids-of-machine", OK, _("PIDs are the machine's"))
     text = _("PIDs are a container's: whether a process outside lives is told by its beacon only")
     return Check(
@@ -320,7 +320,7 @@ def no_pool(path: str) -> Check:
 
 def parts(store: Store) -> Check:
     """Whether all that belongs into the pool's folder has the pool's owners and modes."""
-    owner, mode = process.user_name(_owner(store.path) or 0), f"{store.mode:04o}"
+    owner, mode = process.user_name(_link_owner(store.path) or 0), f"{store.mode:04o}"
     if store.group is not None:
         owner += f":{store.group}"  # as chown(1) takes it
     if not (wrong := store.misfits()):

@@ -28,6 +28,7 @@ from ipclock.errors import (
     SupersededError,
     UsageError,
     from_os,
+    reason_of,
 )
 from ipclock.i18n import _
 from ipclock.linux import procfs
@@ -121,18 +122,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except IpclockError as error:
         # that there was no slot is no failure: the status says it, as for flock -n
         mute = quiet and isinstance(error, SlotTimeout | SlotBusy | SupersededError)
-        status = error.status if mute else _end(error, settings)
+        status = error.status if mute else _fail(error, settings)
         return status if conflict_status is None or not isinstance(error, SlotUnavailable) else conflict_status
     except OSError as error:  # of stdout: the rooms below turn theirs into failures of ours
         if error.errno == errno.EMFILE:
-            return _end(from_os(error, str(error.filename)), settings)
+            return _fail(from_os(error, str(error.filename)), settings)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter would try again at its end
         if isinstance(error, BrokenPipeError):
             return 0  # its reader has left (`ipclock status | head -1`): there is nothing to say
-        failure = PoolCreateError(
-            error.filename if isinstance(error.filename, str) else "stdout", error.strerror or str(error)
-        )
-        return _end(failure, settings)
+        failure = PoolCreateError(error.filename if isinstance(error.filename, str) else "stdout", reason_of(error))
+        return _fail(failure, settings)
     except Exception as error:  # a bug: still one line, unless IPCLOCK_DEBUG asks for the traceback
         if debugging():
             raise
@@ -144,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return IpclockError.status
 
 
-def _end(error: IpclockError, settings: Settings | None) -> int:
+def _fail(error: IpclockError, settings: Settings | None) -> int:
     """Tell of a failure that ends the process, and return its status."""
     if isinstance(error, FewDescriptorsError):
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what tells of it has to be loaded
@@ -176,7 +175,7 @@ def _parse(arguments: list[str]) -> Namespace:
     # the command to wrap is what follows the first `--`, to the letter: argparse never sees it
     end = arguments.index("--") if "--" in arguments else len(arguments)
     ours = list(map(utf8.text_of, arguments[:end]))
-    args = _read(ours) or _parse_all([*ours, *arguments[end:]], end)
+    args = _read_usual(ours) or _parse_all([*ours, *arguments[end:]], end)
     args.command_line = arguments[end + 1 :]
     if args.command == "wrap" and not args.command_line:
         raise UsageError(_(NO_COMMAND), "ipclock wrap")
@@ -185,7 +184,7 @@ def _parse(arguments: list[str]) -> Namespace:
     return args
 
 
-def _read(words: list[str]) -> Namespace | None:
+def _read_usual(words: list[str]) -> Namespace | None:
     if not words or words[0] not in COMMANDS:
         return None
     reader = Reader()
@@ -213,7 +212,7 @@ def error_text(error: IpclockError, settings: Settings | None) -> str:
     """Return what a person reads of a failure: what and where, then what to do about it, in the language in use."""
     from ipclock.cli import advice  # few runs fail
 
-    what, remedy = advice.told(error, settings)
+    what, remedy = advice.for_caller(error, settings)
     if isinstance(error, SlotUnavailable) and settings:
         lines = [f"❌ {what}"]
         if isinstance(error, SlotTimeout):

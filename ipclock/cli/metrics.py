@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ipclock import utf8
-from ipclock.cli import options
+from ipclock.cli import options, output_file
 from ipclock.display import prometheus
-from ipclock.errors import N_, PoolCreateError
+from ipclock.errors import N_
 from ipclock.history import queries
 from ipclock.i18n import _
 
@@ -44,23 +40,7 @@ def run(args: Namespace, settings: Settings) -> int:
     form = args.form or ("prometheus" if args.output and args.output.endswith(".prom") else "openmetrics")
     text = prometheus.text(options.looker(settings)(), totals, form)
     if args.output:
-        _replace(utf8.native(args.output), text)
+        output_file.write(args.output, text, 0o644)  # node_exporter reads it as another user
     elif sys.stdout:
         sys.stdout.buffer.write(text)
     return 0
-
-
-def _replace(path: str, text: bytes) -> None:
-    """Write the file so that a reader gets the whole old one or the whole new one."""
-    folder, name = os.path.split(path)
-    draft = ""
-    try:
-        fd, draft = tempfile.mkstemp(prefix=f".{name}.", dir=folder or ".")  # not *.prom: that would be collected too
-        with open(fd, "wb") as file:
-            file.write(text)
-            os.fchmod(fd, 0o644)  # node_exporter reads it as another user
-        os.rename(draft, path)
-    except OSError as error:
-        with suppress(OSError):
-            os.unlink(draft)
-        raise PoolCreateError(path, error.strerror or str(error)) from None

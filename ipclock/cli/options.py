@@ -7,6 +7,7 @@ import sys
 from functools import partial
 
 from ipclock._typing import TYPE_CHECKING
+from ipclock.bounded import LAST_WORD, whole
 from ipclock.config.environment import in_hook
 from ipclock.config.settings import DEFAULT_NAME
 from ipclock.console import say
@@ -119,9 +120,10 @@ def number(where: str, most: int, expected: str = N_("a number")) -> Callable[[s
     """
 
     def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most):
+        found = whole(text, most)
+        if found is None:
             raise InvalidValueError(where, text, expected, usage=True)
-        return int(text)
+        return found
 
     return read
 
@@ -134,7 +136,7 @@ def add_json(parser: ArgumentParser | _MutuallyExclusiveGroup) -> None:
 
 def add_ticket(parser: ArgumentParser, help_text: str) -> None:
     """Add the argument that names one slot, which may be left out."""
-    parser.add_argument("ticket", metavar="TICKET", nargs="?", type=number("TICKET", 10**19), help=help_text)
+    parser.add_argument("ticket", metavar="TICKET", nargs="?", type=number("TICKET", LAST_WORD), help=help_text)
 
 
 def open_pool(settings: Settings, *, create: bool = False) -> PoolEngine:

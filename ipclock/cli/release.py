@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ipclock.bounded import LAST_WORD, whole
 from ipclock.cli import options
 from ipclock.config.environment import held_slot
 from ipclock.console import say
@@ -101,8 +102,8 @@ def _refusal(pool: Engine, ticket: int) -> NotYours:
 
 def _ticket(pool: Engine) -> int | None:
     held = held_slot()
-    if held and held[0] in ("", pool.name) and held[1].isascii() and held[1].isdigit():
-        return int(held[1])
+    if held and held[0] in ("", pool.name) and (named := whole(held[1], LAST_WORD)) is not None:
+        return named
     around = pool.around_us()
     if len(around) > 1:
         text = _("several slots are held here; say which: {tickets}")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
 import time
-from contextlib import suppress
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from ipclock import utf8
-from ipclock.cli import options
+from ipclock.cli import options, output_file
 from ipclock.config import values
 from ipclock.config.environment import language
 from ipclock.config.settings import checked
 from ipclock.console import encodable
-from ipclock.display.formatting import columns, cut, size, span
-from ipclock.errors import N_, PoolCreateError, UsageError
+from ipclock.display.formatting import columns, cut, iso, size, span
+from ipclock.errors import N_, UsageError
 from ipclock.history import queries, statistics
 from ipclock.i18n import _
 from ipclock.linux import memory
@@ -60,7 +55,11 @@ def run(args: Namespace, settings: Settings) -> int:
     past = queries.read(settings.history, settings.pool_name, begin, now, label)
     report = statistics.report(past, _total_memory())
     if args.html is not None:
-        _write(utf8.native(args.html), _page(settings.history, settings.pool_name, label, past, report))
+        page = _page(settings.history, settings.pool_name, label, past, report).encode()
+        if args.html != "-":
+            output_file.write(args.html, page)
+        elif sys.stdout:
+            sys.stdout.buffer.write(page)
     elif args.json:
         import json
 
@@ -79,30 +78,6 @@ def _page(path: str, pool: str, label: str | None, past: Past, report: Report) -
 
     recent = queries.recent(path, pool, past.begin, label, page.MOST_ROWS, timeline.grid(past.begin, past.end))
     return page.render(page.View(pool, label, language()), past, report, recent)
-
-
-def _write(path: str, text: str) -> None:
-    """Write a file whole or not at all, "-" is stdout. Raises PoolCreateError (73)."""
-    if path == "-":
-        if sys.stdout:
-            sys.stdout.buffer.write(text.encode())
-        return
-    draft = os.path.join(os.path.dirname(path), f".ipclock-{os.urandom(8).hex()}")
-    try:
-        # rename(2) would put a file in the place of a device, or of a link to one: as root, of /dev/stdout
-        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-            raise PoolCreateError(path, _("not a regular file"))
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        try:
-            with open(fd, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.rename(draft, path)
-        except BaseException:  # Ctrl-C too: nothing half done stays
-            with suppress(FileNotFoundError):
-                os.unlink(draft)
-            raise
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise PoolCreateError(path, getattr(error, "strerror", None) or str(error)) from None
 
 
 def _total_memory() -> int | None:
@@ -124,17 +99,13 @@ def as_json(past: Past, report: Report, pool: str) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "name": pool,
-        "since": _iso(past.begin),
-        "until": _iso(past.end),
+        "since": iso(past.begin),
+        "until": iso(past.end),
         **report._asdict(),
         "in_use": report.in_use,
         "all": plain(report.all),
         "labels": [plain(summary) for summary in report.labels],
     }
-
-
-def _iso(when: float) -> str:
-    return datetime.fromtimestamp(when).astimezone().isoformat(timespec="seconds")
 
 
 def text_lines(past: Past, report: Report) -> list[str]:

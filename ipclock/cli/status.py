@@ -10,6 +10,7 @@ from ipclock.cli import options
 from ipclock.console import encodable
 from ipclock.display import status_table
 from ipclock.display.estimates import Estimator
+from ipclock.display.formatting import iso
 from ipclock.errors import N_, UsageError
 from ipclock.i18n import _
 from ipclock.linux import process
@@ -77,7 +78,7 @@ def as_json(now: Standing) -> dict[str, Any]:
         use = now.uses.get(holder.ticket)
         return {
             **plain(holder),
-            "since": _iso(holder.since),
+            "since": iso(holder.since),
             "processes": [process._asdict() for process in holder.processes],
             "command": process.command_of(pid) if holder.here and (pid := holder.command_pid or holder.pid) else "",
             "cpu_s": use and use.cpu_s,
@@ -87,17 +88,17 @@ def as_json(now: Standing) -> dict[str, Any]:
 
     def plain_waiter(waiter: Waiter) -> dict[str, Any]:
         left = now.waits.get(waiter.ticket)
-        return {**plain(waiter), "since": _iso(waiter.since), "left_s": left and list(left)}
+        return {**plain(waiter), "since": iso(waiter.since), "left_s": left and list(left)}
 
     drain = pool.drain and {
         "reason": pool.drain.reason,
         "user": None if pool.drain.uid is None else process.user_name(pool.drain.uid),
-        "until": pool.drain.until and _iso(time.time() + pool.drain.until - time.monotonic()),
+        "until": pool.drain.until and iso(time.time() + pool.drain.until - time.monotonic()),
     }
     resized = pool.resized and {
         "before": pool.resized.before,
         "user": process.user_name(pool.resized.uid),
-        "at": _iso(pool.resized.at),
+        "at": iso(pool.resized.at),
     }
     facts = pool._asdict()
     del facts["own"]  # is a waiter's own business
@@ -109,9 +110,3 @@ def as_json(now: Standing) -> dict[str, Any]:
         "holders": [plain_holder(holder) for holder in pool.holders],
         "waiters": [plain_waiter(waiter) for waiter in pool.waiters],
     }
-
-
-def _iso(when: float | None) -> str | None:
-    from datetime import datetime
-
-    return None if when is None else datetime.fromtimestamp(when).astimezone().isoformat(timespec="seconds")

@@ -115,7 +115,7 @@ def run(args: Namespace, settings: Settings) -> int:
     inherited = inherited_environment()
     build.nested = waiting.join(pool, claim, args, check)
     if build.nested and not claim.slot:
-        return _end(execute(inherited))
+        return _end_like(execute(inherited))
 
     def tell_what_it_runs() -> None:
         if not (settings.engine or claim.same):
@@ -140,7 +140,7 @@ def run(args: Namespace, settings: Settings) -> int:
                 return 0
             from ipclock.cli.follow import follow
 
-            return _end(follow(pool, claim, other, args, settings, check, canvas))
+            return _end_like(follow(pool, claim, other, args, settings, check, canvas))
         if canvas:
             canvas.lend()
     jobs = max(1, usage.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None
@@ -160,7 +160,7 @@ def run(args: Namespace, settings: Settings) -> int:
     build.finish(status)
     if build.lost:
         raise SlotLost(label)
-    return _end(status)
+    return _end_like(status)
 
 
 def _require_command(name: str, label: str, settings: Settings) -> None:
@@ -174,7 +174,7 @@ def _require_command(name: str, label: str, settings: Settings) -> None:
         raise
 
 
-def _end(status: int) -> int:
+def _end_like(status: int) -> int:
     if status < 0:
         supervisor.die_of(-status)
     return status if status >= 0 else 128 - status

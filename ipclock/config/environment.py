@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from ipclock import utf8
 from ipclock._typing import TYPE_CHECKING
+from ipclock.bounded import LAST_UID, whole_in
 from ipclock.linux import procfs
 
 if TYPE_CHECKING:
@@ -77,8 +78,7 @@ def hook_environment(facts: Mapping[str, Any]) -> dict[str, str]:
 
 def sudo_user() -> int | None:
     """Return the user (uid) who has started us as root by sudo(8); None where there is none."""
-    text = os.environ.get("SUDO_UID", "")
-    return int(text) if os.geteuid() == 0 and text.isascii() and text.isdigit() and len(text) < 11 else None
+    return whole_in(os.environ, "SUDO_UID", LAST_UID) if os.geteuid() == 0 else None
 
 
 def in_hook() -> bool:

@@ -8,7 +8,7 @@ import shlex
 import stat
 from typing import TYPE_CHECKING
 
-from ipclock.errors import N_, SettingsError
+from ipclock.errors import N_, SettingsError, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -57,7 +57,7 @@ def _read_text(path: str) -> str:
                 raise SettingsError(path, N_("not a regular file"))
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise SettingsError(path, error.strerror or str(error)) from None
+        raise SettingsError(path, reason_of(error)) from None
     if len(data) > MAX_FILE_BYTES:
         raise SettingsError(path, N_("larger than 64 KiB"))
     try:

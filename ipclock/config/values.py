@@ -11,6 +11,7 @@ import os
 from contextlib import suppress
 
 from ipclock import users, utf8
+from ipclock.bounded import LAST_UID, whole
 from ipclock.errors import N_
 
 MAX_CAPACITY = 1000
@@ -21,6 +22,7 @@ LEFTOVERS = ("release", "wait", "kill")
 ON_LOST = ("kill", "warn")
 _DIGITS, _FLOAT = set("0123456789."), set("0123456789.eE+-")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_MOST_DIGITS = 10**9 - 1  # on each side of the dot of an amount of memory
 _SIZES = ("", "k", "m", "g", "t")
 SYSTEM_HISTORY = "/var/lib/ipclock/history.db"
 SYSTEM_LOGS = "/var/log/ipclock"
@@ -28,32 +30,33 @@ SYSTEM_LOGS = "/var/log/ipclock"
 
 def capacity(text: str) -> int:
     """A number of slots, 0 (the pool is drained) to `MAX_CAPACITY`. Raises ValueError with what is expected."""
-    return _whole(text, 0, MAX_CAPACITY, N_("a whole number from 0 to 1000"))
+    return _within(text, 0, MAX_CAPACITY, N_("a whole number from 0 to 1000"))
 
 
 def slots(text: str) -> int:
     """How many slots a build takes, or how many builds of a label may run: 1 to `MAX_CAPACITY`."""
-    return _whole(text, 1, MAX_CAPACITY, N_("a whole number from 1 to 1000"))
+    return _within(text, 1, MAX_CAPACITY, N_("a whole number from 1 to 1000"))
 
 
 def priority(text: str) -> int:
     """A priority as nice(1) has it, -20 (first) to 19 (last)."""
-    return _whole(text, -20, 19, N_("a whole number from -20 (first) to 19 (last)"))
+    return _within(text, -20, 19, N_("a whole number from -20 (first) to 19 (last)"))
 
 
-def _whole(text: str, lowest: int, highest: int, expected: str) -> int:
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 4 and lowest <= int(text) <= highest):
+def _within(text: str, lowest: int, highest: int, expected: str) -> int:
+    most = max(highest, -lowest)
+    found = whole(text.removeprefix("-"), most, len(str(most)))
+    if found is None or not lowest <= (found := -found if text[0] == "-" else found) <= highest:
         raise ValueError(expected)
-    return int(text)
+    return found
 
 
 def memory(text: str) -> int:
     """An amount of memory in bytes: `3G`, `512M`, `1.5GiB`, in powers of 1024."""
     bare = text.lower().removesuffix("b").removesuffix("i")
     number, unit = (bare[:-1], bare[-1]) if bare[-1:] in _SIZES[1:] else (bare, "")
-    whole, dot, part = number.partition(".")
-    if not all(digits.isascii() and digits.isdigit() and len(digits) < 10 for digits in [whole] + [part] * bool(dot)):
+    left, dot, right = number.partition(".")
+    if None in (whole(left, _MOST_DIGITS), whole(right, _MOST_DIGITS) if dot else 0):
         raise ValueError(N_("an amount of memory, as in 3G or 512M"))
     return int(float(number) * 1024 ** _SIZES.index(unit))
 
@@ -144,9 +147,9 @@ def group(text: str) -> int:
     try:
         return grp.getgrnam(utf8.native(text)).gr_gid
     except (KeyError, UnicodeEncodeError):
-        if not (text.isascii() and text.isdigit() and len(text) < 10):
+        if (gid := whole(text, LAST_UID)) is None:
             raise ValueError(N_("the name or number of a group")) from None
-        return int(text)
+        return gid
 
 
 def line(text: str) -> str:
@@ -220,9 +223,7 @@ def _state_home() -> str | None:
 
 def days(text: str) -> int:
     """A number of days from 1 to 36500."""
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 36500):
-        raise ValueError(N_("a whole number of days from 1 to 36500"))
-    return int(text)
+    return _within(text, 1, 36500, N_("a whole number of days from 1 to 36500"))
 
 
 def label(text: str) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from ipclock.linux.locks import Range, is_locked, try_lock, unlock
+from ipclock.linux.locks import ByteRange, is_locked, try_lock, unlock
 
-_DRAWS, _WRITERS = Range(0), Range(1, 0)
+_DRAWS, _WRITERS = ByteRange(0), ByteRange(1, 0)
 
 
 class Canvas:
@@ -42,7 +42,7 @@ class Canvas:
         """Keep all others from drawing, as long as we live: a command of ours writes on the terminal."""
         if (device := self._open()) is not None:
             unlock(device)
-            try_lock(device, Range(1 + os.getpid()))
+            try_lock(device, ByteRange(1 + os.getpid()))
 
     def _open(self) -> int | None:
         if not self._opened:

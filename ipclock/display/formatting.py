@@ -94,7 +94,7 @@ def estimate(left: Range | None) -> str:
     """Return how much longer a wait lasts, in words that claim no more than is known; "" where nothing is."""
     if left is None:
         return ""
-    how, low, high = simulation.told(left)
+    how, low, high = simulation.rounded(left)
     ends = {"low": _length(low), "high": _length(high), "middle": _length((low + high) / 2)}
     texts = {
         "soon": _("any moment"),
@@ -155,3 +155,10 @@ def resized(snapshot: Snapshot) -> str:
 def gigabytes(size: int) -> str:
     """Return an amount of memory in GB, without the unit."""
     return f"{max(0, size) / 2**30:.1f}"
+
+
+def iso(when: float | None) -> str | None:
+    """Return a moment as ISO 8601 with the local offset, None for None."""
+    from datetime import datetime  # for JSON alone
+
+    return None if when is None else datetime.fromtimestamp(when).astimezone().isoformat(timespec="seconds")

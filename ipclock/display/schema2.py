@@ -8,9 +8,9 @@ keys. Bytes are whole numbers, seconds may have a part.
 from __future__ import annotations
 
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from ipclock.display.formatting import iso
 from ipclock.display.origins import facts
 from ipclock.linux import process
 
@@ -43,7 +43,7 @@ def pool(now: Standing, *, made: bool) -> dict[str, Any]:
         and {
             "slots_before": seen.resized.before,
             "user": _user(process.user_name(seen.resized.uid)),
-            "at": _iso(seen.resized.at),
+            "at": iso(seen.resized.at),
         },
         "holders": [_holder(holder, now) for holder in seen.holders],
         "waiters": [_waiter(waiter, now) for waiter in seen.waiters],
@@ -54,7 +54,7 @@ def _drain(drain: Drain) -> dict[str, Any]:
     return {
         "reason": drain.reason or None,
         "user": None if drain.uid is None else _user(process.user_name(drain.uid)),
-        "until": None if drain.until is None else _iso(time.time() + drain.until - time.monotonic()),
+        "until": None if drain.until is None else iso(time.time() + drain.until - time.monotonic()),
     }
 
 
@@ -76,7 +76,7 @@ def _holder(holder: Holder, now: Standing) -> dict[str, Any]:
         "processes": [
             {"pid": row.pid, "command": row.command or None, "age_seconds": row.age_s} for row in holder.processes
         ],
-        "since": _iso(holder.since),
+        "since": iso(holder.since),
         "held_seconds": holder.held_s,
         "usual_seconds": now.usual.get(holder.label),
         "cpu_seconds": use and use.cpu_s,
@@ -101,7 +101,7 @@ def _waiter(waiter: Waiter, now: Standing) -> dict[str, Any]:
         "held_back": waiter.held_back or None,
         "at_gate": waiter.at_gate,
         "pid": waiter.pid,
-        "since": _iso(waiter.since),
+        "since": iso(waiter.since),
         "waited_seconds": waiter.waited_s,
         "timeout_seconds": waiter.timeout_s,
         "left_min_seconds": left and left.low,
@@ -139,8 +139,8 @@ def past(found: Past, report: Report, name: str) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "name": name,
-        "since": _iso(found.begin),
-        "until": _iso(found.end),
+        "since": iso(found.begin),
+        "until": iso(found.end),
         "slot_seconds_used": float(report.held_slot_s),
         "slot_seconds_available": float(report.slot_s) if report.slot_s else None,
         "utilization": report.in_use,
@@ -167,7 +167,3 @@ def _summary(summary: Summary) -> dict[str, Any]:
 
 def _spread(spread: Spread | None) -> dict[str, float] | None:
     return spread and {key: float(value) for key, value in spread._asdict().items()}
-
-
-def _iso(when: float | None) -> str | None:
-    return None if when is None else datetime.fromtimestamp(when).astimezone().isoformat(timespec="seconds")

@@ -14,16 +14,18 @@ import os
 import stat
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 
+from ipclock import users
 from ipclock._typing import TYPE_CHECKING, NamedTuple
-from ipclock.errors import N_, HistoryFailed
+from ipclock.errors import N_, HistoryFailed, reason_of
 from ipclock.linux import isolated, trusted_path
 from ipclock.pool.directory import SAFE_FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from sqlite3 import Connection as Connection
     from typing import TypeVar
 
@@ -72,7 +74,7 @@ def ask(
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise HistoryFailed(path, error.strerror or str(error)) from None
+        raise HistoryFailed(path, reason_of(error)) from None
 
 
 def answer(
@@ -118,7 +120,7 @@ def opened(path: str, schema: Schema, *, write: bool, seconds: float = BUSY_S) -
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
             raise HistoryFailed(path, isolated.TOO_SLOW) from None
         # SQLite repeats what the file holds
-        raise HistoryFailed(path, getattr(error, "strerror", None) or str(error)[:MOST_LETTERS]) from None
+        raise HistoryFailed(path, reason_of(error)[:MOST_LETTERS]) from None
 
 
 def _harden(connection: Connection, until: float) -> None:
@@ -164,20 +166,9 @@ def _keeper(path: str, folder: str) -> tuple[int, int]:
     return 0, 0
 
 
-@contextmanager
-def _rights_of(uid: int, gid: int) -> Iterator[None]:
+def _rights_of(uid: int, gid: int) -> AbstractContextManager[None]:
     """Being root, act as another user for a while: a link planted at a path leads them nowhere new."""
-    if os.geteuid() != 0 or uid == 0:
-        yield
-        return
-    own_gid = os.getegid()
-    try:
-        os.setegid(gid)
-        os.seteuid(uid)
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(own_gid)
+    return users.acting_as(uid, gid) if os.geteuid() == 0 and uid != 0 else nullcontext()
 
 
 def _make_file(path: str) -> None:
@@ -245,16 +236,16 @@ def _missing(path: str, schema: Schema, connection: Connection) -> tuple[str, ..
         raise HistoryFailed(path, N_("made by a newer ipclock"))
     everything = schema.statements + schema.later
     question = "SELECT sql FROM sqlite_master LIMIT ?"
-    found = sorted(_words(sql) for (sql,) in connection.execute(question, (len(everything) + 1,)))
+    found = sorted(_one_blank(sql) for (sql,) in connection.execute(question, (len(everything) + 1,)))
     if not (application or version or found):
         return everything
     if application != schema.application or version != schema.version:
         raise HistoryFailed(path, NOT_OURS)
     for missing in ((), schema.later):
-        if found == sorted(_words(sql) for sql in everything if sql not in missing):
+        if found == sorted(_one_blank(sql) for sql in everything if sql not in missing):
             return missing
     raise HistoryFailed(path, N_("its tables are not those of ipclock"))
 
 
-def _words(sql: object) -> str:
+def _one_blank(sql: object) -> str:
     return " ".join(sql.split()) if isinstance(sql, str) else ""

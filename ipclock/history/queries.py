@@ -40,14 +40,14 @@ class Recent(NamedTuple):
 def known_labels(path: str) -> list[str]:
     """Return the labels of all builds; none where the past is not known, for whatever reason."""
     try:
-        return _ask(path, _labels, [])
+        return _answer(path, _labels, [])
     except HistoryFailed:
         return []
 
 
 def knows(path: str, pool: str) -> bool:
     """Return whether anything has ever ended in the pool, its rows kept or not. Raises HistoryFailed (73). Slow."""
-    return _ask(path, partial(_knows, pool), False)
+    return _answer(path, partial(_knows, pool), False)
 
 
 def read(path: str, pool: str, begin: float, end: float, label: str | None = None) -> Past:
@@ -55,7 +55,7 @@ def read(path: str, pool: str, begin: float, end: float, label: str | None = Non
 
     The past begins later where nothing is known of its beginning. Raises HistoryFailed (73).
     """
-    return _ask(path, partial(_read, pool, begin, end, label), Past(begin, end, [], []))
+    return _answer(path, partial(_past, pool, begin, end, label), Past(begin, end, [], []))
 
 
 def recent(path: str, pool: str, begin: float, label: str | None, limit: int, grid: Grid) -> Recent:
@@ -64,15 +64,15 @@ def recent(path: str, pool: str, begin: float, label: str | None, limit: int, gr
     Raises HistoryFailed (73).
     """
     bins = [Bin(0, 0.0, 0.0)] * grid.spans
-    return _ask(path, partial(_recent, pool, begin, label, limit, grid), Recent([], grid, bins))
+    return _answer(path, partial(_recent, pool, begin, label, limit, grid), Recent([], grid, bins))
 
 
 def totals(path: str, pool: str) -> list[Total]:
     """Return how many builds have ended in the pool, whether their rows are kept or not. Raises HistoryFailed (73)."""
-    return _ask(path, partial(_totals, pool), [])
+    return _answer(path, partial(_totals, pool), [])
 
 
-def _ask(path: str, question: Callable[[Connection], T], nothing: T) -> T:
+def _answer(path: str, question: Callable[[Connection], T], nothing: T) -> T:
     """Return the answer, *nothing* where there is no history yet."""
     try:
         return database.ask(path, SCHEMA, question, seconds=PATIENCE_S)
@@ -89,7 +89,7 @@ def _totals(pool: str, connection: Connection) -> list[Total]:
     return counted.read(connection, pool)
 
 
-def _read(pool: str, begin: float, end: float, label: str | None, connection: Connection) -> Past:
+def _past(pool: str, begin: float, end: float, label: str | None, connection: Connection) -> Past:
     connection.execute("PRAGMA cache_size = -16000")  # KiB: what is summed up is read again at once
     begin = min(end, _known_since(connection, pool, begin))
     labels = _labels(connection) if label is None else [label]

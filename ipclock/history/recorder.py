@@ -14,7 +14,7 @@ from ipclock.console import say
 from ipclock.errors import HistoryFailed
 from ipclock.history import finished
 from ipclock.history.outcomes import OF_WAITS
-from ipclock.i18n import _, told
+from ipclock.i18n import _, sentence
 from ipclock.linux import clocks, process
 from ipclock.pool.cancellation import BY
 
@@ -163,5 +163,5 @@ def _write(
         if found:
             finished.record(settings.history, found, settings.history_days, apart=tell is None)
     except HistoryFailed as error:
-        text = _("ipclock: warning: {problem}").format(problem=". ".join(told(error)))
+        text = _("ipclock: warning: {problem}").format(problem=sentence(error))
         tell(text) if tell else say(text, at_once=True)

@@ -90,7 +90,7 @@ def _left(work: Work, share: float) -> float:
     return work.spans[first + int(share * rest)] - work.age if rest else math.inf
 
 
-def told(known: Range) -> Told:
+def rounded(known: Range) -> Told:
     """Return what is shown: whole steps, never less than what is known."""
     if known.high <= SOON_S:
         return Told("soon", 0, SOON_S)

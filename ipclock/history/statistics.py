@@ -129,8 +129,8 @@ def report(past: Past, total_memory: int | None) -> Report:
     by_label: dict[str, list[Part]] = {}
     for part in past.parts:
         by_label.setdefault(part.label, []).append(part)
-    labels = [_summary(label, parts) for label, parts in by_label.items()]
-    whole = _summary("", past.parts)
+    labels = [_summary_of(label, parts) for label, parts in by_label.items()]
+    whole = _summary_of("", past.parts)
     return Report(
         held_slot_s=sum(part.slot_s for part in past.parts),
         slot_s=_available(past),
@@ -153,7 +153,7 @@ def _available(past: Past) -> float:
     return sum((end - begin) * capacity for (begin, capacity), end in zip(past.capacities, ends, strict=False))
 
 
-def _summary(label: str, parts: Sequence[Part]) -> Summary:
+def _summary_of(label: str, parts: Sequence[Part]) -> Summary:
     outcomes: dict[str, int] = {}
     for part in parts:
         outcomes[part.outcome] = outcomes.get(part.outcome, 0) + part.builds
@@ -164,11 +164,11 @@ def _summary(label: str, parts: Sequence[Part]) -> Summary:
         label=label,
         builds=builds,
         outcomes=outcomes,
-        waited_s=_spread(_evenly(parts, lambda part: part.waits), sum(part.waited_s for part in parts), builds),
-        held_s=_spread(
+        waited_s=_spread_of(_evenly(parts, lambda part: part.waits), sum(part.waited_s for part in parts), builds),
+        held_s=_spread_of(
             _evenly(done, lambda part: part.holds), sum(part.held_s for part in done), sum(part.builds for part in done)
         ),
-        memory=_spread(memories, sum(memories), len(memories)),
+        memory=_spread_of(memories, sum(memories), len(memories)),
     )
 
 
@@ -181,7 +181,7 @@ def _evenly(parts: Sequence[Part], values: Callable[[Part], list[float]]) -> lis
     return sorted(value for part in parts for value in values(part)[:: widest // part.stride])
 
 
-def _spread(ordered: list[float], total: float, count: int) -> Spread | None:
+def _spread_of(ordered: list[float], total: float, count: int) -> Spread | None:
     if not ordered:
         return None
     return Spread(total / count, quantile(ordered, 0.5), quantile(ordered, 0.9), quantile(ordered, 0.99))

@@ -10,14 +10,15 @@ import os
 import time
 from functools import cache
 
+from ipclock.linux import procfs
+
 _FIRST = 0xEFFFFFFA  # PROC_TIME_INIT_INO of include/linux/proc_ns.h
 
 
 @cache
 def boot_id() -> str:
     """Return the id of this boot (random(4)). Raises OSError."""
-    with open("/proc/sys/kernel/random/boot_id", "rb") as file:
-        return file.read().decode().strip()
+    return procfs.text("/proc/sys/kernel/random/boot_id").strip()
 
 
 @cache
@@ -29,11 +30,10 @@ def _offsets() -> dict[str, int] | None:
             return {}
         if ours != os.stat("/proc/self/ns/time_for_children").st_ino:
             return None  # the file is about that one
-        with open("/proc/self/timens_offsets", encoding="ascii") as file:
-            rows = [line.split() for line in file]
+        rows = procfs.fields("/proc/self/timens_offsets")
     except FileNotFoundError:  # a kernel without time namespaces, or no /proc
         return {}
-    return {clock: int(seconds) * 10**9 + int(nanoseconds) for clock, seconds, nanoseconds in rows}
+    return {clock: int(seconds) * 10**9 + int(nanoseconds) for clock, (seconds, nanoseconds) in rows.items()}
 
 
 def ahead() -> float:
@@ -44,6 +44,11 @@ def ahead() -> float:
 def monotonic() -> float:
     """Return time.monotonic() of the first namespace."""
     return time.monotonic() - ahead()
+
+
+def elapsed(begun: float | None, now: float) -> float | None:
+    """Return the seconds since a moment, to the millisecond, 0 where clocks disagree; None where it is not known."""
+    return None if begun is None else round(max(0.0, now - begun), 3)
 
 
 def starts_ahead() -> int | None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from ipclock._typing import TYPE_CHECKING
 from ipclock.linux.process import stat_of
-from ipclock.linux.procfs import at, here, read
+from ipclock.linux.procfs import at, here, lines, pids
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -21,9 +21,9 @@ _DELETED = " (deleted)"
 def open_files() -> list[tuple[int, str]]:
     """Return our descriptors, each with the path of its file; that of a removed one is what it was."""
     found = []
-    for name in os.listdir("/proc/self/fd"):
+    for fd in own_descriptors():
         with suppress(OSError):  # that of the listing itself is closed by now
-            found.append((int(name), os.readlink(f"/proc/self/fd/{name}").removesuffix(" (deleted)")))
+            found.append((fd, os.readlink(f"/proc/self/fd/{fd}").removesuffix(_DELETED)))
     return found
 
 
@@ -58,13 +58,13 @@ def locked_files(folder: str) -> set[str]:
         with suppress(OSError):  # gone meanwhile
             _, inside, path = os.readlink(link).removesuffix(_DELETED).partition(f"/{folder}/")
             # a daemon that a build left behind has the file open too, but its lock was undone
-            if inside and "\nlock:" in read(link.replace("/fd/", "/fdinfo/")):
+            if inside and _locks(link.replace("/fd/", "/fdinfo/")):
                 found.add(path)
     return found
 
 
 def _descriptors() -> Iterator[str]:
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+    for pid in pids():
         with suppress(OSError):  # gone meanwhile, or not ours to see
             yield from [f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")]
 
@@ -85,8 +85,12 @@ def lockers(start: int, listed: Container[tuple[int, int]]) -> list[int]:
 
 
 def _is_locked_from(start: int, path: str) -> bool:
-    rows = [row.split() for row in read(path).splitlines()]
-    return any(row[0] == "lock:" and row[2] == "OFDLCK" and row[-2] == str(start) for row in rows)
+    return any(row[2] == "OFDLCK" and row[-2] == str(start) for row in _locks(path))
+
+
+def _locks(path: str) -> list[list[str]]:
+    """Return the locks that a file of proc_pid_fdinfo(5) tells of."""
+    return [line.split() for line in lines(path) if line.startswith("lock:")]
 
 
 def keepers_of(device: int, inode: int, start: int) -> list[int]:
@@ -96,7 +100,7 @@ def keepers_of(device: int, inode: int, start: int) -> list[int]:
     /proc.
     """
     found = set()
-    for pid in filter(None, map(here, map(int, filter(str.isdigit, os.listdir("/proc"))))):
+    for pid in filter(None, map(here, pids())):
         for fd in open_descriptors(device, inode, pid):
             with suppress(OSError):  # gone meanwhile
                 if _is_locked_from(start, f"{at(pid)}/fdinfo/{fd}"):

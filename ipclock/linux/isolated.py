@@ -54,7 +54,7 @@ def run(function: Callable[[], T], seconds: float) -> T:
         os.close(reading)
         if pid:
             end(pid)
-    found: T = _told(answer)
+    found: T = _outcome(answer)
     return found
 
 
@@ -110,7 +110,7 @@ def end(pid: int) -> None:
             pause *= 2
 
 
-def _told(answer: bytes) -> Any:
+def _outcome(answer: bytes) -> Any:
     kind, data = answer[:1], answer[1:]
     if kind == _NOTHING:
         return None

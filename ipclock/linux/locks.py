@@ -12,6 +12,7 @@ import os
 import struct
 
 from ipclock._typing import NamedTuple
+from ipclock.linux import procfs
 
 HIGH_DESCRIPTOR = 100
 
@@ -19,22 +20,22 @@ _FLOCK = struct.Struct("hhqqi4x")  # struct flock: l_type, l_whence, l_start, l_
 _TABLE = "/proc/locks"
 
 
-class Range(NamedTuple):
+class ByteRange(NamedTuple):
     """Bytes of a file, which need not be there: the first one, and how many; 0 for all from there on."""
 
     start: int
     length: int = 1
 
 
-WHOLE = Range(0, 0)
+WHOLE = ByteRange(0, 0)
 
 
-def _ask(fd: int, command: int, kind: int, where: Range) -> int:
+def _ask(fd: int, command: int, kind: int, where: ByteRange) -> int:
     answer = fcntl.fcntl(fd, command, _FLOCK.pack(kind, os.SEEK_SET, *where, 0))
     return int(_FLOCK.unpack(answer)[0])
 
 
-def try_lock(fd: int, where: Range = WHOLE) -> bool:
+def try_lock(fd: int, where: ByteRange = WHOLE) -> bool:
     """Take the write lock if it is free; return whether it is ours now. Needs a writable descriptor."""
     try:
         _ask(fd, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, where)
@@ -43,12 +44,12 @@ def try_lock(fd: int, where: Range = WHOLE) -> bool:
     return True
 
 
-def unlock(fd: int, where: Range = WHOLE) -> None:
+def unlock(fd: int, where: ByteRange = WHOLE) -> None:
     """Undo the locks of this open file, for all processes that share it."""
     _ask(fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, where)
 
 
-def is_locked(fd: int, where: Range = WHOLE) -> bool:
+def is_locked(fd: int, where: ByteRange = WHOLE) -> bool:
     """Return whether another open file has a lock there. Takes nothing and never blocks.
 
     Through the very open file that has the lock it looks free.
@@ -56,7 +57,7 @@ def is_locked(fd: int, where: Range = WHOLE) -> bool:
     return _ask(fd, fcntl.F_OFD_GETLK, fcntl.F_WRLCK, where) != fcntl.F_UNLCK
 
 
-def holds(fd: int, where: Range = WHOLE) -> bool:
+def holds(fd: int, where: ByteRange = WHOLE) -> bool:
     """Return whether this very open file has a lock there: another one of the file sees it, it itself does not."""
     try:
         other = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -80,17 +81,16 @@ def table(start: int) -> dict[tuple[int, int], int]:
 
 def _read_table(start: int) -> dict[tuple[int, int], int]:
     try:
-        with open(_TABLE, "rb") as file:
-            rows = [line.split() for line in file]
+        rows = [line.split() for line in procfs.lines(_TABLE)]
     except OSError:
         return {}
-    wanted = [b"OFDLCK", b"WRITE", b"%d" % start]
+    wanted = ["OFDLCK", "WRITE", str(start)]
     ours = (row for row in rows if [*row[1:4:2], *row[6:7]] == wanted and row[7].isdigit())
     return {_file(row[5]): int(row[7]) - start + 1 for row in ours}
 
 
-def _file(text: bytes) -> tuple[int, int]:
-    major, minor, inode = text.split(b":")
+def _file(text: str) -> tuple[int, int]:
+    major, minor, inode = text.split(":")
     return os.makedev(int(major, 16), int(minor, 16)), int(inode)
 
 

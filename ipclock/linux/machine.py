@@ -1,4 +1,4 @@
-"""The machine: what is mounted where, kernel settings, namespaces, and what logind does at a logout.
+"""The machine: what is mounted where, kernel settings, and what logind does at a logout.
 
 Changes nothing, and leaves nothing behind. None stands for what cannot be
 told from here.
@@ -13,26 +13,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipclock import users
+from ipclock.bounded import LAST_UID, whole
+from ipclock.linux import procfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FIRST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of the kernel's proc_ns.h: the same on every boot
-# how mountinfo writes what would end a field; the backslash last
-ESCAPES = ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\043", "#"), (r"\134", "\\"))
+    from ipclock.linux.procfs import Mount
+
 LOGIN_DEFS = "/etc/login.defs"
 # the order of logind.conf(5): of two files with one name the earlier folder's counts
 LOGIND_FOLDERS = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")
-MAX_BYTES = 1 << 20
-
-
-class Mount(NamedTuple):
-    """What is mounted at `path`: the kind of file system, which one (device and folder in it), its options."""
-
-    path: str
-    kind: str
-    source: tuple[str, str]
-    options: frozenset[str]
+MAX_BYTES = 1 << 20  # of a configuration file
 
 
 class Room(NamedTuple):
@@ -43,30 +35,15 @@ class Room(NamedTuple):
     block: int
 
 
-def _text(path: str) -> str:
-    # O_NONBLOCK: a FIFO at this path must not hang us
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, "rb") as file:
-        return file.read(MAX_BYTES).decode(errors="replace")
-
-
 def mount_of(path: str, pid: int | str = "self") -> Mount | None:
     """Return what *path* lies on in the view of process *pid* (proc_pid_mountinfo(5)); no link in it is resolved."""
     found = None
-    try:
-        lines = _text(f"/proc/{pid}/mountinfo").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        _, _, device, root, where, *_ = before.split()
-        kind, _, options = after.split(" ", 2)
-        for code, letter in ESCAPES:
-            where = where.replace(code, letter)
-        within = path == where or path.startswith(where.rstrip("/") + "/")
-        # of two at one place the later one covers the earlier
-        if within and (found is None or len(where) >= len(found.path)):
-            found = Mount(where, kind, (device, root), frozenset(options.split(",")))
+    with suppress(OSError):
+        for mount in procfs.mounts(f"/proc/{pid}/mountinfo"):
+            within = path == mount.path or path.startswith(mount.path.rstrip("/") + "/")
+            # of two at one place the later one covers the earlier
+            if within and (found is None or len(mount.path) >= len(found.path)):
+                found = mount
     return found
 
 
@@ -74,14 +51,6 @@ def is_shared_with_init(path: str) -> bool | None:
     """Return whether the first process of this PID namespace sees the same file system at *path*."""
     ours, theirs = mount_of(path), mount_of(path, 1)
     return None if ours is None or theirs is None else ours.source == theirs.source
-
-
-def is_contained() -> bool:
-    """Return whether our PIDs are those of a container, not of the machine (pid_namespaces(7))."""
-    try:
-        return os.stat("/proc/self/ns/pid").st_ino != FIRST_PID_NAMESPACE
-    except OSError:  # a kernel without namespaces
-        return False
 
 
 def hides_processes() -> bool:
@@ -96,7 +65,7 @@ def hides_processes() -> bool:
 def sysctl(name: str) -> int | None:
     """Return a kernel setting that is a number, as in "fs.protected_regular"."""
     with suppress(OSError, ValueError):
-        return int(_text("/proc/sys/" + name.replace(".", "/")))
+        return int(procfs.text("/proc/sys/" + name.replace(".", "/")))
     return None
 
 
@@ -136,6 +105,14 @@ def removes_ipc_of(uid: int) -> bool:
     return uid > _last_system_uid() and not _lingers(uid) and _remove_ipc()
 
 
+def _configuration(path: str) -> list[str]:
+    """Return the lines of a configuration file. Raises OSError."""
+    # O_NONBLOCK: a FIFO at this path must not hang us
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        return file.read(MAX_BYTES).decode(errors="replace").splitlines()
+
+
 def _lingers(uid: int) -> bool:
     import pwd
 
@@ -147,9 +124,9 @@ def _lingers(uid: int) -> bool:
 
 def _last_system_uid() -> int:
     with suppress(OSError):
-        for words in map(str.split, _text(LOGIN_DEFS).splitlines()):
-            if words[:1] == ["SYS_UID_MAX"] and words[1:] and words[1].isdigit():
-                return int(words[1])
+        for words in map(str.split, _configuration(LOGIN_DEFS)):
+            if words[:1] == ["SYS_UID_MAX"] and (found := whole("".join(words[1:2]), LAST_UID)) is not None:
+                return found
     return 999
 
 
@@ -158,7 +135,7 @@ def _remove_ipc() -> bool:
     for path in _logind_files():
         section = ""
         with suppress(OSError):
-            for line in map(str.strip, _text(path).splitlines()):
+            for line in map(str.strip, _configuration(path)):
                 key, equals, value = (part.strip() for part in line.partition("="))
                 if line.startswith("["):
                     section = line

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 KIB = 1024
-FIRST_NAMESPACE = 0xEFFFFFFC  # inode of the first PID namespace, in which the kernel's log names its victims
 LOG_RECORD_BYTES = 8192  # of /dev/kmsg: none is longer, and a read gets one
 LOWEST_KERNEL_LEVEL = 7  # above: written into the log by a program
 SHARE = 100  # of its own cost: how long a measuring of a build's peak makes the next one wait
@@ -26,20 +25,8 @@ SHARE = 100  # of its own cost: how long a measuring of a build's peak makes the
 _V1, _V2 = "cgroup", "cgroup2"  # as mountinfo names their file systems
 
 
-def _lines(path: str) -> list[str]:
-    # any user's mount may have a name with a carriage return or a Unicode line separator: neither ends a line here
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        return list(filter(None, file.read().split("\n")))
-
-
-def _number(path: str) -> int:
-    return int(_lines(path)[0])
-
-
-def _numbers(path: str) -> dict[str, int]:
-    """Return what a file of lines like `Key: 12 kB` or `key 12` says."""
-    rows = [line.split() for line in _lines(path)]
-    return {row[0].rstrip(":"): int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
+def _only_number(path: str) -> int:
+    return int(procfs.lines(path)[0])
 
 
 def available(root: str = "") -> int:
@@ -49,7 +36,7 @@ def available(root: str = "") -> int:
     limit without what is charged to it, of which the inactive file cache would be reclaimed first (cgroups(7),
     "Memory" in cgroup-v2.rst). Raises OSError where there is no /proc/meminfo.
     """
-    left = _numbers(f"{root}/proc/meminfo")["MemAvailable"] * KIB
+    left = procfs.numbers(f"{root}/proc/meminfo")["MemAvailable"] * KIB
     return max(0, min([left, *(headroom for _, headroom in _limits(root))]))
 
 
@@ -58,7 +45,7 @@ def total(root: str = "") -> int:
 
     Raises OSError where there is no /proc/meminfo.
     """
-    whole = _numbers(f"{root}/proc/meminfo")["MemTotal"] * KIB
+    whole = procfs.numbers(f"{root}/proc/meminfo")["MemTotal"] * KIB
     return min([whole, *(limit for limit, _ in _limits(root))])
 
 
@@ -70,24 +57,24 @@ def pressure(root: str = "") -> float | None:
     files = [f"{root}/proc/pressure/memory", *(f"{folder}/memory.pressure" for folder in _levels(root, _V2)[:1])]
     found = []
     for path in files:
-        with suppress(OSError):  # a kernel without PSI, or one that was started with psi=0
-            found += [line.split()[1] for line in _lines(path) if line.startswith("full avg10=")]
-    return max((float(field.removeprefix("avg10=")) for field in found), default=None)
+        with suppress(OSError, KeyError):  # a kernel without PSI, or one that was started with psi=0
+            found.append(float(procfs.fields(path)["full"][0].removeprefix("avg10=")))
+    return max(found, default=None)
 
 
 def _limits(root: str) -> Iterator[tuple[int, int]]:
     """Yield the limit of each memory cgroup around us, and how much of it is left."""
     for folder in _levels(root, _V2):
         with suppress(OSError, ValueError):  # the root has no such file; "max" is no limit
-            limit = _number(f"{folder}/memory.max")
-            cache = _numbers(f"{folder}/memory.stat")["inactive_file"]
-            yield limit, limit - _number(f"{folder}/memory.current") + cache
+            limit = _only_number(f"{folder}/memory.max")
+            cache = procfs.numbers(f"{folder}/memory.stat")["inactive_file"]
+            yield limit, limit - _only_number(f"{folder}/memory.current") + cache
     for folder in _levels(root, _V1):
         with suppress(OSError):
-            fields = _numbers(f"{folder}/memory.stat")
+            fields = procfs.numbers(f"{folder}/memory.stat")
             # of limit_in_bytes here and above, where it is not mounted for us to see too
             limit = fields["hierarchical_memory_limit"]
-            yield limit, limit - _number(f"{folder}/memory.usage_in_bytes") + fields["total_inactive_file"]
+            yield limit, limit - _only_number(f"{folder}/memory.usage_in_bytes") + fields["total_inactive_file"]
 
 
 def _levels(root: str, version: str) -> list[str]:
@@ -98,7 +85,7 @@ def _levels(root: str, version: str) -> list[str]:
     controller = "memory" if version == _V1 else ""
     found: list[list[str]] = [[]]
     with suppress(OSError):
-        for line in _lines(f"{root}/proc/self/cgroup"):
+        for line in procfs.lines(f"{root}/proc/self/cgroup"):
             _, controllers, path = line.split(":", 2)
             # a path with ".." leads out of our cgroup namespace, to where no mount shows it
             if controller in controllers.split(",") and ".." not in path.split("/"):
@@ -113,19 +100,9 @@ def _levels(root: str, version: str) -> list[str]:
 
 def _mounts(root: str, version: str) -> Iterator[tuple[str, str]]:
     """Yield (branch, mount point) of each mount of the hierarchy (proc_pid_mountinfo(5)); "" is the whole of it."""
-    for line in _lines(f"{root}/proc/self/mountinfo"):
-        mount, _, filesystem = line.partition(" - ")
-        kind, _, options = filesystem.split(" ", 2)
-        if kind == version and (kind == _V2 or "memory" in options.split(",")):
-            branch, point = map(_unescaped, mount.split(" ")[3:5])
-            yield branch.rstrip("/"), root + point
-
-
-def _unescaped(text: str) -> str:
-    # the backslash comes last: systemd's names of cgroups hold some, as in `a\x2db`
-    for code, letter in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
-        text = text.replace(code, letter)
-    return text
+    for mount in procfs.mounts(f"{root}/proc/self/mountinfo"):
+        if mount.kind == version and (version == _V2 or "memory" in mount.options):
+            yield mount.source[1].rstrip("/"), root + mount.path
 
 
 def of_tree(pid: int) -> int:
@@ -139,9 +116,9 @@ def of_tree(pid: int) -> int:
 
 def _of(pid: int) -> int:
     with suppress(OSError, KeyError):  # not ours to see; a zombie
-        return _numbers(f"{procfs.at(pid)}/smaps_rollup")["Pss"] * KIB
+        return procfs.numbers(f"{procfs.at(pid)}/smaps_rollup")["Pss"] * KIB
     with suppress(OSError):  # gone meanwhile
-        return int(_lines(f"{procfs.at(pid)}/statm")[0].split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(procfs.text(f"{procfs.at(pid)}/statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
 
 
@@ -151,7 +128,7 @@ def high_water(pid: int | str) -> int:
     VmHWM of proc_pid_status(5): unlike the ru_maxrss of its rusage it does not count what was there before execve(2).
     """
     with suppress(OSError, KeyError):  # gone meanwhile; a zombie
-        return _numbers(f"{procfs.at(pid)}/status")["VmHWM"] * KIB
+        return procfs.numbers(f"{procfs.at(pid)}/status")["VmHWM"] * KIB
     return 0
 
 
@@ -229,7 +206,7 @@ class OomWatch:
 
 def _open_log(root: str) -> int | None:
     """Open the kernel's log at its end; None where that is not allowed, or its PIDs are not ours."""
-    if process.namespace() != FIRST_NAMESPACE:
+    if process.is_contained():
         return None
     try:
         log = os.open(f"{root}/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -246,5 +223,5 @@ def _kills(root: str) -> dict[str, int]:
     found = {}
     for path in files:
         with suppress(OSError, KeyError):  # the root has none; an older kernel does not count
-            found[path] = _numbers(path)["oom_kill"]
+            found[path] = procfs.numbers(path)["oom_kill"]
     return found

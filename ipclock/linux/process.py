@@ -16,16 +16,16 @@ from functools import cache
 from ipclock import users, utf8
 from ipclock._typing import TYPE_CHECKING, NamedTuple
 from ipclock.bounded import LAST_PID, LAST_WORD, whole
-from ipclock.linux import clocks
-from ipclock.linux.procfs import at, here, read, shows_us, there
+from ipclock.linux import clocks, procfs
+from ipclock.linux.procfs import at, here
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Mapping
 
-FIRST_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h
-MAX_LIST = 1 << 20  # bytes that are read of a list of children, or of arguments
 UNKNOWN_START = (1 << 64) - 1  # where a time namespace keeps it from being compared
 _TTY, _SERIAL, _FIRST_PTY = 4, 64, 136  # major 4, its minors from 64 on, and major 136: admin-guide/devices.rst
+_FIRST_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h: the same on every boot
+_COMMAND_BYTES = 4096  # of a command line that is shown
 _TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 _LAST_TICK = (1 << 63) // _TICK_NS
 
@@ -52,6 +52,14 @@ class Identity(NamedTuple):
         if not pid or start is None or namespace is None:
             raise ValueError(text)
         return cls(pid, start, boot, namespace)
+
+    @classmethod
+    def of(cls, fields: Mapping[str, object], key: str = "process") -> Identity | None:
+        """Return the identity that a field of a record says, None for none."""
+        try:
+            return cls.parse(str(fields.get(key, "")))
+        except ValueError:
+            return None
 
     def names(self, other: Identity) -> bool:
         """Return whether both are surely the same process.
@@ -88,9 +96,14 @@ class Usage(NamedTuple):
 
 def stat_of(pid: int | str) -> Stat:
     """Return what /proc says of a process. Raises OSError."""
-    # the command's name may hold blanks and brackets: fields are counted from the last bracket
-    fields = read(f"{at(pid)}/stat").rpartition(")")[2].split()
+    fields = _stat_fields(pid)
     return Stat(fields[0], here(int(fields[1])), _start(int(fields[19])))
+
+
+def _stat_fields(pid: int | str) -> list[str]:
+    """Return the fields of proc_pid_stat(5) from the third on, the state. Raises OSError."""
+    # the command's name may hold blanks and brackets: fields are counted from the last bracket
+    return procfs.text(f"{at(pid)}/stat").rpartition(")")[2].split()
 
 
 def _start(ticks: int) -> int:
@@ -106,6 +119,14 @@ def _start(ticks: int) -> int:
 def namespace() -> int:
     """Return the inode of our PID namespace (pid_namespaces(7)); a process never changes its own."""
     return os.stat("/proc/self/ns/pid").st_ino
+
+
+def is_contained() -> bool:
+    """Return whether our PIDs are those of a container, not of the machine."""
+    try:
+        return namespace() != _FIRST_NAMESPACE
+    except OSError:  # a kernel without namespaces
+        return False
 
 
 def start_of(pid: int) -> int:
@@ -154,8 +175,8 @@ def signals_of(pid: int) -> tuple[set[int], set[int], set[int]]:
     """Return the signals that a process catches, those that it blocks, and those that are pending for it."""
     masks = {"SigCgt": 0, "SigBlk": 0, "ShdPnd": 0}  # proc_pid_status(5)
     with suppress(OSError):
-        rows = [row.partition(":") for row in read(f"{at(pid)}/status").splitlines()]
-        masks |= {key: int(value, 16) for key, _, value in rows if key in masks}
+        fields = procfs.fields(f"{at(pid)}/status")
+        masks |= {key: int(words[0], 16) for key, words in fields.items() if key in masks}
     caught, blocked, pending = ({bit + 1 for bit in range(64) if mask >> bit & 1} for mask in masks.values())
     return caught, blocked, pending
 
@@ -182,7 +203,7 @@ def ancestors() -> list[Identity]:
     """
     found = []
     pid = os.getpid()
-    while pid > (1 if namespace() == FIRST_NAMESPACE else 0):
+    while pid > (0 if is_contained() else 1):
         try:
             stat = stat_of(pid)
         except OSError:
@@ -194,16 +215,13 @@ def ancestors() -> list[Identity]:
 
 def own_command_line() -> list[bytes]:
     """Return the words of our command line, the interpreter's own first. Raises OSError."""
-    with open("/proc/self/cmdline", "rb") as file:
-        return file.read().split(b"\0")[:-1]
+    return procfs.data("/proc/self/cmdline").split(b"\0")[:-1]
 
 
 def real_uid(pid: int) -> int | None:
     """Return the real uid of process *pid* (proc_pid_status(5)), which a set-uid program leaves; None if it is gone."""
-    with suppress(OSError):
-        for row in read(f"{at(pid)}/status").splitlines():
-            if row.startswith("Uid:"):
-                return int(row.split()[1])
+    with suppress(OSError, KeyError):
+        return int(procfs.fields(f"{at(pid)}/status")["Uid"][0])
     return None
 
 
@@ -221,7 +239,7 @@ def descendants_of(pid: int) -> list[int]:
         parent = left.pop()
         with suppress(OSError):  # gone meanwhile
             for task in os.listdir(f"{at(parent)}/task"):
-                children = map(int, read(f"{at(parent)}/task/{task}/children", MAX_LIST).split())
+                children = map(int, procfs.text(f"{at(parent)}/task/{task}/children").split())
                 left += filter(None, map(here, children))
         found.append(parent)
     return found[1:]
@@ -251,8 +269,8 @@ def use_of(pids: list[int]) -> Use | None:
     found = False
     for pid in {*pids, *(child for root in pids for child in descendants_of(root))}:
         with suppress(OSError):  # gone meanwhile
-            fields = read(f"{at(pid)}/stat").rpartition(")")[2].split()
-            resident, shared = read(f"{at(pid)}/statm").split()[1:3]
+            fields = _stat_fields(pid)
+            resident, shared = procfs.text(f"{at(pid)}/statm").split()[1:3]
             ticks += sum(map(int, fields[11:15]))  # those of its ended children too
             pages += int(resident) - int(shared)
             found = True
@@ -270,7 +288,7 @@ def parent_of(pid: int) -> int:
 def arguments_of(pid: int) -> list[str]:
     """Return the words of a command line; none where they cannot be seen."""
     try:
-        return read(f"{at(pid)}/cmdline", MAX_LIST).split("\0")[:-1]
+        return procfs.text(f"{at(pid)}/cmdline").split("\0")[:-1]
     except OSError:
         return []
 
@@ -282,7 +300,7 @@ def is_fork(pid: int) -> bool:
     """
 
     def layout(pid: int) -> list[str]:
-        fields = read(f"{at(pid)}/stat").rpartition(")")[2].split()
+        fields = _stat_fields(pid)
         return [os.readlink(f"{at(pid)}/exe"), *fields[23:26], *fields[45:49]]
 
     try:
@@ -294,7 +312,8 @@ def is_fork(pid: int) -> bool:
 def command_of(pid: int) -> str:
     """Return the command line of process *pid*, as it shows it now; "" where there is none to see."""
     try:
-        return read(f"{at(pid)}/cmdline").rstrip("\0").replace("\0", " ")
+        shown = procfs.data(f"{at(pid)}/cmdline", _COMMAND_BYTES).decode(errors="replace")
+        return shown.rstrip("\0").replace("\0", " ")
     except OSError:
         return ""
 
@@ -310,7 +329,7 @@ def directory_of(pid: int) -> str:
 def terminal_of(pid: int) -> str:
     """Return the controlling terminal of a process, "pts/3" or "tty1"; "" where it has none, or no usual one."""
     try:
-        device = int(read(f"{at(pid)}/stat").rpartition(")")[2].split()[4])
+        device = int(_stat_fields(pid)[4])
     except OSError:
         return ""
     major, minor = os.major(device), os.minor(device)
@@ -328,7 +347,7 @@ def usage(pids: list[int]) -> list[Usage]:
     found = []
     for pid in pids:
         with suppress(psutil.Error):
-            process = psutil.Process(pid if shows_us() else there(pid))
+            process = psutil.Process(procfs.there(pid))
             command = utf8.text_of(" ".join(process.cmdline()) or process.name())
             found.append(Usage(pid, command, max(0.0, time.time() - process.create_time())))
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import nullcontext
 
 from ipclock import users
 from ipclock._typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from ipclock.errors import N_, ForeignPoolError, PoolPermissionError
 from ipclock.pool import place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 # of files; of the folders beside them, whose setgid bit gives new files the pool's group
 PRIVATE, SHARED = 0o600, 0o660
@@ -76,20 +76,9 @@ def require_safe(lock_dir: str, fd: int) -> None:
         raise PoolPermissionError(lock_dir, N_("world-writable, but not root's with the sticky bit"))
 
 
-@contextmanager
-def as_user(uid: int, gid: int) -> Iterator[None]:
+def as_user(uid: int, gid: int) -> AbstractContextManager[None]:
     """Make files as this user, if we are root and it is not: given away later, they would lock it out until then."""
-    switch = uid != 0 and users.rules(uid)
-    own_gid = os.getegid()
-    try:
-        if switch:
-            os.setegid(gid)
-            os.seteuid(uid)
-        yield
-    finally:
-        if switch:
-            os.seteuid(0)
-            os.setegid(own_gid)
+    return users.acting_as(uid, gid) if uid != 0 and users.rules(uid) else nullcontext()
 
 
 def make_lock_dir(path: str) -> str:

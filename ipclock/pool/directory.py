@@ -102,7 +102,7 @@ class Directory:
         for left in reversed(range(TRIES if create else 1)):
             found = None
             try:
-                if found := place.look(pool):
+                if found := place.look_up(pool):
                     path = found.path
                     return cls._found(pool, found, create=create, group=group)
                 if not create:
@@ -390,7 +390,7 @@ def _open_folder(parent: int, path: str) -> int:
 def _is_in_the_making(pool: str, found: Place) -> bool:
     """Return whether what was refused is another one by now, or so new that its maker may be about to share it."""
     with suppress(PoolPermissionError, OSError):
-        now = place.look(pool)
+        now = place.look_up(pool)
         if now is None or now.identity != found.identity:
             return True
         if abs(time.time() - os.lstat(found.path).st_ctime) < MAKING_S:

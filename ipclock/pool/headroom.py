@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from ipclock._typing import TYPE_CHECKING
-from ipclock.bounded import LAST_PID, LAST_WORD, whole
+from ipclock.bounded import LAST_PID, LAST_WORD, whole_in
 from ipclock.linux import memory
 from ipclock.pool import policy
 
@@ -57,8 +57,8 @@ class Headroom:
 
 def _still_to_grow(build: Record) -> int:
     """Return how much more a running build is expected to take; one that has not begun has all before it."""
-    expected = whole(build.fields.get("memory", ""), LAST_WORD)
+    expected = whole_in(build.fields, "memory", LAST_WORD)
     if expected is None:
         return 0
-    pid = whole(build.fields.get("command_pid", ""), LAST_PID)
+    pid = whole_in(build.fields, "command_pid", LAST_PID)
     return policy.still_to_grow(expected, memory.of_tree(pid) if pid else 0)

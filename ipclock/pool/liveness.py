@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ipclock import users
 from ipclock._typing import TYPE_CHECKING
-from ipclock.bounded import LAST_PID, LAST_UID, LAST_WORD, whole
+from ipclock.bounded import LAST_PID, LAST_UID, LAST_WORD, whole_in
 from ipclock.linux import descriptors, process
 from ipclock.pool import policy
 from ipclock.pool.directory import HOLDING
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 def identity(record: Record | None, key: str = "process") -> process.Identity | None:
     """Return the process that holds or will hold the slot, or another one named by *key*; None if it is not said."""
-    try:
-        return process.Identity.parse(record.fields.get(key, "")) if record else None
-    except ValueError:
-        return None
+    return process.Identity.of(record.fields, key) if record else None
 
 
 def verdict(store: Store, state: str, entry: RecordName) -> str:
@@ -46,8 +43,8 @@ def verdict(store: Store, state: str, entry: RecordName) -> str:
 def command(record: Record) -> process.Identity | None:
     """Return the process that `wrap` has started, as the record names it; None where its PID means nothing here."""
     bound = identity(record)
-    pid = whole(record.fields.get("command_pid", ""), LAST_PID)
-    start = whole(record.fields.get("command_start", ""), LAST_WORD)
+    pid = whole_in(record.fields, "command_pid", LAST_PID)
+    start = whole_in(record.fields, "command_start", LAST_WORD)
     if bound is None or bound.namespace != process.namespace() or not pid or start is None:
         return None
     return bound._replace(pid=pid, start=start)
@@ -71,7 +68,7 @@ def keepers(store: Store, record: Record, *, whosever: bool = False) -> list[int
 
 def _is_owners(pid: int, record: Record) -> bool:
     # a record that root has carried over, or written for itself, says whose build it is
-    said = whole(record.fields.get("uid", ""), LAST_UID) if record.uid == 0 else None
+    said = whole_in(record.fields, "uid", LAST_UID) if record.uid == 0 else None
     return process.real_uid(pid) == (record.uid if said is None else said)
 
 
@@ -80,7 +77,7 @@ def processes(record: Record) -> list[int]:
     bound = identity(record)
     if bound is None or bound.namespace != process.namespace():
         return []
-    pid = whole(record.fields.get("command_pid", ""), LAST_PID)
+    pid = whole_in(record.fields, "command_pid", LAST_PID)
     return [bound.pid, pid] if pid else [bound.pid]
 
 

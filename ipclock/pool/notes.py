@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from ipclock._typing import TYPE_CHECKING, NamedTuple
-from ipclock.bounded import LAST_UID, moment, whole
+from ipclock.bounded import LAST_UID, moment_in, whole_in
 from ipclock.linux import clocks
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ class Drain(NamedTuple):
 
         One of an earlier boot, whose clock has begun anew, ends by the wall clock. Raises OSError.
         """
-        until = moment(fields.get("until", ""))
+        until = moment_in(fields, "until")
         if fields.get("boot", clocks.boot_id()) == clocks.boot_id():
             end = None if until is None else until + clocks.ahead()
         else:
-            ends = moment(fields.get("ends", ""))
+            ends = moment_in(fields, "ends")
             end = None if ends is None else time.monotonic() + ends - time.time()
         return cls(fields.get("reason", ""), _uid(fields, owner), end)
 
@@ -60,8 +60,8 @@ class Resize(NamedTuple):
     @classmethod
     def read(cls, fields: Mapping[str, str], owner: int) -> Self | None:
         """Return the change that a note says, in a file of *owner* (uid); None where it says none."""
-        before, capacity = (whole(fields.get(key, ""), LAST_UID) for key in ("before", "capacity"))
-        at = moment(fields.get("at", ""))
+        before, capacity = (whole_in(fields, key, LAST_UID) for key in ("before", "capacity"))
+        at = moment_in(fields, "at")
         if before is None or capacity is None or at is None:
             return None
         return cls(before, capacity, _uid(fields, owner), at)
@@ -73,7 +73,7 @@ class Resize(NamedTuple):
 
 def _uid(fields: Mapping[str, str], owner: int) -> int:
     # what root writes in a user's pool is a file of that user
-    uid = whole(fields.get("uid", ""), LAST_UID)
+    uid = whole_in(fields, "uid", LAST_UID)
     return owner if uid is None else uid
 
 

@@ -58,7 +58,7 @@ def pools() -> Iterator[str]:
         yield from (name.removeprefix(_PREFIX) for name in os.listdir(SHM) if name.startswith(_PREFIX))
 
 
-def look(pool: str) -> Place | None:
+def look_up(pool: str) -> Place | None:
     """Return what lies at the place of *pool*; None where nothing does.
 
     Raises PoolPermissionError (77) for what is neither a folder nor a symlink of ours, OSError.
@@ -91,7 +91,7 @@ def owner_of(pool: str) -> int | None:
     None where nothing lies there.
     """
     with suppress(PoolPermissionError, OSError):
-        if found := look(pool):
+        if found := look_up(pool):
             with suppress(OSError):
                 return os.lstat(found.path).st_uid
             return found.status.st_uid
@@ -100,7 +100,7 @@ def owner_of(pool: str) -> int | None:
     return None
 
 
-def text_of(path: str, identity: tuple[int, int]) -> str:
+def link_text(path: str, identity: tuple[int, int]) -> str:
     """Return what a symlink says of the folder at *path* with this identity."""
     return f"{path}@{identity[0]}:{identity[1]}"
 
@@ -108,7 +108,7 @@ def text_of(path: str, identity: tuple[int, int]) -> str:
 def point(pool: str, path: str, identity: tuple[int, int]) -> None:
     """Say at the place of *pool* that its folder is the one at *path*. Raises FileExistsError, OSError."""
     # fails where something is: of two makers one makes the pool (test_place.py::test_two_makers_at_once_make_one_pool)
-    os.symlink(text_of(path, identity), path_of(pool))
+    os.symlink(link_text(path, identity), path_of(pool))
 
 
 def clear(pool: str, place: Place) -> None:

@@ -42,6 +42,6 @@ def resembling(name: str) -> list[str]:
 def _is_usable(pool: str) -> bool:
     with suppress(ValueError, IpclockError, OSError):
         values.name(pool)  # one that no pool can have may move a terminal's cursor
-        found = place.look(pool)
+        found = place.look_up(pool)
         return found is not None and os.access(found.path, os.R_OK | os.X_OK)
     return False

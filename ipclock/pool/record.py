@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 
 from ipclock import users
 from ipclock._typing import TYPE_CHECKING, NamedTuple
-from ipclock.bounded import LAST_UID, LAST_WORD, whole
+from ipclock.bounded import LAST_UID, LAST_WORD, whole, whole_in
 from ipclock.errors import NoTicket, from_os
-from ipclock.linux.locks import Range, try_lock, unlock
+from ipclock.linux.locks import ByteRange, try_lock, unlock
 from ipclock.pool.directory import RECORD_FLAGS
 from ipclock.pool.notes import parse_fields
 
@@ -45,7 +45,7 @@ class Record(NamedTuple):
     @property
     def user(self) -> int:
         """Whose build it is (uid): root's records in a user's pool are files of that user, so a record says it too."""
-        said = whole(self.fields.get("uid", ""), LAST_UID)
+        said = whole_in(self.fields, "uid", LAST_UID)
         return self.uid if said is None else said
 
     @property
@@ -69,13 +69,13 @@ class Beacons(NamedTuple):
         return cls(crc32(f"{device}:{pool}".encode(errors="surrogateescape")) << 20)
 
     @property
-    def waiter(self) -> Range:
+    def waiter(self) -> ByteRange:
         """What a waiter locks."""
-        return Range(self.start)
+        return ByteRange(self.start)
 
-    def holder(self, units: int = 1) -> Range:
+    def holder(self, units: int = 1) -> ByteRange:
         """What a holder of so many units locks."""
-        return Range(self.start + 2, units)  # next to the waiter's the kernel would make one range of both
+        return ByteRange(self.start + 2, units)  # next to the waiter's the kernel would make one range of both
 
 
 class OwnRecord:

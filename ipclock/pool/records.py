@@ -19,7 +19,7 @@ from ipclock import users
 from ipclock._typing import TYPE_CHECKING
 from ipclock.bounded import LAST_TICKET
 from ipclock.errors import InvalidValueError, from_os
-from ipclock.linux.locks import WHOLE, Range, holds, is_locked, is_writable, out_of_the_way, table, try_lock
+from ipclock.linux.locks import WHOLE, ByteRange, holds, is_locked, is_writable, out_of_the_way, table, try_lock
 from ipclock.pool.directory import HOLDING, NEW, RECORD_FLAGS, SAFE_FLAGS, STATES, unlink
 from ipclock.pool.notes import Drain, Resize, parse_fields
 from ipclock.pool.numbers import Numbers
@@ -307,7 +307,7 @@ class Store(Numbers):
             return False
         return (record.device, record.inode) in table(self.beacons.holder().start)
 
-    def _beacon(self, state: str, name: str, where: Range = WHOLE) -> bool | None:
+    def _beacon(self, state: str, name: str, where: ByteRange = WHOLE) -> bool | None:
         try:
             fd = self.open_record(state, name)
         except FileNotFoundError:

@@ -7,13 +7,16 @@ old, half new, but each record is shown whole.
 from __future__ import annotations
 
 from ipclock._typing import TYPE_CHECKING, NamedTuple
-from ipclock.bounded import LAST_PID, moment, whole
+from ipclock.bounded import LAST_PID, moment_in, whole_in
 from ipclock.linux import clocks, descriptors, process
 from ipclock.pool import liveness, policy, queue
 from ipclock.pool.directory import GATE, HOLDING
 from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
     from ipclock.pool.notes import Drain, Resize
     from ipclock.pool.record import Record
     from ipclock.pool.record_name import RecordName
@@ -31,6 +34,38 @@ class Origin(NamedTuple):
     detached: bool = False
     log: str = ""
     caller: process.Identity | None = None
+
+
+class Said(NamedTuple):
+    """What a client says of itself, in its record or its node; None, or "?", for what cannot be understood.
+
+    `who` holds the slot or will, `command_pid` is the build's. `arrived` and `admitted` are in seconds of the epoch,
+    `timeout` in seconds.
+    """
+
+    label: str
+    who: process.Identity | None
+    command_pid: int | None
+    arrived: float | None
+    admitted: float | None
+    timeout: float | None
+
+    @property
+    def pid(self) -> int | None:
+        """The PID of `who`."""
+        return self.who.pid if self.who else None
+
+    @classmethod
+    def parse(cls, fields: Mapping[str, object]) -> Self:
+        """Return what the fields say."""
+        times = (moment_in(fields, key) for key in ("arrived", "admitted", "timeout"))
+        command_pid = whole_in(fields, "command_pid", LAST_PID) or None
+        return cls(text_in(fields, "label"), process.Identity.of(fields), command_pid, *times)
+
+
+def text_in(fields: Mapping[str, object], key: str) -> str:
+    """Return what a field says, fit to be printed; "?" where there is none."""
+    return printable(str(fields.get(key, "?")))
 
 
 class Holder(NamedTuple):
@@ -193,8 +228,8 @@ def _is_around(store: Store, entry: RecordName, record: Record, ancestors: list[
 
 def named(record: Record) -> tuple[str, str]:
     """Return the label and the PID that a holder's record shows, the build's own PID where it is known."""
-    bound = liveness.identity(record)
-    return _label(record), str(_number(record, "command_pid", LAST_PID) or (bound.pid if bound else "?"))
+    said = Said.parse(record.fields)
+    return said.label, str(said.command_pid or said.pid or "?")
 
 
 def _holder(store: Store, entry: RecordName) -> Holder | None:
@@ -202,20 +237,20 @@ def _holder(store: Store, entry: RecordName) -> Holder | None:
     record = store.read(HOLDING, entry)
     if record is None or alive == policy.DEAD:
         return None
-    bound = liveness.identity(record)
-    command = _number(record, "command_pid", LAST_PID)
+    said = Said.parse(record.fields)
+    bound, command = said.who, said.command_pid
     stopped = bound is not None and (process.is_stopped(bound) or (command is not None and process.stopped(command)))
     state = policy.holder_state(alive, process.exists(bound) if bound else None, stopped)
     return Holder(
         ticket=entry.ticket,
         slot=entry.slot,
         slots=entry.units,
-        label=_label(record),
-        pid=bound.pid if bound else None,
+        label=said.label,
+        pid=said.pid,
         command_pid=command,
         user=_user(record),
-        since=_time(record, "admitted"),
-        held_s=_span(record, "admitted_mono"),
+        since=said.admitted,
+        held_s=_age(record, "admitted_mono"),
         state=state,
         here=bound is not None and bound.namespace == process.namespace(),
         processes=process.usage(liveness.keepers(store, record)) if state == "orphaned" else [],
@@ -240,7 +275,7 @@ def _waiters(store: Store, line: list[tuple[str, RecordName]], capacity: int, mo
         record = store.read(state, entry)
         if record is None or liveness.verdict(store, state, entry) == policy.DEAD:
             continue
-        bound = liveness.identity(record)
+        said = Said.parse(record.fields)
         found.append(
             Waiter(
                 ticket=entry.ticket,
@@ -248,14 +283,14 @@ def _waiters(store: Store, line: list[tuple[str, RecordName]], capacity: int, mo
                 slots=entry.units,
                 priority=entry.priority,
                 held_back=queue.held_back(store, state, entry, holding, capacity),
-                label=_label(record),
-                pid=bound.pid if bound else None,
+                label=said.label,
+                pid=said.pid,
                 user=_user(record),
-                since=_time(record, "arrived"),
-                waited_s=_span(record, "arrived_mono"),
-                timeout_s=_time(record, "timeout"),
+                since=said.arrived,
+                waited_s=_age(record, "arrived_mono"),
+                timeout_s=said.timeout,
                 at_gate=state == GATE,
-                origin=_origin(record, bound),
+                origin=_origin(record, said.who),
             )
         )
     return found
@@ -270,21 +305,8 @@ def _origin(record: Record, bound: process.Identity | None) -> Origin:
     )
 
 
-def _label(record: Record) -> str:
-    return printable(record.fields.get("label", "?"))
-
-
-def _number(record: Record, key: str, most: int) -> int | None:
-    return whole(record.fields.get(key, ""), most)
-
-
-def _time(record: Record, key: str) -> float | None:
-    return moment(record.fields.get(key, ""))
-
-
-def _span(record: Record, key: str) -> float | None:
-    begun = _time(record, key)
-    return None if begun is None else round(max(0.0, clocks.monotonic() - begun), 3)
+def _age(record: Record, stamp: str) -> float | None:
+    return clocks.elapsed(moment_in(record.fields, stamp), clocks.monotonic())
 
 
 def _user(record: Record) -> str:

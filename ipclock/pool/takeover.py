@@ -62,7 +62,7 @@ def replace(name: str, lock_dir: str, group: int | None, context: WaitContext, *
             closing.callback(new.close)
             # in the old mutex until the exchange: a build that is admitted in between would not be in the new folder
             builds, settled = _carry_over(old, new, trusted=idle) if old else (0, False)
-            _put(new, settled=settled)
+            _put_in_place(new, settled=settled)
             if old:
                 _discard(old)
         # last: one of another user that a killed takeover leaves is refused, and the next one removes it
@@ -132,14 +132,14 @@ def _carry_over(old: Store, new: Store, *, trusted: bool) -> tuple[int, bool]:
     return len({entry.place for entry in living}), old.settled and len(found) == len(living)
 
 
-def _put(new: Store, *, settled: bool) -> None:
+def _put_in_place(new: Store, *, settled: bool) -> None:
     """Let the folder that was made beside take the place of the pool, and remove what was there."""
     at = place.path_of(new.pool)
     final = f"{os.path.dirname(new.path)}/{os.path.basename(at)}"
     link = "" if os.path.dirname(final) == os.path.realpath(place.SHM) else _beside(at)
     if link:
         _remove(link)
-        os.symlink(place.text_of(final, new.identity), link)
+        os.symlink(place.link_text(final, new.identity), link)
         if new.group is not None:
             os.chown(link, -1, new.group, follow_symlinks=False)
         # `settled` is about this inode, which the link keeps when it is renamed to the place (INV-8a)

@@ -14,10 +14,10 @@ from contextlib import suppress
 
 from ipclock import utf8
 from ipclock._typing import TYPE_CHECKING
-from ipclock.bounded import moment
+from ipclock.bounded import moment_in
 from ipclock.config.environment import hook_environment
 from ipclock.config.settings import read_hooks
-from ipclock.errors import UnsafeHook
+from ipclock.errors import UnsafeHook, reason_of
 from ipclock.i18n import _
 from ipclock.linux import clocks, descriptors, trusted_path
 
@@ -82,7 +82,7 @@ class Hooks:
         key = f"ON_{event.upper()}"
         if (command := self._commands[key]) is None:
             return
-        arrived, admitted = _time(times, "arrived_mono"), _time(times, "admitted_mono")
+        arrived, admitted = moment_in(times, "arrived_mono"), moment_in(times, "admitted_mono")
         now = clocks.monotonic()
         facts = {
             "event": event,
@@ -91,27 +91,19 @@ class Hooks:
             "ticket": entry.ticket or None,
             "slot": entry.slot or None,
             "pid": pid,
-            "waited_s": None if arrived is None else _span(arrived, now if admitted is None else admitted),
-            "held_s": None if admitted is None or event != "release" else _span(admitted, now),
+            "waited_s": clocks.elapsed(arrived, now if admitted is None else admitted),
+            "held_s": clocks.elapsed(admitted, now) if event == "release" else None,
             "outcome": outcome,
             "code": code,
         }
         try:
-            self.sessions.add(_start(utf8.native(command), facts, self._out))
+            self.sessions.add(_start_hook(utf8.native(command), facts, self._out))
         except OSError as error:
             text = _("ipclock: warning: {key} could not be run: {reason}")
-            self._warn(text.format(key=key, reason=error.strerror or error))
+            self._warn(text.format(key=key, reason=reason_of(error)))
 
 
-def _time(times: Mapping[str, str], key: str) -> float | None:
-    return moment(times.get(key, ""))
-
-
-def _span(begin: float, end: float) -> float:
-    return round(max(0.0, end - begin), 3)
-
-
-def _start(command: str, facts: Mapping[str, Any], out: int | None) -> int:
+def _start_hook(command: str, facts: Mapping[str, Any], out: int | None) -> int:
     """Start *command* and return its session. Raises OSError."""
     import json
 
@@ -175,4 +167,4 @@ def _require_roots(path: str) -> None:
             if not trusted_path.is_roots(status) or any(trusted_path.writers(status)):
                 raise UnsafeHook(path, at)
     except OSError as error:
-        raise UnsafeHook(path, error.filename or at, error.strerror or str(error)) from None
+        raise UnsafeHook(path, error.filename or at, reason_of(error)) from None

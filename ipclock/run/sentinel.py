@@ -47,7 +47,7 @@ class Sentinel:
             return
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            self.pid = os.fork() or _watch(asking, answering)
+            self.pid = os.fork() or _serve(asking, answering)
         except OSError:
             self._close()
         finally:
@@ -107,7 +107,7 @@ class Sentinel:
         return b""
 
 
-def _watch(asking: int, answering: int) -> NoReturn:
+def _serve(asking: int, answering: int) -> NoReturn:
     """Be the sentinel."""
     try:
         us = os.getppid()

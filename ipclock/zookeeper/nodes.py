@@ -10,13 +10,13 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ipclock.bounded import LAST_TICKET, moment_in, whole
 from ipclock.errors import N_, EngineFailed
 from ipclock.linux import clocks, process
 from ipclock.pool import policy
 from ipclock.pool.notes import Drain
 from ipclock.pool.record_name import RecordName, parse
-from ipclock.pool.snapshot import Holder, Place, Snapshot, Waiter, empty
-from ipclock.utf8 import printable
+from ipclock.pool.snapshot import Holder, Place, Said, Snapshot, Waiter, empty, text_in
 
 if TYPE_CHECKING:
     from ipclock.zookeeper.session import NodeStat, Session
@@ -113,36 +113,37 @@ class Nodes:
         """Return the tickets of the builds that this process runs inside of, by their processes on this host."""
         found = ((entry.ticket, self.said(self.slot(entry))) for entry in self.slots())
         ancestors = process.ancestors()
-        bounds = [(ticket, identity(said[0])) for ticket, said in found if said]
+        bounds = [(ticket, process.Identity.of(said[0])) for ticket, said in found if said]
         return [ticket for ticket, bound in bounds if bound and any(map(bound.names, ancestors))]
 
     def _holder(self, entry: RecordName) -> Holder | None:
         found = self.said(self.slot(entry))
         if found is None:
             return None
-        said, stat = found
-        who, command = identity(said), _whole(said, "command_pid")
+        fields, stat = found
+        said, now = Said.parse(fields), time.time()
+        who, command = said.who, said.command_pid
         here = who is not None and (who.boot, who.namespace) == (clocks.boot_id(), process.namespace())
         # it writes its node ten times in a session
-        silent_s = time.time() - stat.modified
-        state = "doubtful" if silent_s > (_number(said, "session_timeout") or 0) / 2 else "running"
+        silent_s = now - stat.modified
+        state = "doubtful" if silent_s > (moment_in(fields, "session_timeout") or 0) / 2 else "running"
         if here and who and (process.is_stopped(who) or (command and process.stopped(command))):
             state = "stopped"
         return Holder(
             ticket=entry.ticket,
             slot=entry.slot,
             slots=1,
-            label=text(said, "label"),
-            pid=who.pid if who else None,
+            label=said.label,
+            pid=said.pid,
             command_pid=command,
-            user=text(said, "user"),
-            since=_number(said, "admitted"),
-            held_s=_since(said, "admitted"),
+            user=text_in(fields, "user"),
+            since=said.admitted,
+            held_s=clocks.elapsed(said.admitted, now),
             state=state,
             here=here,
             processes=[],
-            host=text(said, "host"),
-            session_s=_since(said, "session"),
+            host=text_in(fields, "host"),
+            session_s=clocks.elapsed(moment_in(fields, "session"), now),
             token=str(stat.czxid),
         )
 
@@ -154,8 +155,8 @@ class Nodes:
             told = self.said(f"{self.line}/{name}")
             if told is None:
                 continue
-            said = told[0]
-            who = identity(said)
+            fields = told[0]
+            said, now = Said.parse(fields), time.time()
             found.append(
                 Waiter(
                     ticket=ticket_of(name),
@@ -163,15 +164,15 @@ class Nodes:
                     slots=1,
                     priority=0,
                     held_back="",
-                    label=text(said, "label"),
-                    pid=who.pid if who else None,
-                    user=text(said, "user"),
-                    since=_number(said, "arrived"),
-                    waited_s=_since(said, "arrived"),
-                    timeout_s=_number(said, "timeout"),
+                    label=said.label,
+                    pid=said.pid,
+                    user=text_in(fields, "user"),
+                    since=said.arrived,
+                    waited_s=clocks.elapsed(said.arrived, now),
+                    timeout_s=said.timeout,
                     at_gate=not found,
-                    host=text(said, "host"),
-                    session_s=_since(said, "session"),
+                    host=text_in(fields, "host"),
+                    session_s=clocks.elapsed(moment_in(fields, "session"), now),
                 )
             )
         return found
@@ -179,41 +180,10 @@ class Nodes:
 
 def ticket_of(name: str) -> int:
     """Return the ticket of one in line: the servers' number and one, since 0 is no ticket."""
-    digits = name.rpartition("-")[2]
-    return int(digits) + 1 if digits.isascii() and digits.isdigit() else 0
+    found = whole(name.rpartition("-")[2], LAST_TICKET)
+    return 0 if found is None else found + 1
 
 
 def packed(said: dict[str, Any]) -> bytes:
     """Return what a node is to say."""
     return json.dumps(said, ensure_ascii=False).encode()
-
-
-def identity(said: dict[str, Any]) -> process.Identity | None:
-    """Return the process that holds the slot, or will; None where it is not said."""
-    try:
-        return process.Identity.parse(str(said.get("process", "")))
-    except ValueError:
-        return None
-
-
-def text(said: dict[str, Any], key: str) -> str:
-    """Return what is said, fit to be printed."""
-    return printable(str(said.get(key, "?")))
-
-
-def _whole(said: dict[str, Any], key: str) -> int | None:
-    value = said.get(key)
-    return value if isinstance(value, int) and 0 < value < 1 << 31 else None
-
-
-def _number(said: dict[str, Any], key: str) -> float | None:
-    try:
-        value = float(said[key])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return value if 0 <= value < 1e11 else None
-
-
-def _since(said: dict[str, Any], key: str) -> float | None:
-    moment = _number(said, key)
-    return None if moment is None else round(max(0.0, time.time() - moment), 3)

@@ -24,15 +24,24 @@ from typing import TYPE_CHECKING, Any
 
 from ipclock.config import engine_url
 from ipclock.console import say
-from ipclock.errors import N_, EngineFailed, InvalidValueError, NoPoolError, NoTicket, SlotBusy, UnsupportedError
+from ipclock.errors import (
+    N_,
+    EngineFailed,
+    InvalidValueError,
+    NoPoolError,
+    NoTicket,
+    SlotBusy,
+    UnsupportedError,
+    reason_of,
+)
 from ipclock.i18n import _
 from ipclock.linux import process
 from ipclock.pool import policy
 from ipclock.pool.claim import Lease, RemovedHolder, stamp
 from ipclock.pool.record_name import RecordName
-from ipclock.pool.snapshot import empty
+from ipclock.pool.snapshot import Said, empty, text_in
 from ipclock.run import supervisor
-from ipclock.zookeeper.nodes import Nodes, identity, packed, text, ticket_of
+from ipclock.zookeeper.nodes import Nodes, packed, ticket_of
 from ipclock.zookeeper.session import Cut, Session, host_name
 
 if TYPE_CHECKING:
@@ -69,7 +78,7 @@ class SharedPool:
         try:
             self._address = engine_url.parse(engine)
         except OSError as error:
-            raise InvalidValueError("ENGINE", str(error.filename), error.strerror or str(error)) from None
+            raise InvalidValueError("ENGINE", str(error.filename), reason_of(error)) from None
         except ValueError as error:
             raise InvalidValueError("ENGINE", engine, str(error)) from None
         if settings.shared_with is not None or settings.lock_mode is not None:
@@ -424,12 +433,12 @@ class SharedPool:
         found = self._nodes.said(path)
         if found is None or not self._session.remove(path):
             return None
-        said, _stat = found
-        who = identity(said)
-        pid = said.get("command_pid") or (who.pid if who else "?")
-        shown = f"{text(said, 'label')} @ {text(said, 'host')}"
+        fields, _stat = found
+        said = Said.parse(fields)
+        shown = f"{said.label} @ {text_in(fields, 'host')}"
         # its own supervisor or keeper tells of it, where it runs
-        return RemovedHolder(entry, text(said, "label"), shown, str(pid), 0, {}, supervised=True)
+        pid = str(said.command_pid or said.pid or "?")
+        return RemovedHolder(entry, said.label, shown, pid, 0, {}, supervised=True)
 
     def take_dead(self) -> list[RemovedHolder]:
         """Return nothing: it is the servers who clear the dead away."""

@@ -59,9 +59,9 @@ def _stand_by(reading: int) -> None:
                 with suppress(OSError):
                     build = build or process.identify(pid)
         elif build and time.monotonic() >= until - grace:
-            _end(build, until)
+            _end_build(build, until)
             return
 
 
-def _end(build: process.Identity, until: float) -> None:
+def _end_build(build: process.Identity, until: float) -> None:
     terminate.end(lambda: [build.pid] if process.exists(build) else [], grace_s=max(0.0, until - time.monotonic()))

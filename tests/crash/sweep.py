@@ -248,7 +248,7 @@ def after_a_removal(scene: Scene) -> tuple[Build, list[Build]]:
 
 def follow(scene: Scene) -> World:
     """Return the world with the folder that is the pool's now: the victim's, or again the holder's."""
-    if found := place.look(scene.world.name[1:]):
+    if found := place.look_up(scene.world.name[1:]):
         scene.world.folder = Path(found.path)
     return scene.world
 

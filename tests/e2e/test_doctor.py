@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import posix_ipc
 import pytest
 
-from ipclock.linux import machine
+from ipclock.linux import machine, process
 from ipclock.linux.locks import try_lock
 from ipclock.linux.semaphore import path_of
 from tests.helpers.crash_at import OTHER_USER, USER, Client, in_child, needs_root, stopped_owner, sysctl, unshared
@@ -277,7 +277,7 @@ def test_a_lock_folder_of_root_in_which_a_shared_pool_takes_files_will_do(world:
 
 
 def test_a_private_dev_shm_is_told_from_the_machines(world: World) -> None:
-    if machine.is_contained():
+    if process.is_contained():
         pytest.skip("this is a container: what the machine's first process sees cannot be seen")
 
     here, there = doctor(world)[1], elsewhere("mount -t tmpfs tmpfs /dev/shm", world)[1]

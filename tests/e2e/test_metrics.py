@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -313,35 +312,6 @@ def test_promtool_finds_nothing_amiss(world: World, path: Path) -> None:
     text = world.run("metrics", "--format", "prometheus").stdout
 
     assert tool("promtool", "check", "metrics", text=text) == (0, "")
-
-
-def test_a_file_is_replaced_as_a_whole_and_can_be_read_by_others(world: World, tmp_path: Path) -> None:
-    world.run("init")
-    file = tmp_path / "out/ipclock.prom"
-    file.parent.mkdir()
-    file.write_text("old\n")
-
-    with file.open() as before:
-        done = world.run("metrics", "-o", str(file), umask=0o077)
-        kept = before.read()
-
-    assert (done.returncode, kept, os.listdir(file.parent), oct(file.stat().st_mode)) == (
-        0,
-        "old\n",
-        [file.name],
-        "0o100644",
-    )
-    assert file.read_text().startswith("# HELP ipclock_slots ")
-
-
-def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(world: World, tmp_path: Path) -> None:
-    world.run("init")
-    (tmp_path / "out/x.prom").mkdir(parents=True)
-
-    done = [world.run("metrics", "-o", str(tmp_path / name)) for name in ("out/x.prom", "none/x.prom")]
-
-    assert [(result.returncode, len(result.stderr.splitlines())) for result in done] == [(73, 2)] * 2
-    assert sorted(item.name for item in tmp_path.rglob("*")) == ["out", "x.prom"]
 
 
 def test_without_the_library_it_says_what_to_install(world: World, tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_a_process_that_root_cannot_end_is_no_case_for_sudo() -> None:
     needs_root(0)
     error = errors.StillRunning(17, [40, 41])
 
-    of_root, of_others = advice.told(error)[1], in_child(lambda: advice.told(error)[1], USER)
+    of_root, of_others = advice.for_caller(error)[1], in_child(lambda: advice.for_caller(error)[1], USER)
 
     assert ("sudo" in of_root, of_others) == (
         False,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 import sys
 import time
 from datetime import datetime
@@ -15,11 +13,8 @@ import pytest
 
 from ipclock.display.formatting import columns
 from ipclock.history.finished import Row, record
-from tests.helpers.crash_at import unshared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.helpers.world import World
 
 HOUR = 3600.0
@@ -259,91 +254,3 @@ def test_before_any_build_has_ended_the_page_says_so(world: World, tmp_path: Pat
     done = page(world, tmp_path / "page.html")
 
     assert (done, "no build has ended since" in (tmp_path / "page.html").read_text()) == ((0, "", ""), True)
-
-
-def test_an_old_page_is_replaced_whole_and_its_readers_keep_theirs(world: World, path: Path, tmp_path: Path) -> None:
-    file = tmp_path / "page.html"
-    file.write_text("old" * 1_000_000)
-    with file.open() as reader:
-        done = page(world, file)
-
-        old, new = reader.read(), file.read_text("utf-8")
-    assert (done, old == "old" * 1_000_000, new[-8:], sorted(one.name for one in tmp_path.glob("*.html"))) == (
-        (0, "", ""),
-        True,
-        "</html>\n",
-        ["page.html"],
-    )
-
-
-def test_a_new_page_has_the_mode_that_the_umask_says(world: World, path: Path, tmp_path: Path) -> None:
-    old = os.umask(0o027)
-    try:
-        page(world, tmp_path / "page.html")
-    finally:
-        os.umask(old)
-
-    assert oct((tmp_path / "page.html").stat().st_mode) == oct(stat.S_IFREG | 0o640)
-
-
-def _link(file: Path) -> None:
-    file.with_name("target").write_text("kept")
-    file.symlink_to("target")
-
-
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (lambda file: file.mkdir(), "not a regular file"),
-        (lambda file: os.mkfifo(file), "not a regular file"),
-        (_link, "not a regular file"),
-        (lambda file: None, "No such file or directory"),
-    ],
-    ids=["a folder", "a pipe", "a link", "no folder"],
-)
-def test_where_no_page_can_be_written_that_is_one_clear_line(
-    make: Callable[[Path], None], reason: str, world: World, path: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "pages"
-    if reason == "not a regular file":
-        folder.mkdir()
-        make(folder / "page.html")
-    before = sorted((one.name, one.lstat()[:2]) for one in folder.glob("*"))
-
-    status, out, err = page(world, folder / "page.html")
-
-    assert (status, out, err.splitlines()) == (
-        73,
-        "",
-        [
-            f"ipclock: {folder}/page.html: cannot create or write: {reason}",
-            f"   Look at 'df {folder}' and 'mount'.",
-        ],
-    )
-    assert sorted((one.name, one.lstat()[:2]) for one in folder.glob("*")) == before
-    assert not (folder / "target").exists() or (folder / "target").read_text() == "kept"
-
-
-def test_on_a_full_disk_the_old_page_stays_and_nothing_else_does(world: World, path: Path, tmp_path: Path) -> None:
-    pages = tmp_path / "pages"
-    pages.mkdir()
-    script = f"mount -t tmpfs -o size=4k tmpfs {pages}; echo old > {pages}/page.html"
-    look = f'"$@" || echo "status $?"; cd {pages}; ls -A; cat page.html'
-
-    _status, output = unshared(
-        ["-m"],
-        f"{script}\n{look}",
-        *(sys.executable, "-m", "ipclock", "stats", "--html", f"{pages}/page.html"),
-        env=world.env,
-    )
-
-    problem = f"ipclock: {pages}/page.html: cannot create or write: No space left on device"
-    assert sorted(output.splitlines()) == sorted(
-        [problem, f"   Look at 'df {pages}' and 'mount'.", "status 73", "page.html", "old"]
-    )
-
-
-def test_a_page_and_json_exclude_each_other(world: World, path: Path) -> None:
-    done = world.run("stats", "--json", "--html", "-")
-
-    assert (done.returncode, done.stdout, "--html" in done.stderr.splitlines()[0]) == (2, "", True)

@@ -77,19 +77,25 @@ POINTS = (
 class Crash(NamedTuple):
     """Die right before the *nth* of POINTS that follows the *start*; with 0 live on, and only write them down.
 
-    The start is the name of an event, or a piece of text that one of its arguments holds.
+    The start is the name of an event, or a piece of text that one of its arguments holds. The victim is the client
+    itself, or with *generation* 1 its child, with 2 a child of that.
     """
 
     start: str
     nth: int = 0
+    generation: int = 0
 
 
 def _install(crash: Crash, trace: int) -> None:
-    seen = -1
+    seen, generation = -1, 0
+
+    def forked() -> None:
+        nonlocal generation
+        generation += 1
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal seen
-        if event not in POINTS:
+        if event not in POINTS or generation != crash.generation:
             return
         texts = [str(argument) for argument in arguments if isinstance(argument, str | int)]
         if texts and texts[0].startswith("/proc"):
@@ -102,6 +108,7 @@ def _install(crash: Crash, trace: int) -> None:
         elif event == crash.start or any(crash.start in text for text in texts):
             seen = 0
 
+    os.register_at_fork(after_in_child=forked)
     sys.addaudithook(hook)
 
 
@@ -129,7 +136,7 @@ def enter(view: str) -> None:
         for file, own in {"uid_map": uid, "setgroups": None, "gid_map": gid}.items():
             text = "deny" if own is None else f"{0 if view == 'root' else own} {own} 1"
             Path("/proc/self", file).write_text(text)
-    users._shown.cache_clear()
+    users._ids.cache_clear()
     users._stand_in.cache_clear()
 
 

@@ -44,11 +44,14 @@ def script_of_nothing(folder: Path) -> Path:
 def until(probe: Callable[[], T], what: str, seconds: float = HANG_S) -> T:
     """Return the first true value of *probe*; fail by name when it does not come."""
     deadline = time.monotonic() + seconds
-    while not (value := probe()):
-        if time.monotonic() > deadline:
+    while True:
+        asked = time.monotonic()
+        if value := probe():
+            return value
+        if asked > deadline:
             raise AssertionError(f"waited {seconds:g} s in vain for: {what}")
-        select.select([], [], [], 0.005)
-    return value
+        # a probe that costs much leaves the processors to what is waited for
+        select.select([], [], [], max(0.005, 2 * (time.monotonic() - asked)))
 
 
 class Build:

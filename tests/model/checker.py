@@ -22,6 +22,8 @@ from tests.model.world import OVER_AND_OUT, WAITING, Client, Move, State, World,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from tests.model.world import Known
+
 OVER = "more than N builds run"  # INV-2
 STUCK = "a waiter is stuck beside a free slot, though nobody was killed or stopped"  # INV-5, INV-5a
 UNHEALED = "one tick of the waiters does not free a slot"  # INV-4a, INV-7
@@ -109,6 +111,7 @@ class Checker:
     def __init__(self, kind: type[Pool] = Pool) -> None:
         self._kind = kind
         self._came: dict[State, tuple[State, Move, Path] | None] = {}
+        self._known: Known = {}
 
     def explore(self, start: State, most: int = 100_000_000) -> Verdict:
         """Visit every state that can be reached from *start*, at most so many; stop at the first violation."""
@@ -123,7 +126,7 @@ class Checker:
                 state = line.popleft()
                 if kind := self._violation_at(state):
                     return Verdict(len(self._came), transitions, Violation(kind, self._trace(state)))
-                for move in _thaw(state, self._kind).moves():
+                for move in self._moves(state):
                     for successor, path in self._outcomes(state, move):
                         transitions += 1
                         if successor not in self._came:
@@ -134,6 +137,9 @@ class Checker:
                             return Verdict(len(self._came), transitions, Violation(kind, trace))
             return Verdict(len(self._came), transitions, None)
 
+    def _moves(self, state: State) -> list[Move]:
+        return World(state, self._kind, _Schedule((), set()).choose, self._known).moves()
+
     def _outcomes(self, state: State, move: Move) -> Iterator[tuple[State, Path]]:
         """Yield every state in which the move can end, over all kills and interleavings in it, each one once."""
         been: set[object] = set()
@@ -141,7 +147,7 @@ class Checker:
         paths: list[Path] = [()]
         while paths:
             schedule = _Schedule(paths.pop(), been)
-            world = World(state, self._kind, schedule.choose)
+            world = World(state, self._kind, schedule.choose, self._known)
             try:
                 world.apply(move)
             except _Pruned:
@@ -164,7 +170,7 @@ class Checker:
         if all(client.phase in OVER_AND_OUT for client in state.clients):
             return None if self._is_clean(state) else LEFT_OVER
         deaf = any(client.cancelled and client.phase == TURN for client in state.clients)
-        if not (deaf or _starves(state)) or any(move.prompt for move in _thaw(state, self._kind).moves()):
+        if not (deaf or _starves(state)) or any(move.prompt for move in self._moves(state)):
             return None
         disturbed = state.killed or state.stopped
         if deaf and not disturbed:
@@ -202,7 +208,7 @@ class Checker:
         been, resting = set(line), set()
         while line:
             state = line.pop()
-            prompt = [move for move in _thaw(state, self._kind).moves() if move.prompt]
+            prompt = [move for move in self._moves(state) if move.prompt]
             if not prompt:
                 resting.add(state)
             for move in prompt:
@@ -231,7 +237,7 @@ class Checker:
         return tuple(reversed(told))
 
     def _told(self, state: State, move: Move, path: Path) -> str:
-        world = World(state, self._kind, _Schedule(path, set()).choose)
+        world = World(state, self._kind, _Schedule(path, set()).choose, self._known)
         world.apply(move)
         return f"{move}: {', '.join(world.story) or '-'}\n    -> {shown(world.freeze())}"
 
@@ -239,10 +245,6 @@ class Checker:
 def _bare(path: Path) -> Path:
     """Return a path to be kept, without the worlds on it."""
     return tuple(choice._replace(after=None) if isinstance(choice, Meanwhile) else choice for choice in path)
-
-
-def _thaw(state: State, kind: type[Pool]) -> World:
-    return World(state, kind, lambda here, ways: None)
 
 
 def _starves(state: State) -> bool:

@@ -168,9 +168,7 @@ class Run:
             return state, self._effects, tuple(self._seen)
 
         def ways() -> Iterator[tuple[object, Place | None]]:
-            here = world.freeze()
-            for move in filter(self._may_precede, world.moves()):
-                after = world.apart(here, move)
+            for move, after in world.meanwhile(self.index):
                 yield Meanwhile(move, after), place(after)
             if world.budget.get("kill", 0) > 0:
                 yield DIES, None
@@ -183,13 +181,8 @@ class Run:
                 raise Killed
             assert isinstance(choice, Meanwhile)
             world.story.append(f"({choice.move})")
-            world.become(choice.after or world.apart(world.freeze(), choice.move))
+            world.become(choice.after or world.after(world.freeze(), choice.move))
         world.story.append(what)
-
-    def _may_precede(self, move: Move) -> bool:
-        """Return whether it is another one's move that needs no mutex."""
-        own = move.client is not None and move.client == self.index
-        return not (own or move.section)
 
 
 class _Stepwise(Pool):

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ipclock.pool.protocol import Pool
 
     Choose = Callable[[Callable[[], object], Callable[[], Iterator[tuple[object, object]]]], object]
+    Known = dict["State", dict["Move", "State | None"]]
 
 WAITING = (TURN, AT_GATE, ADMIT)
 BUILDING = (BUILD, WATCH, ORPHAN)
@@ -167,12 +168,14 @@ class World:
     """A state thawed for one move, taken on a path that `choose` leads through the forks in it.
 
     It is called with a function that tells what is the same wherever all goes on alike, and one that tells what else
-    may happen there, and where that leads.
+    may happen there, and where that leads. `known` remembers what can happen in the midst of a section, since most
+    sections come through the same few states.
     """
 
-    def __init__(self, state: State, kind: type[Pool], choose: Choose) -> None:
+    def __init__(self, state: State, kind: type[Pool], choose: Choose, known: Known) -> None:
         self.kind = kind
         self.choose = choose
+        self.known = known
         self.in_section: Run | None = None
         self.story: list[str] = []
         self.become(state)
@@ -195,9 +198,26 @@ class World:
         self.posted = state.posted
         self.calm = state.calm
 
-    def apart(self, state: State, move: Move) -> State:
+    def meanwhile(self, index: int | None) -> Iterator[tuple[Move, State]]:
+        """Yield what others than client *index* can do in the midst of a section, and what comes of it."""
+        here = self.freeze()
+        for move in self._others(here):
+            if move.client is None or move.client != index:
+                yield move, self.after(here, move)
+
+    def _others(self, here: State) -> dict[Move, State | None]:
+        if here not in self.known:
+            self.known[here] = {move: None for move in self.moves() if not move.section}
+        return self.known[here]
+
+    def after(self, here: State, move: Move) -> State:
         """Return what comes of a state, which is ours, by another one's move in the midst of a section."""
-        other = World(state, self.kind, self.choose)
+        ends = self._others(here)
+        end = ends[move] = ends[move] or self._apart(here, move)
+        return end
+
+    def _apart(self, state: State, move: Move) -> State:
+        other = World(state, self.kind, _one_way, self.known)
         other.in_section = self.in_section
         other.apply(move)
         PROCESSES.world = self
@@ -393,6 +413,10 @@ class World:
         else:
             self.put_out(client.ticket)
             self.clients[index] = Client(DEAD, inside=client.inside)
+
+
+def _one_way(here: object, ways: object) -> object:
+    raise AssertionError("a fork outside of a section")
 
 
 def _step(phase: str, run: Run, *, block: bool, outer: int) -> str:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from tests.helpers.world import World
 
-pytestmark = pytest.mark.xdist_group("packaging")  # what they look at is built once
 SHELLS = ("bash", "zsh", "fish")
 FILES = {
     "bash": "share/bash-completion/completions/ipclock",

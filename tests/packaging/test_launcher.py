@@ -16,7 +16,6 @@ import ipclock
 if TYPE_CHECKING:
     from tests.helpers.world import World
 
-pytestmark = pytest.mark.xdist_group("packaging")  # what they look at is built once
 VERSION = f"ipclock {ipclock.__version__}\n"
 
 

@@ -19,7 +19,6 @@ from ipclock.config.settings import SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.xdist_group("packaging")  # what they look at is built once
 LANGUAGES = ("en", "ko")
 FOLDERS = {"en": "share/man", "ko": "share/man/ko"}
 PAGES = {f"{language}-{page}": (language, page) for language in LANGUAGES for page in ("1", "5")}

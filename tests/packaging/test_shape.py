@@ -8,14 +8,11 @@ import zipfile
 from email.parser import Parser
 from typing import TYPE_CHECKING
 
-import pytest
-
 import ipclock
 
 if TYPE_CHECKING:
     from tests.packaging.conftest import Package
 
-pytestmark = pytest.mark.xdist_group("packaging")  # what they look at is built once
 TOP_LEVEL = {"README.md", "README.ko.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "pyproject.toml", "setup.cfg"}
 DOTTED = {".ci", ".github", ".gitignore"}
 FOLDERS = {"ipclock", "man", "tests", "contrib"}

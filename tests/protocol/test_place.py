@@ -99,7 +99,7 @@ def test_two_makers_at_once_make_one_pool(world: World, lock_dir: Path, tmp_path
 
 
 def folder_of(world: World) -> Path:
-    found = place.look(world.name[1:])
+    found = place.look_up(world.name[1:])
     assert found
     return Path(found.path)
 
@@ -210,7 +210,7 @@ def test_a_place_that_is_made_anew_while_it_is_opened_is_looked_at_again(
     lock_dir = Path(f"{at(world)}.locks")
     lock_dir.mkdir()
     opened_and_closed(world, lock_dir)
-    look = place.look
+    look = place.look_up
 
     def look_and_replace(pool: str) -> place.Place | None:
         found = look(pool)
@@ -219,7 +219,7 @@ def test_a_place_that_is_made_anew_while_it_is_opened_is_looked_at_again(
         opened_and_closed(world, lock_dir)
         return found
 
-    monkeypatch.setattr(place, "look", look_and_replace)
+    monkeypatch.setattr(place, "look_up", look_and_replace)
     store = Store.open("/dev/shm", world.name[1:], create=True)
     store.close()
 
@@ -231,7 +231,7 @@ def test_a_place_that_is_made_anew_while_it_is_opened_is_looked_at_again(
 def test_a_maker_that_finds_a_symlink_where_it_was_about_to_make_the_folder_uses_that(
     world: World, lock_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = place.look
+    look = place.look_up
 
     def look_too_early(pool: str) -> place.Place | None:
         found = look(pool)
@@ -239,7 +239,7 @@ def test_a_maker_that_finds_a_symlink_where_it_was_about_to_make_the_folder_uses
         opened_and_closed(world, lock_dir)
         return found
 
-    monkeypatch.setattr(place, "look", look_too_early)
+    monkeypatch.setattr(place, "look_up", look_too_early)
     store = Store.open("/dev/shm", world.name[1:], create=True)
     store.close()
 
@@ -453,7 +453,7 @@ def test_a_place_that_a_member_or_root_made_is_used_by_all_members(maker: int, w
     del world.env["LOCK_DIR"]
     others = [member(world, uid, "wrap", "-q", "-n", "next", "--", "true").end() for uid in (OTHER_USER, 0, USER)]
 
-    assert (again, others, place.look(world.name[1:]) is not None, folder.is_dir()) == (0, [0, 0, 0], True, True)
+    assert (again, others, place.look_up(world.name[1:]) is not None, folder.is_dir()) == (0, [0, 0, 0], True, True)
 
 
 def test_root_and_users_at_once_make_one_pool(world: World, lock_dir: Path) -> None:

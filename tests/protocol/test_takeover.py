@@ -87,7 +87,7 @@ def test_root_makes_a_users_old_pool_its_own(command: tuple[str, ...], users: Us
     users.run(USER, "wrap", "-q", "-n", "once", "--", "true", member=False)
 
     status, lines = users.run(0, *command)
-    found = place.look(users.world.name[1:])
+    found = place.look_up(users.world.name[1:])
     assert found
     users.world.folder = Path(found.path)
     group = GROUP if SHARED[0] in command else 0

@@ -149,7 +149,7 @@ class Storm:
 
     def _pool(self) -> World:
         """Return the world, with the folder that is the pool's now."""
-        if found := place.look(self.world.name[1:]):
+        if found := place.look_up(self.world.name[1:]):
             self.world.folder = Path(found.path)
         return self.world
 
@@ -265,7 +265,7 @@ class Storm:
 
     def _remove(self) -> None:
         """Remove the pool's place, and perhaps the folder of which it tells, under all who use it."""
-        found = place.look(self.world.name[1:])
+        found = place.look_up(self.world.name[1:])
         if found and found.inside:
             os.unlink(place.path_of(self.world.name[1:]))
         if found and (found.inside is None or self.dice.random() < 0.5):

@@ -98,7 +98,7 @@ def test_older_names_are_the_same_classes() -> None:
 
 
 def test_the_package_loads_nothing_before_it_is_asked() -> None:
-    code = "import sys; before = set(sys.modules); import ipclock; print(sorted(set(sys.modules) - before))"
+    code = "import sys, __future__; before = set(sys.modules); import ipclock; print(sorted(set(sys.modules) - before))"
 
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
 

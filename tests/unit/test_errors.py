@@ -86,6 +86,7 @@ FAILURES = [
         69,
         ["zookeeper://a:2181/b", "--slots", "without ENGINE"],
     ),
+    (errors.LogFailed("/var/log/ipclock", "File exists"), 73, ["/var/log/ipclock", "File exists", "LOG_DIR"]),
     (errors.SlotLost("staging"), 79, ["staging", "--on-lost warn", "IPCLOCK_TOKEN"]),
     (errors.StatusUnknown("staging", 17), 80, ["staging", "ticket 17", "not known"]),
     (errors.NoLibrary("prometheus_client", "metrics"), 69, ["prometheus_client", "pip install 'ipclock[metrics]'"]),

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tests.zookeeper.servers import Server
     from tests.zookeeper.world import SharedWorld
 
-pytestmark = pytest.mark.xdist_group("engine")  # its server is started once
-
 
 def test_fifty_waiters_are_served_in_order(shared: SharedWorld, tmp_path: Path) -> None:
     served = tmp_path / "served"

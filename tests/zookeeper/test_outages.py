@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from tests.helpers.world import Build
 
-pytestmark = pytest.mark.xdist_group("engine")  # its servers are started once
 SESSION = "session=6"
 LASTING = "session=60"
 LOST = 79

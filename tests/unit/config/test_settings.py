@@ -32,7 +32,7 @@ SOURCES: dict[str, tuple[tuple[str, Any], tuple[str, Any], tuple[str, Any], Any]
     "MEMORY": (("3G", 3 << 30), ("auto", "auto"), ("1.5M", 3 << 19), None),
     "MIN_FREE_MEMORY": (("3g", 3 << 30), ("1KiB", 1024), ("7", 7), None),
     "LOCK_MODE": (("0660", 0o660), ("600", 0o600), ("660", 0o660), None),
-    "LOCK_GROUP": (("0", 0), ("root", 0), ("54400", 54400), None),
+    "LOCK_GROUP": (("0", 0), ("root", 0), ("2000200000", 2000200000), None),
     "LEFTOVERS": (("kill", "kill"), ("wait", "wait"), ("release", "release"), "release"),
     "ENGINE": (
         ("zookeeper://o/p", "zookeeper://o/p"),
@@ -43,6 +43,9 @@ SOURCES: dict[str, tuple[tuple[str, Any], tuple[str, Any], tuple[str, Any], Any]
     "ON_LOST": (("warn", "warn"), ("kill", "kill"), ("warn", "warn"), "kill"),
     "HISTORY": (("/o", "/o"), ("off", None), ("none", None), values.history("auto")),
     "HISTORY_DAYS": (("1", 1), ("36500", 36500), ("007", 7), 90),
+    "LOG_DIR": (("/o", "/o"), ("/e", "/e"), ("/f", "/f"), values.log_dir("auto")),
+    "LOG_LIMIT": (("1M", 1 << 20), ("2k", 2 << 10), ("7", 7), 64 << 20),
+    "LOG_DAYS": (("1", 1), ("36500", 36500), ("007", 7), 30),
     "PROGRESS_INTERVAL": (("1", 1.0), ("2", 2.0), ("0.5", 0.5), 5.0),
     "ON_WAIT": (("o 'o'", "o 'o'"), ("e", "e"), ("off", None), None),
     "ON_ACQUIRE": (("o", "o"), ("none", None), ("f", "f"), None),

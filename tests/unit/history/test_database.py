@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import stat
+import subprocess
 import sys
 from contextlib import closing
 from functools import partial
@@ -18,7 +19,7 @@ from ipclock.errors import HistoryFailed
 from ipclock.history import database, finished
 from ipclock.history.finished import Expected, expected, record
 from tests.helpers.crash_at import OTHER_USER, USER, become, child, in_child, needs_root, unshared
-from tests.helpers.world import SHM, until
+from tests.helpers.world import HANG_S, SHM, until
 from tests.unit.history.rows import BUILD, filled, kept
 
 if TYPE_CHECKING:
@@ -29,6 +30,15 @@ ROOT = Path(__file__).parents[3]
 
 
 RECORD_ONE = "from tests.unit.history.test_database import attempt; import sys; print(attempt(sys.argv[1]))"
+RECORD_MANY = """
+import sys
+from ipclock.history.finished import record
+from tests.unit.history.rows import BUILD
+path, writer = sys.argv[1:]
+sys.stdin.read()  # all begin when the test closes its end: the file is made once, by eight
+for number in range(200):
+    record(path, [BUILD._replace(uid=int(writer), ticket=number)], 90)
+"""
 
 
 @pytest.fixture
@@ -64,27 +74,11 @@ def test_a_new_history_is_its_makers_alone_whatever_the_umask(umask: int, path: 
 def test_of_eight_who_write_at_once_into_a_new_file_nobody_loses_a_row(pool_name: str) -> None:
     path = str(SHM / f"ipclock.{pool_name}" / "history.db")  # a busy disk may well stall one for a second
     reading, writing = os.pipe()
-
-    def write(writer: int) -> None:
-        os.close(writing)
-        os.read(reading, 1)  # all begin when the parent closes its end: the file is made once, by eight
-        for number in range(200):
-            record(path, [BUILD._replace(uid=writer, ticket=number)], 90)
-
-    started = []
-    for writer in range(8):
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                write(writer)
-                status = 0
-            finally:
-                os._exit(status)
-        started.append(pid)
-    os.close(writing)
+    command = [sys.executable, "-c", RECORD_MANY, path]  # small ones: each row is written by a fork of its writer
+    started = [subprocess.Popen([*command, str(writer)], cwd=ROOT, stdin=reading) for writer in range(8)]
     os.close(reading)
-    ended = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in started]
+    os.close(writing)
+    ended = [process.wait(HANG_S) for process in started]
 
     assert (ended, sorted((row.uid, row.ticket) for row in kept(path))) == (
         [0] * 8,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipclock.history.simulation import FEWEST, SOON_S, Range, Told, Work, told, wait
+from ipclock.history.simulation import FEWEST, SOON_S, Range, Told, Work, rounded, wait
 
 MINUTE = (60.0,) * 10
 SPREAD = tuple(float(second) for second in range(10, 110))
@@ -64,7 +64,7 @@ def test_the_range_holds_nine_of_ten_waits_and_not_all() -> None:
     ],
 )
 def test_an_estimate_is_told_in_whole_steps(known: Range, expected: Told) -> None:
-    assert told(known) == expected
+    assert rounded(known) == expected
 
 
 @settings(deadline=None, derandomize=True)
@@ -72,6 +72,6 @@ def test_an_estimate_is_told_in_whole_steps(known: Range, expected: Told) -> Non
 def test_what_is_told_never_claims_more_than_is_known(one: float, other: float) -> None:
     known = Range(min(one, other), max(one, other))
 
-    claim = told(known)
+    claim = rounded(known)
 
     assert claim.low <= known.low <= known.high <= claim.high

@@ -73,9 +73,9 @@ def test_who_shares_a_locked_open_file_keeps_it_and_a_reader_does_not(tmp_path: 
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     reader = os.open(tmp_path / "file", os.O_RDONLY)
     status = os.fstat(fd)
-    locks.try_lock(fd, locks.Range(10))
+    locks.try_lock(fd, locks.ByteRange(10))
     before = descriptors.keepers_of(status.st_dev, status.st_ino, 7)
-    locks.try_lock(fd, locks.Range(7))
+    locks.try_lock(fd, locks.ByteRange(7))
 
     with child() as pid, child(lambda: (os.close(fd), signal.pause())) as without:
         until(lambda: fd not in descriptors.open_descriptors(status.st_dev, status.st_ino, without), "the file closed")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipclock.linux import locks
-from ipclock.linux.locks import Range
+from ipclock.linux.locks import ByteRange
 from tests.helpers.crash_at import in_child
 from tests.helpers.world import until
 
@@ -133,11 +133,15 @@ def test_a_child_can_neither_take_nor_lose_the_lock_of_its_parent_by_ending(path
 
 def test_the_bytes_of_a_file_are_locked_one_by_one(path: Path) -> None:
     with opened(path) as first, opened(path) as second, opened(path) as asker:
-        taken = [locks.try_lock(first, Range(0)), locks.try_lock(second, Range(0)), locks.try_lock(second, Range(1))]
-        seen = [*(locks.is_locked(asker, Range(byte)) for byte in (0, 1, 2)), locks.is_locked(asker)]
+        taken = [
+            locks.try_lock(first, ByteRange(0)),
+            locks.try_lock(second, ByteRange(0)),
+            locks.try_lock(second, ByteRange(1)),
+        ]
+        seen = [*(locks.is_locked(asker, ByteRange(byte)) for byte in (0, 1, 2)), locks.is_locked(asker)]
         locks.unlock(second)
 
-        assert (taken, seen, locks.is_locked(asker, Range(0)), locks.is_locked(asker, Range(1))) == (
+        assert (taken, seen, locks.is_locked(asker, ByteRange(0)), locks.is_locked(asker, ByteRange(1))) == (
             [True, False, True],
             [True, True, False, True],
             True,

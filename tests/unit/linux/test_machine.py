@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ipclock.linux import machine
+from ipclock.linux import machine, process
 from tests.helpers.crash_at import USER, in_child, unshared
 
 ROOT = str(Path(__file__).parents[3])
@@ -99,8 +99,8 @@ def test_a_kernel_setting_is_a_number_or_unknown() -> None:
 
 @pytest.mark.parametrize("options", [[], ["-p", "-f", "--mount-proc"]])
 def test_a_pid_namespace_of_ones_own_is_a_container(options: list[str]) -> None:
-    code = f"import sys; sys.path.insert(0, {ROOT!r}); from ipclock.linux import machine; print(machine.is_contained())"
+    code = f"import sys; sys.path.insert(0, {ROOT!r}); from ipclock.linux import process; print(process.is_contained())"
 
     status, output = unshared(["-m", *options], 'exec "$@"', sys.executable, "-c", code)
 
-    assert (status, output.strip()) == (0, str(True if options else machine.is_contained()))
+    assert (status, output.strip()) == (0, str(True if options else process.is_contained()))

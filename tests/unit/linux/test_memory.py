@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock.linux import memory
+from ipclock.linux import memory, process
 from ipclock.linux.memory import OomWatch, Peak
 from tests.helpers.crash_at import USER, become, child, in_child, sysctl
 from tests.helpers.world import until
@@ -159,7 +159,7 @@ def grown(size: int, copies: int = 0, *, apart: bool = False) -> Iterator[int]:
             assert started.stdout.read(1 + copies) == b"x" * (1 + copies)
             yield started.pid
         finally:
-            for one in (*memory.process.descendants_of(started.pid), started.pid):
+            for one in (*process.descendants_of(started.pid), started.pid):
                 os.kill(one, signal.SIGKILL)
 
 
@@ -487,7 +487,7 @@ def watch_a_kill(own: Group, uid: int = 0) -> tuple[int, list[bool]]:
 
 def needs_the_first_namespace() -> None:
     """Skip the test where our PIDs are not those that the kernel's log names."""
-    if memory.process.namespace() != memory.FIRST_NAMESPACE:
+    if process.is_contained():
         pytest.skip("the kernel's log names PIDs of another namespace")
 
 
