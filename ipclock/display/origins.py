@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ipclock.display.formatting import cut, shown
+from ipclock.display.formatting import cut
 from ipclock.i18n import _
 from ipclock.linux import process
 from ipclock.utf8 import printable
@@ -16,7 +16,7 @@ from ipclock.utf8 import printable
 if TYPE_CHECKING:
     from ipclock.pool.snapshot import Holder, Waiter
 
-COMMAND_WIDTH = 80
+COMMAND_WIDTH, CALLER_WIDTH = 80, 40
 
 
 class Facts(NamedTuple):
@@ -57,6 +57,11 @@ def marks(client: Holder | Waiter, known: Facts) -> list[str]:
     return found + [_("caller gone")] * (known.caller_gone is True and not client.origin.detached)
 
 
+def named(pid: int) -> str:
+    """Return a process by the head of its command line, and its PID, in other words than those of the build's line."""
+    return " ".join(filter(None, [cut(printable(process.command_of(pid)), CALLER_WIDTH), f"[{pid}]"]))
+
+
 def in_words(client: Holder | Waiter) -> str:
     """Return all that is known, as one line for people; "" where nothing is."""
     known = facts(client)
@@ -64,7 +69,7 @@ def in_words(client: Holder | Waiter) -> str:
     if known.directory:
         found.append(_("in {directory}").format(directory=known.directory))
     if known.caller:
-        found.append(_("for {process}").format(process=shown(known.caller)))
+        found.append(_("for {process}").format(process=named(known.caller)))
     if known.terminal:
         found.append(_("on {terminal}").format(terminal=known.terminal))
     found += marks(client, known)

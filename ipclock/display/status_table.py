@@ -22,7 +22,6 @@ from ipclock.display.formatting import (
     of_usual,
     pid_of,
     resized,
-    shown,
     size,
     span,
     state_of,
@@ -211,7 +210,7 @@ def _origin_heads() -> list[tuple[str, str, int]]:
 
 
 def _origin(known: Facts) -> list[str]:
-    caller = " ".join(filter(None, [shown(known.caller) if known.caller else "", known.terminal]))
+    caller = " ".join(filter(None, [origins.named(known.caller) if known.caller else "", known.terminal]))
     return [known.command, known.directory, caller]
 
 

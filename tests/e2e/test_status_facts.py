@@ -52,7 +52,7 @@ def test_a_build_and_a_waiter_tell_command_directory_and_caller(world: World, tm
         True,
     )
     assert (len(lines), lines[1].startswith(f"echo hello · in {tmp_path} · for ")) == (2, True)
-    assert f"(PID: {os.getpid()})" in lines[1]
+    assert f"[{os.getpid()}]" in lines[1]
     assert (holder.end(), waiter.wait()) == (0, 0)
 
 
