@@ -69,10 +69,15 @@ def as_json(now: Standing) -> dict[str, Any]:
     """Return the pool as plain values; `since` as ISO 8601 with the local offset, memory in bytes."""
     pool = now.pool
 
+    def plain(client: Holder | Waiter) -> dict[str, Any]:
+        found = client._asdict()
+        del found["origin"]  # schema 2 has it
+        return found
+
     def plain_holder(holder: Holder) -> dict[str, Any]:
         use = now.uses.get(holder.ticket)
         return {
-            **holder._asdict(),
+            **plain(holder),
             "since": iso(holder.since),
             "processes": [process._asdict() for process in holder.processes],
             "command": process.command_of(pid) if holder.here and (pid := holder.command_pid or holder.pid) else "",
@@ -83,7 +88,7 @@ def as_json(now: Standing) -> dict[str, Any]:
 
     def plain_waiter(waiter: Waiter) -> dict[str, Any]:
         left = now.waits.get(waiter.ticket)
-        return {**waiter._asdict(), "since": iso(waiter.since), "left_s": left and list(left)}
+        return {**plain(waiter), "since": iso(waiter.since), "left_s": left and list(left)}
 
     drain = pool.drain and {
         "reason": pool.drain.reason,

@@ -12,16 +12,18 @@ from ipclock.cli.build_run import BuildRun
 from ipclock.config import values
 from ipclock.config.environment import build_environment, inherited_environment
 from ipclock.config.settings import checked
-from ipclock.errors import N_, CommandFailed, IpclockError, SlotLost, UnsupportedError
+from ipclock.errors import N_, CancelledError, CommandFailed, IpclockError, SlotLost, UnsupportedError
 from ipclock.history import recorder
 from ipclock.i18n import _
-from ipclock.run import supervisor, usage
+from ipclock.pool.claim import AlreadyWaits
+from ipclock.run import command_start, fingerprint, supervisor, usage
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from ipclock.config.settings import Settings
 
+CALLER_PACE_S = 1.0  # from one look at whether the caller is still there to the next
 SUMMARY = N_("run a command in a build slot")
 USAGE = "%(prog)s [-w SEC | -n] [-E CODE] [-q | -v] [OPTION ...] LABEL -- COMMAND [ARG ...]"
 
@@ -42,6 +44,18 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--log", action="store_true", help=_("keep the output in a log too, which 'ipclock logs' shows")
     )
     parser.add_argument(
+        "--for",
+        dest="for_pid",
+        metavar="PID",
+        type=options.number("--for", options.MAX_ID),
+        help=_("leave the line, or end the build, when process PID ends"),
+    )
+    parser.add_argument(
+        "--join",
+        action="store_true",
+        help=_("follow a build that waits with this label, command and directory, if there is one"),
+    )
+    parser.add_argument(
         "--leftovers",
         dest="LEFTOVERS",
         metavar="HOW",
@@ -60,8 +74,19 @@ def run(args: Namespace, settings: Settings) -> int:
     label = checked(values.label, args.label, "LABEL")
     _require_command(args.command_line[0], label, settings)
     signals = supervisor.PendingSignals()
-    if settings.engine and (args.detach or args.log):
-        raise UnsupportedError(settings.engine.partition("?")[0], "--detach" if args.detach else "--log")
+    if settings.engine:
+        _refuse_what_servers_lack(args, settings.engine)
+    caller = None
+    if args.for_pid is not None:
+        from ipclock.run.caller import Caller
+
+        caller = Caller(args.for_pid)
+
+    def check() -> None:
+        signals.check()
+        if caller and caller.has_ended:
+            raise CancelledError(label, "", caller.pid)
+
     detached = relay = None
     if args.detach:
         from ipclock.run.detached import Detached
@@ -76,7 +101,10 @@ def run(args: Namespace, settings: Settings) -> int:
     hooks = options.hooks_for(settings, verbose=args.verbose)
     pool = options.open_for_build(args, settings)
     claim = acquisition.claim_for(label, settings, supersede=args.supersede)
-    build = BuildRun(pool, claim, settings, hooks, quiet=args.quiet)
+    claim.caller = detached.caller if detached else None
+    if args.join:
+        claim.same, claim.joins = fingerprint.of(args.command_line), True
+    build = BuildRun(pool, claim, settings, hooks, quiet=args.quiet, caller=caller)
     apart = hooks.sessions if hooks else set()  # of processes that are none of the build's
     execute = partial(
         supervisor.run,
@@ -89,9 +117,15 @@ def run(args: Namespace, settings: Settings) -> int:
     )
     # all that can be done before the wait is: the end of another build waits for the start of this one
     inherited = inherited_environment()
-    build.nested = waiting.join(pool, claim, args, signals.check)
+    build.nested = waiting.join(pool, claim, args, check)
     if build.nested and not claim.slot:
         return _end_like(execute(inherited))
+
+    def tell_what_it_runs() -> None:
+        if not (settings.engine or claim.same):
+            with suppress(OSError):  # it is only for those that would join it
+                pool.note(claim, same=fingerprint.of(args.command_line))
+
     kept = detached or relay  # what keeps its output
     on_arrival = partial(kept.arrived, pool, claim, apart) if kept else None
     if build.nested and on_arrival:
@@ -100,7 +134,18 @@ def run(args: Namespace, settings: Settings) -> int:
         canvas = None if detached else waiting.canvas()
         if detached:
             args.quiet, args.verbose = True, False  # its log is the command's
-        waiting.take_slot(pool, claim, args, settings, signals.check, hooks, canvas, on_arrival)
+        pace = CALLER_PACE_S if caller else float("inf")
+        try:
+            waiting.take_slot(
+                pool, claim, args, settings, check, hooks, canvas, on_arrival, on_wait=tell_what_it_runs, pace=pace
+            )
+        except AlreadyWaits as other:
+            if detached:
+                print(other.ticket)
+                return 0
+            from ipclock.cli.follow import follow
+
+            return _end_like(follow(claim, other.ticket, args, settings, check, canvas))
         if canvas:
             canvas.lend()
     jobs = max(1, usage.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None
@@ -127,10 +172,16 @@ def run(args: Namespace, settings: Settings) -> int:
     return _end_like(status)
 
 
+def _refuse_what_servers_lack(args: Namespace, engine: str) -> None:
+    asked = {"--detach": args.detach, "--log": args.log, "--for": args.for_pid is not None, "--join": args.join}
+    for option in (option for option, given in asked.items() if given):
+        raise UnsupportedError(engine.partition("?")[0], option)
+
+
 def _require_command(name: str, label: str, settings: Settings) -> None:
     """Raise CommandFailed (126, 127) now, rather than after a wait of ten minutes, for what is not there."""
     try:
-        supervisor.look_up(name)
+        command_start.look_up(name)
     except CommandFailed as error:
         if settings.history:
             with suppress(IpclockError):  # the pool's, which say nothing of the command

@@ -79,6 +79,14 @@ def seconds(text: str) -> float:
     return span
 
 
+def grace(text: str) -> float:
+    """How long processes have until they are killed, in seconds, and no longer than a record tells."""
+    span = seconds(text)
+    if span > _UNITS["d"]:
+        raise ValueError(N_("at most 1 day"))
+    return span
+
+
 def interval(text: str) -> float:
     """A span of time above zero."""
     span = seconds(text)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 UNKNOWN_START = (1 << 64) - 1  # where a time namespace keeps it from being compared
+_TTY, _SERIAL, _FIRST_PTY = 4, 64, 136  # major 4, its minors from 64 on, and major 136: admin-guide/devices.rst
 _FIRST_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h: the same on every boot
 _COMMAND_BYTES = 4096  # of a command line that is shown
 _TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
@@ -288,7 +289,7 @@ def parent_of(pid: int) -> int:
 
 def foreground_of(pid: int) -> int:
     """Return the process group in front on the terminal of a process, below 1 for none. Raises OSError."""
-    return here(int(procfs.text(f"{at(pid)}/stat").rpartition(")")[2].split()[5]))
+    return here(int(_stat_fields(pid)[5]))
 
 
 def arguments_of(pid: int) -> list[str]:
@@ -322,6 +323,28 @@ def command_of(pid: int) -> str:
         return shown.rstrip("\0").replace("\0", " ")
     except OSError:
         return ""
+
+
+def directory_of(pid: int) -> str:
+    """Return the working directory of a process; "" where it may not be seen."""
+    try:
+        return os.readlink(f"{at(pid)}/cwd")
+    except OSError:
+        return ""
+
+
+def terminal_of(pid: int) -> str:
+    """Return the controlling terminal of a process, "pts/3" or "tty1"; "" where it has none, or no usual one."""
+    try:
+        device = int(_stat_fields(pid)[4])
+    except OSError:
+        return ""
+    major, minor = os.major(device), os.minor(device)
+    if _FIRST_PTY <= major < _FIRST_PTY + 8:
+        return f"pts/{minor + 256 * (major - _FIRST_PTY)}"
+    if major == _TTY:
+        return f"tty{minor}" if minor < _SERIAL else f"ttyS{minor - _SERIAL}"
+    return ""
 
 
 def usage(pids: list[int]) -> list[Usage]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from ipclock import users
 from ipclock._typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from ipclock.errors import (
     IpclockError,
     NoPoolError,
     NoTicket,
+    NotYourBuild,
     PoolPermissionError,
     PriorityNotAllowedError,
     SemaphoreError,
@@ -30,16 +31,18 @@ from ipclock.errors import (
 from ipclock.linux import descriptors, process, procfs
 from ipclock.linux.semaphore import MOST_UNITS, Semaphore, give, require_support
 from ipclock.pool import liveness, policy, queue
-from ipclock.pool.claim import Claim, stamp
+from ipclock.pool.cancellation import BY, ENDING, Cancellation
+from ipclock.pool.claim import AlreadyWaits, Claim, stamp
 from ipclock.pool.directory import GATE, HOLDING, NEW, QUEUED, STATES, TRIES
 from ipclock.pool.record_name import parse
 from ipclock.pool.records import LAST_DRAWN, Store
 from ipclock.pool.semaphores import Turns, open_gate
 from ipclock.pool.stake import Stake
 from ipclock.pool.wait_context import WaitContext
+from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Self, TypeVar
 
     from ipclock.pool.notes import Drain
@@ -113,7 +116,7 @@ class Pool:
     def acquire(self, claim: Claim, context: WaitContext, *, block: bool = True) -> Claim:
         """Wait until the claim holds a slot and return it. `release` gives it back.
 
-        Raises SlotTimeout or SlotBusy (75) and whatever *context* raises; then nothing is left behind.
+        Raises SlotTimeout or SlotBusy (75), AlreadyWaits, and whatever *context* raises; then nothing is left behind.
         """
         try:
             self._insist(claim, lambda: self.arrive(claim, context, block=block))
@@ -149,11 +152,14 @@ class Pool:
     def arrive(self, claim: Claim, context: WaitContext, *, block: bool = True) -> None:
         """Queue the claim under a new ticket. Without *block*, raise SlotBusy (75) unless a slot is due to it."""
         claim.times = stamp("arrived")
+        claim.caller = claim.caller or _parent()
         ready = block or claim.ready()
         with self._mutex(context):
             self._clear_away(None if block else self.store.entries(QUEUED))
             self._level()
             self._refuse(claim, block=block, ready=ready)
+            if claim.joins and block and (ticket := self._same_that_waits(claim)):
+                raise AlreadyWaits(ticket)
             self.store.publish(self._draft(claim, context), QUEUED, claim.entry)
             self._pass_others(claim)
             self.call_next()
@@ -172,6 +178,10 @@ class Pool:
         }
         if users.shows_all():  # a uid of a user namespace is another user's outside
             fields["uid"] = str(os.getuid())
+        if claim.caller:
+            fields["caller"] = str(claim.caller)
+        if claim.same:
+            fields["same"] = claim.same
         if claim.memory:
             fields["memory"] = str(claim.memory)
         mine.record = self.store.draft(fields, claim.holder_fd)
@@ -185,6 +195,7 @@ class Pool:
         when the last one of those in it has ended.
         """
         claim.times = stamp("arrived") | stamp("admitted")
+        claim.caller = claim.caller or _parent()
         claim.memory = 0  # the build around it is expected to need it
         return self._insist(claim, lambda: self._join(claim, context, ticket))
 
@@ -217,6 +228,18 @@ class Pool:
             held = min(self.capacity, policy.units(self.store.entries(HOLDING)) + self._elsewhere)
             raise SlotBusy(held, self.capacity, len(queue.waiting(self.store)))
 
+    def _same_that_waits(self, claim: Claim) -> int:
+        """Return the ticket of a waiter that is to run the same, 0 for none.
+
+        In the section of the arrival: of two that come at once, one waits.
+        """
+        for state, entry in queue.of_label(self.store, claim.label):
+            record = self.store.read(state, entry)
+            said = record.fields if record and record.user == os.getuid() else {}
+            if claim.same and said.get("same") == claim.same and BY not in said and not self._is_dead(state, entry):
+                return entry.ticket
+        return 0
+
     def _pass_others(self, claim: Claim) -> None:
         """Replace those of the same label that wait, if asked to, and send one of lower priority back from the gate."""
         at_gate = self.store.entries(GATE)
@@ -243,6 +266,7 @@ class Pool:
                 # then look again: a call that came before the turn existed could not post it
                 with suppress(PoolPermissionError):  # a stranger has planted something there: its own ticks wake it
                     mine.turn = self.turns.create(claim.ticket)
+                    self._leave_if_cancelled(claim)  # as well: a cancel could not post the turn either
                     context.tick(claim.ticket)
                     continue
                 time.sleep(context.chunk(self._nap(claim)))  # there is no turn to sleep on
@@ -294,12 +318,15 @@ class Pool:
         mine = self.stake(claim)
         ready = claim.ready()
         with self._mutex(context):
-            if self.store.has(GATE, claim.entry, mine.record):
+            self._heed(claim)  # in the section: no build is admitted once it is cancelled (INV-2d)
+            if not claim.cancelled and self.store.has(GATE, claim.entry, mine.record):
                 self._decide(claim, ready)
             if claim.slot:
                 self._pass_on()
             else:
                 self.recover()
+        if not claim.slot:
+            self._leave_if_cancelled(claim)
 
     def _decide(self, claim: Claim, ready: bool) -> None:
         mine = self.stake(claim)
@@ -354,6 +381,7 @@ class Pool:
         mine = self.stake(claim)
         if mine.record is None:
             return
+        self._heed(claim)
         if ended is not None:
             with suppress(OSError):  # of a full file system
                 mine.write(ended=ended)
@@ -459,6 +487,8 @@ class Pool:
     def tick(self, claim: Claim, context: WaitContext, *, at_gate: bool = False) -> None:
         """Look after the pool between two sleeps of a waiter. Raises SlotTimeout (75) when the time is up."""
         mine = self.stake(claim)
+        # first: a client that was stopped, and is ended by SIGTERM for that, has been cancelled all the same
+        self._leave_if_cancelled(claim)
         context.tick(claim.ticket)
         self._act(claim)
         with suppress(NoPoolError):  # removed again while it was made anew: the next tick makes it
@@ -487,11 +517,29 @@ class Pool:
             self.recover(policy.in_turn(self.store.entries(QUEUED), time.monotonic()))
 
     def watch(self, claim: Claim) -> None:
-        """Look after the pool from time to time while *claim* holds its slot; whatever is wrong, the build goes on."""
+        """Look after the pool from time to time while *claim* holds its slot; whatever is wrong, the build goes on.
+
+        A build that was cancelled is to be ended: `claim.cancelled` says so, and the record that this client does it.
+        """
         with suppress(IpclockError):
+            self._heed(claim)
             self.keep(claim)
             if self._amiss():
                 self.tidy(WaitContext(0))
+
+    def _heed(self, claim: Claim) -> None:
+        """Take note of what another client has added to the claim's record: that it is cancelled."""
+        mine = self.stake(claim)
+        if mine.record and (cancelled := Cancellation.read(mine.record.news())):
+            with suppress(OSError):  # of a full file system: then the one who cancels ends the build itself
+                mine.write(**{ENDING: 1})
+            claim.cancelled = cancelled
+
+    def _leave_if_cancelled(self, claim: Claim) -> None:
+        """Raise CancelledError for a waiter that is to leave."""
+        self._heed(claim)
+        if claim.cancelled:
+            raise claim.cancelled.error(claim.label)
 
     def keep(self, claim: Claim) -> None:
         """See that the claim's record and the semaphore are still there; write the record again if it vanished.
@@ -654,6 +702,50 @@ class Pool:
             self.recover(self.store.entries(QUEUED))
         return evicted
 
+    def cancel(
+        self, tickets: Iterable[int], cancellation: Cancellation, context: WaitContext
+    ) -> list[tuple[RecordName, Record]]:
+        """Ask the clients that have these tickets to end, by a line in their records; return what they were asked in.
+
+        All of them, or none. A client heeds it at its next tick; a waiter in line is woken for it.
+        Raises NoTicket (2), NotYourBuild and PoolPermissionError (77).
+        """
+        with self._mutex(context), ExitStack() as closing:
+            found = []
+            for ticket in tickets:
+                places = self._places(ticket)
+                if not places:
+                    raise NoTicket(ticket)
+                found += [(place, closing.enter_context(self.store.opened(*place))) for place in places]
+            for (_state, entry), file in found:
+                if not (file.is_ours or self.store.is_ours()):
+                    label = printable(file.record.fields.get("label", "?"))
+                    raise NotYourBuild(entry.ticket, label, file.record.user)
+            for (state, entry), file in found:
+                # append, then post: a waiter that wakes first must find the line, or it sleeps on
+                file.tell(cancellation.fields())
+                if state == QUEUED:
+                    self.turns.post(entry.ticket)
+        return [(entry, file.record) for (_state, entry), file in found]
+
+    def _places(self, ticket: int) -> list[tuple[str, RecordName]]:
+        """Return where the records of the living clients lie that have this ticket."""
+        found = ((state, entry) for state in STATES[1:] for entry in self.store.entries(state))
+        return [place for place in found if place[1].ticket == ticket and not self._is_dead(*place)]
+
+    def drop(self, ticket: int, context: WaitContext) -> list[tuple[RecordName, Record]]:
+        """Clear away what the dead have left that had this ticket, as a sweep would in time; return what it was."""
+        dropped = []
+        with self._mutex(context):
+            for state in STATES[1:]:
+                for entry in self.store.entries(state):
+                    if entry.ticket == ticket and self._is_dead(state, entry):
+                        if record := self.store.read(state, entry):
+                            dropped.append((entry, record))
+                        self._clear(state, entry)
+            self.recover()
+        return dropped
+
     @property
     def capacity(self) -> int:
         """The number of slots, N."""
@@ -740,6 +832,14 @@ class Pool:
         if mine.turn and self.turns.remove(claim.ticket):
             mine.turn.close()
             mine.turn = None
+
+
+def _parent() -> process.Identity | None:
+    """Return our parent; None for one that cannot be seen."""
+    try:
+        return process.identify(os.getppid())
+    except OSError:
+        return None
 
 
 def status_of(error: BaseException) -> int | None:

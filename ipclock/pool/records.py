@@ -20,13 +20,15 @@ from ipclock._typing import TYPE_CHECKING
 from ipclock.bounded import LAST_TICKET
 from ipclock.errors import InvalidValueError, from_os
 from ipclock.linux.locks import WHOLE, ByteRange, holds, is_locked, is_writable, out_of_the_way, table, try_lock
-from ipclock.pool.directory import FILE_FLAGS, HOLDING, NEW, SAFE_FLAGS, STATES
+from ipclock.pool.directory import HOLDING, NEW, RECORD_FLAGS, SAFE_FLAGS, STATES, unlink
 from ipclock.pool.notes import Drain, Resize, parse_fields
 from ipclock.pool.numbers import Numbers
-from ipclock.pool.record import MAX_RECORD_BYTES, Beacons, OwnRecord, Record, beacon_of, read_record
+from ipclock.pool.record import MAX_RECORD_BYTES, Beacons, OthersRecord, OwnRecord, Record, beacon_of, read_record
 from ipclock.pool.record_name import parse
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from ipclock.pool.record_name import RecordName
 
 DRAFT_GRACE_S = 60.0
@@ -66,7 +68,7 @@ class Store(Numbers):
             self._lay_down("drained", value.fields())
             return
         with suppress(FileNotFoundError):
-            _unlink("drained", self._root)
+            unlink("drained", self._root)
 
     @property
     def resized(self) -> Resize | None:
@@ -101,7 +103,7 @@ class Store(Numbers):
         try:
             os.rename(record.draft, name, src_dir_fd=self._fds[NEW], dst_dir_fd=self._root)
         except IsADirectoryError:
-            _unlink(name, self._root)
+            unlink(name, self._root)
             os.rename(record.draft, name, src_dir_fd=self._fds[NEW], dst_dir_fd=self._root)
         record.close()
 
@@ -175,7 +177,7 @@ class Store(Numbers):
         if holder_fd is None:
             name = f"{os.getpid()}.{time.monotonic_ns()}"
             with self.creating():
-                fd = os.open(name, FILE_FLAGS | os.O_CREAT | os.O_EXCL, self.mode, dir_fd=self._fds[NEW])
+                fd = os.open(name, RECORD_FLAGS | os.O_CREAT | os.O_EXCL, self.mode, dir_fd=self._fds[NEW])
         else:
             name = self._name_of_draft(holder_fd)
             fd = self._open_draft(name, holder_fd)
@@ -204,7 +206,7 @@ class Store(Numbers):
 
     def _open_draft(self, name: str, holder_fd: int) -> int:
         """Open the file that a script of ours has made once more; give it the pool's owner and mode."""
-        fd = os.open(name, FILE_FLAGS, dir_fd=self._fds[NEW])
+        fd = os.open(name, RECORD_FLAGS, dir_fd=self._fds[NEW])
         status = os.fstat(fd)
         try:
             # another one may have come to its name since: root would give that away
@@ -254,7 +256,7 @@ class Store(Numbers):
         try:
             if own and not self.has(state, entry, own):  # after a removal another client's may have this name
                 return False
-            _unlink(entry.file, self._fds[state])
+            unlink(entry.file, self._fds[state])
         except FileNotFoundError:
             self._left(state, entry)
             return False
@@ -276,6 +278,13 @@ class Store(Numbers):
     def _identity(self, state: str, entry: RecordName) -> tuple[int, int]:
         status = os.stat(entry.file, dir_fd=self._fds[state], follow_symlinks=False)
         return status.st_dev, status.st_ino
+
+    def opened(self, state: str, entry: RecordName) -> AbstractContextManager[OthersRecord]:
+        """Open a record to add a line that its client is to read. In the mutex: it stays where it is listed.
+
+        Raises PoolPermissionError (77), and NoTicket (2) for what is no file.
+        """
+        return OthersRecord.opened(entry, self._fds[state], f"{self.path}/{state}")
 
     def open_record(self, state: str, name: str) -> int:
         """Open a record for reading, which goes on when it is gone. Raises OSError."""
@@ -381,17 +390,6 @@ class Store(Numbers):
                     os.unlink(name, dir_fd=self._fds[NEW])
             except OSError:
                 continue  # gone meanwhile, or a planted folder
-
-
-def _unlink(name: str, folder: int) -> None:
-    """Unlink what lies there; a folder is no part of a pool, and one whose content is not ours gets another name."""
-    try:
-        os.unlink(name, dir_fd=folder)
-    except IsADirectoryError:
-        try:
-            os.rmdir(name, dir_fd=folder)
-        except OSError:
-            os.rename(name, f".{time.monotonic_ns()}", src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def _is_same(found: os.stat_result, wanted: os.stat_result) -> bool:

@@ -7,7 +7,7 @@ old, half new, but each record is shown whole.
 from __future__ import annotations
 
 from ipclock._typing import TYPE_CHECKING, NamedTuple
-from ipclock.bounded import LAST_PID, LAST_UID, moment_in, whole_in
+from ipclock.bounded import LAST_PID, moment_in, whole_in
 from ipclock.linux import clocks, descriptors, process
 from ipclock.pool import liveness, policy, queue
 from ipclock.pool.directory import GATE, HOLDING
@@ -21,6 +21,19 @@ if TYPE_CHECKING:
     from ipclock.pool.record import Record
     from ipclock.pool.record_name import RecordName
     from ipclock.pool.records import Store
+
+
+class Origin(NamedTuple):
+    """Where a client comes from. `here`: its PIDs are of our PID namespace, so that they mean something to us.
+
+    `detached`: it goes on without a terminal, and its output comes into the file `log`. `caller` is the process that
+    has started it, dead or alive, where the record says it.
+    """
+
+    here: bool = False
+    detached: bool = False
+    log: str = ""
+    caller: process.Identity | None = None
 
 
 class Said(NamedTuple):
@@ -82,6 +95,7 @@ class Holder(NamedTuple):
     host: str = ""
     session_s: float | None = None
     token: str = ""
+    origin: Origin = Origin()
 
 
 class Waiter(NamedTuple):
@@ -105,6 +119,7 @@ class Waiter(NamedTuple):
     at_gate: bool
     host: str = ""
     session_s: float | None = None
+    origin: Origin = Origin()
 
 
 class Place(NamedTuple):
@@ -240,6 +255,7 @@ def _holder(store: Store, entry: RecordName) -> Holder | None:
         here=bound is not None and bound.namespace == process.namespace(),
         processes=process.usage(liveness.keepers(store, record)) if state == "orphaned" else [],
         within=entry.within or None,
+        origin=_origin(record, bound),
     )
 
 
@@ -274,9 +290,19 @@ def _waiters(store: Store, line: list[tuple[str, RecordName]], capacity: int, mo
                 waited_s=_age(record, "arrived_mono"),
                 timeout_s=said.timeout,
                 at_gate=state == GATE,
+                origin=_origin(record, said.who),
             )
         )
     return found
+
+
+def _origin(record: Record, bound: process.Identity | None) -> Origin:
+    return Origin(
+        here=bound is not None and bound.namespace == process.namespace(),
+        detached=record.fields.get("detached") == "1",
+        log=printable(record.fields.get("log", "")),
+        caller=liveness.identity(record, "caller"),
+    )
 
 
 def _age(record: Record, stamp: str) -> float | None:
@@ -284,10 +310,4 @@ def _age(record: Record, stamp: str) -> float | None:
 
 
 def _user(record: Record) -> str:
-    return process.user_name(uid_of(record))
-
-
-def uid_of(record: Record) -> int:
-    """Return whose the record is: root's in a user's pool are files of that user, so the record says it too."""
-    uid = whole_in(record.fields, "uid", LAST_UID)
-    return record.uid if uid is None else uid
+    return process.user_name(record.user)

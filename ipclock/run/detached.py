@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 
 from ipclock._typing import TYPE_CHECKING
 from ipclock.errors import Interrupted, PoolCreateError
+from ipclock.linux import process
 from ipclock.run import logs
 from ipclock.run.background import Background
 from ipclock.run.log_writer import LogWriter
 
 if TYPE_CHECKING:
     from ipclock.config.settings import Settings
+    from ipclock.linux.process import Identity
     from ipclock.pool.claim import Claim
     from ipclock.pool.engine import Client
     from ipclock.run.supervisor import PendingSignals
@@ -27,6 +30,10 @@ class Detached(Background):
 
     def __init__(self, signals: PendingSignals, settings: Settings) -> None:
         logs.directory_of(settings)
+        # before the fork: our parent afterwards is the one that returns at once
+        self.caller: Identity | None = None
+        with suppress(OSError):
+            self.caller = process.identify(os.getppid())
         self._settings = settings
         super().__init__(signals)
 

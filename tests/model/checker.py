@@ -16,7 +16,7 @@ from ipclock.pool import claim, liveness, policy, protocol
 from ipclock.pool.directory import GATE, HOLDING
 from ipclock.pool.protocol import Pool
 from ipclock.pool.record_name import RecordName, key_of
-from tests.model.fakes import ADMIT, AT_GATE, BUILD, GONE, OUT, PROCESSES, Meanwhile
+from tests.model.fakes import ADMIT, AT_GATE, BUILD, GONE, OUT, PROCESSES, TURN, Meanwhile
 from tests.model.world import OVER_AND_OUT, WAITING, Client, Move, State, World, shown
 
 if TYPE_CHECKING:
@@ -34,8 +34,10 @@ REFUSED = "-n was refused though a slot was due"
 UNLEVEL = "the value is not the number of free slots"  # INV-4
 RETURNED = "a holder that a reset took away is back"
 LEFT_OVER = "something is left behind"
+ADMITTED = "a cancelled waiter was admitted"  # INV-2d
+DEAF = "a cancelled waiter in line sleeps on, though nobody was killed or stopped"
 
-KINDS = ("kill", "stop", "freeze", "give_up", "resize", "reset", "post", "keep", "nonblock")
+KINDS = ("kill", "stop", "freeze", "give_up", "resize", "reset", "post", "keep", "nonblock", "cancel")
 
 Path = tuple[object, ...]
 
@@ -167,9 +169,15 @@ class Checker:
                 return UNLEVEL
         if all(client.phase in OVER_AND_OUT for client in state.clients):
             return None if self._is_clean(state) else LEFT_OVER
-        if not _starves(state) or any(move.prompt for move in self._moves(state)):
+        deaf = any(client.cancelled and client.phase == TURN for client in state.clients)
+        if not (deaf or _starves(state)) or any(move.prompt for move in self._moves(state)):
             return None
-        if not (state.killed or state.stopped):
+        disturbed = state.killed or state.stopped
+        if deaf and not disturbed:
+            return DEAF
+        if not _starves(state):
+            return None
+        if not disturbed:
             return STUCK
         # one that is continued meanwhile would owe a tick of its own
         calm = state._replace(budget=(), calm=True)
@@ -249,6 +257,8 @@ def _violation_on_the_way(before: State, after: State) -> str | None:
     for old, new in zip(before.clients, after.clients, strict=True):
         if old.phase in (OUT, ADMIT) and new.phase == BUILD and after.running() > after.capacity:
             return OVER
+        if old.phase == ADMIT and new.phase == BUILD and old.cancelled:
+            return ADMITTED
         if old.phase == ADMIT and new.phase == BUILD:
             running = [after.clients[index] for index in after.builds()]
             if new.entry.limit and sum(client.label == new.label for client in running) > new.entry.limit:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ipclock.linux.process import Identity
+from ipclock.pool.cancellation import BY
 from ipclock.pool.claim import Claim
 from ipclock.pool.directory import GATE, HOLDING, QUEUED
 from ipclock.pool.protocol import Pool
@@ -229,6 +230,14 @@ class FakeRecord:
     def append(self, **fields: object) -> None:
         """Nobody's decision depends on what is written."""
 
+    def news(self) -> dict[str, str]:
+        """Return that it is cancelled."""
+        world, index = self._run.world, self._run.index
+        # where nobody is ever cancelled there is nothing to see, and no step more
+        if "cancel" not in world.budget or index is None:
+            return {}
+        return {BY: "somebody"} if self._run.operation(lambda: world.clients[index].cancelled) else {}
+
     def hold(self, units: int) -> None:
         # whoever is killed right after it is as dead as right before it
         self._run.world.lit |= {-self._run.claim.ticket}
@@ -241,6 +250,21 @@ class FakeRecord:
 
     def close(self) -> None:
         pass
+
+
+class FakeOthersRecord:
+    is_ours = True
+
+    def __init__(self, run: Run, record: Record, ticket: int) -> None:
+        self._run = run
+        self._ticket = ticket
+        self.record = record
+
+    def tell(self, fields: dict[str, str]) -> None:
+        self._run.effect(f"tell {self._ticket}")
+        for index, client in enumerate(self._run.world.clients):
+            if client.ticket == self._ticket:
+                self._run.world.update(index, cancelled=True)
 
 
 class FakeStore:
@@ -345,6 +369,13 @@ class FakeStore:
         for index, client in enumerate(self._world.clients):
             if self._run.index is None and state == HOLDING and client.ticket == entry.ticket in self._world.lit:
                 self._world.update(index, was_reset=True)
+        return True
+
+    @contextmanager
+    def opened(self, state: str, entry: RecordName) -> Iterator[FakeOthersRecord]:
+        yield FakeOthersRecord(self._run, self.read(state, entry), entry.ticket)
+
+    def is_ours(self) -> bool:
         return True
 
     def quiet_s(self, state: str, entry: RecordName) -> float:

@@ -53,6 +53,9 @@ NESTED = client(inside=0)
         pytest.param(1, 1, {"reset": 2, "keep": 2, "kill": 1}, id="a-reset-that-is-killed-half-way-brings-nobody-back"),
         pytest.param(2, 1, {"post": 2}, id="a-strangers-posts-admit-nobody"),
         pytest.param(2, 1, {"post": 1, "kill": 1}, id="a-strangers-post-and-a-kill-are-levelled"),
+        pytest.param(2, 1, {"cancel": 1, "kill": 1}, id="no-unit-is-lost-with-one-that-is-cancelled"),
+        pytest.param([LIGHT, HEAVY], 2, {"cancel": 1}, id="units-reserved-for-one-that-is-cancelled-come-back"),
+        pytest.param(2, 0, {"cancel": 2}, id="who-is-cancelled-in-line-leaves-without-a-tick"),
         pytest.param(2, 1, {"nonblock": 2, "kill": 1}, id="nonblock-is-refused-only-where-no-slot-is-due"),
     ],
 )

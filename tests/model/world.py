@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ipclock.errors import SlotBusy, TooManySlotsError
+from ipclock.errors import CancelledError, SlotBusy, TooManySlotsError
 from ipclock.pool import policy
+from ipclock.pool.cancellation import Cancellation
 from ipclock.pool.directory import GATE, HOLDING, QUEUED
 from ipclock.pool.record_name import RecordName, key_of
 from tests.model.fakes import (
@@ -68,6 +69,7 @@ class Client(NamedTuple):
     stopped: bool = False
     frozen: bool = False  # stopped, and nothing but its silence tells of it
     was_reset: bool = False  # a reset took its record away
+    cancelled: bool = False  # its record says that it is to leave
     inside: int = -1  # the number of the client whose build it runs inside of
 
     @property
@@ -271,6 +273,9 @@ class World:
             found.append(Move("a stranger posts", None))
         if self.budget.get("reset"):
             found.append(Move("a reset", None, section=True))
+        if self.budget.get("cancel"):
+            waiting = (i for i, client in enumerate(self.clients) if client.phase in WAITING and not client.cancelled)
+            found += [Move(f"a cancel of client {index}", None, section=True) for index in waiting]
         if self.budget.get("resize"):
             found.append(Move(f"N becomes {1 if self.capacity > 1 else 2}", None, section=True))
         return found
@@ -353,6 +358,10 @@ class World:
             if name == "a reset":
                 self.spend("reset")
                 run.pool.reset(FakePatience(run))
+            elif name.startswith("a cancel"):
+                self.spend("cancel")
+                ticket = self.clients[int(name.rpartition(" ")[2])].ticket
+                run.pool.cancel([ticket], Cancellation("somebody"), FakePatience(run))
             else:
                 self.spend("resize")
                 run.pool.resize(int(name.rpartition(" ")[2]), FakePatience(run))
@@ -376,6 +385,8 @@ class World:
             self.update(index, log=tuple(run.log), asleep=run.asleep)
         except Restart:
             self._save(index, run, BUILD if phase == WATCH else phase)
+        except CancelledError:
+            self._save(index, run, GIVE_UP)
         except Killed:
             self.update(index, entry=run.claim.entry)
             self.die(index)
