@@ -77,6 +77,11 @@ def _uid(fields: Mapping[str, str], owner: int) -> int:
     return owner if uid is None else uid
 
 
+def lines(fields: Mapping[str, object]) -> bytes:
+    """Return the text of a note, or of a record."""
+    return "".join(f"{key}={value}\n" for key, value in fields.items()).encode()
+
+
 def parse_fields(data: bytes) -> dict[str, str]:
     """Return what a note, or a record, says; what follows the last newline is unfinished."""
     fields = {}

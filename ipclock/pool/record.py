@@ -10,7 +10,7 @@ from contextlib import suppress
 from ipclock._typing import NamedTuple
 from ipclock.bounded import LAST_WORD, whole
 from ipclock.linux.locks import ByteRange, try_lock, unlock
-from ipclock.pool.notes import parse_fields
+from ipclock.pool.notes import lines, parse_fields
 
 MAX_RECORD_BYTES = 4096  # one page: a finished record can be appended to even when the file system is full
 _BEACON = "beacon"  # the key of the file that has the holder's beacon, where it is not the record's own
@@ -83,7 +83,7 @@ class OwnRecord:
     def append(self, **fields: object) -> None:
         """Add fields, later ones win. One write: a reader sees a whole line or, until its newline, none."""
         self.fields.update({key: str(value) for key, value in fields.items()})
-        os.write(self.fd, _lines(fields))
+        os.write(self.fd, lines(fields))
 
     def hold(self, units: int) -> None:
         """Light the holder's beacon, for so many units."""
@@ -112,10 +112,6 @@ class OwnRecord:
         """Close the descriptors; without `unlock` the beacon stays lit while a child has it."""
         for fd in {self.fd, self.holder_fd}:
             os.close(fd)
-
-
-def _lines(fields: dict[str, object]) -> bytes:
-    return "".join(f"{key}={value}\n" for key, value in fields.items()).encode()
 
 
 def beacon_of(device: int, inode: int) -> dict[str, str]:
