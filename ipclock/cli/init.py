@@ -32,6 +32,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="P",
         help=_("the lowest priority that others than root may ask for (0)"),
     )
+    group.add_argument(
+        "--fair",
+        dest="FAIR",
+        metavar="BETWEEN",
+        help=_("builds of one priority take turns by user or by session; off: first come, first served"),
+    )
     parser.add_argument(
         "--move", action="store_true", help=_("let the folder of an idle pool lie where --lock-dir says")
     )
@@ -52,6 +58,8 @@ def run(args: Namespace, settings: Settings) -> int:
         pool.share(settings.shared_with, context)
     if settings.priority_min is not None:
         pool.allow_priority(settings.priority_min, context)
+    if settings.fair is not None:
+        pool.be_fair(settings.fair, context)
     pool.tidy(context)
     if sys.stdout:
         # its bytes: a script uses the path, and the locale may lack letters of it

@@ -96,7 +96,7 @@ def as_json(now: Standing) -> dict[str, Any]:
         "at": iso(pool.resized.at),
     }
     facts = pool._asdict()
-    del facts["own"]  # is a waiter's own business
+    del facts["own"], facts["fair"]  # a waiter's own business; no key of schema 1
     return {
         "schema": SCHEMA,
         **facts,

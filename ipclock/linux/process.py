@@ -15,7 +15,7 @@ from functools import cache
 
 from ipclock import users, utf8
 from ipclock._typing import TYPE_CHECKING, NamedTuple
-from ipclock.bounded import LAST_PID, LAST_WORD, whole
+from ipclock.bounded import LAST_PID, LAST_UID, LAST_WORD, whole
 from ipclock.linux import clocks, procfs
 from ipclock.linux.procfs import at, here
 
@@ -210,6 +210,15 @@ def ancestors() -> list[Identity]:
         found.append(Identity(pid, stat.start, clocks.boot_id(), namespace()))
         pid = stat.parent
     return found
+
+
+def login_session(sid: int) -> str:
+    """Return what names our login session: the kernel's audit session, else the session *sid* (getsid(2))."""
+    with suppress(OSError):
+        number = whole(procfs.text("/proc/self/sessionid"), LAST_UID)  # the highest one: none was set
+        if number is not None:
+            return f"audit {number}"
+    return f"{namespace()} {sid}"
 
 
 def own_command_line() -> list[bytes]:

@@ -1,4 +1,4 @@
-"""The notes of a pool (`notes`) as files in its folder: a drain, and who has changed N.
+"""The notes of a pool (`notes`) as files in its folder: a drain, who has changed N, between whom the pool is fair.
 
 Guarantees: a note changes by one rename(2), so a reader finds the old one or the whole new one. One that cannot be read
 raises nothing: it drains the pool, or counts for nothing.
@@ -12,10 +12,10 @@ import time
 from contextlib import suppress
 
 from ipclock.pool.directory import FILE_FLAGS, NEW, SAFE_FLAGS
-from ipclock.pool.notes import Drain, Resize, lines, parse_fields
+from ipclock.pool.notes import Drain, Fairness, Resize, lines, parse_fields
 from ipclock.pool.numbers import Numbers
 
-_MOST_BYTES = 4096  # of a note
+_MOST_BYTES = 1 << 16  # of a note: as many admissions as are ever remembered take half of it
 
 
 class NoteFiles(Numbers):
@@ -63,6 +63,25 @@ class NoteFiles(Numbers):
         with suppress(OSError):  # it is for people; the number counts
             self._lay_down("resized", note.fields())
         self.capacity = capacity
+
+    @property
+    def fairness(self) -> Fairness | None:
+        """Between whom the pool is fair, and who was admitted last; None for first come, first served.
+
+        So it is too where the note cannot be read or understood.
+        """
+        with suppress(OSError):
+            found = self._note("fair")
+            return Fairness.read(found[0]) if found else None
+        return None
+
+    @fairness.setter
+    def fairness(self, value: Fairness | None) -> None:
+        if value is not None:
+            self._lay_down("fair", value.fields())
+            return
+        with suppress(FileNotFoundError):
+            unlink("fair", self._root)
 
     def _note(self, name: str) -> tuple[dict[str, str], int] | None:
         """Return what a note says, and whose file it is; None where it is not there. Raises OSError."""

@@ -170,10 +170,20 @@ class Store(NoteFiles):
         self._came(state, entry)
 
     def move(
-        self, entry: RecordName, state: str, to: str, *, slot: int = 0, reserved: int = 0, by: int = 0, silent: int = 0
+        self,
+        entry: RecordName,
+        state: str,
+        to: str,
+        *,
+        slot: int = 0,
+        reserved: int = 0,
+        by: int = 0,
+        silent: int = 0,
+        party: str | None = None,
     ) -> RecordName:
         """Rename a record, into another state folder or for a change of what its name says; return its entry there."""
-        moved = entry._replace(slot=slot, reserved=reserved, by=by, silent=silent)
+        party = entry.party if party is None else party
+        moved = entry._replace(slot=slot, reserved=reserved, by=by, silent=silent, party=party)
         self._rename(entry.file, state, moved.file, to)
         self._left(state, entry)
         self._came(to, moved)

@@ -120,7 +120,8 @@ class Snapshot(NamedTuple):
     `drained`: none is given now; `drain` says on whose word, unless the capacity is 0. `folder` is where its records
     lie; None for a pool that is not made yet, or not kept in files. `unlisted` slots are held by locks of no record
     here, those of the processes `unlisted_pids`, as far as we may look. `resized` says who has given it its capacity.
-    `own` is the place of the waiter that was asked about.
+    `own` is the place of the waiter that was asked about. `fair`: between whom builds take turns, "user" or "session",
+    or "".
     """
 
     name: str
@@ -136,6 +137,7 @@ class Snapshot(NamedTuple):
     unlisted_pids: tuple[int, ...] = ()
     resized: Resize | None = None
     own: Place | None = None
+    fair: str = ""
 
     @property
     def outermost(self) -> list[Holder]:
@@ -157,7 +159,8 @@ def take(store: Store, name: str, *, waiters: int | None = None, own: int = 0) -
     pids = tuple(liveness.lockers(store)) if unlisted and waiters is None else ()
     # a reset or a lowered N leaves more builds than slots
     free = max(0, policy.limit(capacity, drain is not None) - taken - unlisted)
-    line = sorted(queue.waiting(store), key=lambda place: policy.rank(place[1])) if own or waiters != 0 else []
+    line = queue.line(store) if own or waiters != 0 else []
+    fairness = store.fairness
     return Snapshot(
         name=name,
         capacity=capacity,
@@ -172,6 +175,7 @@ def take(store: Store, name: str, *, waiters: int | None = None, own: int = 0) -
         unlisted_pids=pids,
         resized=store.resized,
         own=_place(store, line, own, capacity),
+        fair=fairness.between if fairness else "",
     )
 
 

@@ -231,8 +231,24 @@ class NestedBuildsHaveNoRecord(Pool):
         return around is not None
 
 
+class AdmissionsAreForgotten(Pool):
+    """A party whose build has ended is served as if it had never had a turn (INV-6e)."""
+
+    def _note_admission(self, entry: RecordName) -> None:
+        pass
+
+
+class NewcomersStandBehind(Pool):
+    """The order of arrival is kept at the gate and in front of it, whatever was served (INV-6e)."""
+
+    def _overtakes(self, entry: RecordName, holders: list[RecordName]) -> bool:
+        ahead = [other for other in self.store.entries(QUEUED) if policy.rank(other) < policy.rank(entry)]
+        return bool(ahead) and super()._overtakes(entry, holders)
+
+
 INSIDE = (client(), client(inside=0), client())
 HEAVY_BEHIND = (client(), client(units=2))
+TWO_PARTIES = (client(party="a"), client(party="a"), client(party="b"))
 OF_A_LABEL = (client(limit=1, label="a"), client(limit=1, label="a"), client())
 
 
@@ -258,6 +274,9 @@ OF_A_LABEL = (client(limit=1, label="a"), client(limit=1, label="a"), client())
         (LearnsTheEpochTooSoon, 2, {"reset": 1, "keep": 2}, RETURNED),
         (RecordsBeforeEpoch, 1, {"reset": 1, "keep": 1, "kill": 1}, RETURNED),
         (NestedBuildsHaveNoRecord, INSIDE, {}, OVER),
+        (AdmissionsAreForgotten, TWO_PARTIES, {}, OVERTAKEN),
+        (NewcomersStandBehind, TWO_PARTIES, {}, OVERTAKEN),
+        (NeverLooksAhead, TWO_PARTIES, {}, OVERTAKEN),
     ],
 )
 def test_a_mutant_is_caught(
