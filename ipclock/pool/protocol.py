@@ -555,7 +555,7 @@ class Pool:
                 mine.turn = turn
 
     def _keep_party(self, claim: Claim) -> None:
-        """Take part in a fair pool by the record's name, or leave that, once the pool's owner has changed it."""
+        """Take the party into the name of the record, or out of it, once the pool has become fair or is so no more."""
         mine = self.stake(claim)
         if claim.slot or (party := self._party(claim)) == claim.entry.party:
             return
@@ -649,9 +649,9 @@ class Pool:
             self.recover(self.store.entries(QUEUED))
 
     def be_fair(self, between: str, context: WaitContext) -> None:
-        """Let builds of one priority take turns between users or sessions ("user", "session"; "off"), also who waits.
+        """Let builds of one priority take turns between users or sessions ("user", "session"), or not ("off").
 
-        Raises ForeignPoolError (77): the pool's owner says that.
+        Those that wait follow at their ticks. Raises ForeignPoolError (77): the pool's owner says that.
         """
         with self._mutex(context):
             if between != self._fair_between():
