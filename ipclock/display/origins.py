@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ipclock.display.formatting import cut
 from ipclock.i18n import _
-from ipclock.linux import process
+from ipclock.linux import process, process_view
 from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def facts(client: Holder | Waiter) -> Facts:
     words = process.arguments_of(pid)
     if command is None and "wrap" in words and "--" in words:  # what a build is to be, once it has its slot
         words = words[words.index("--") + 1 :]
-    directory, terminal = process.directory_of(pid), process.terminal_of(pid)
+    directory, terminal = process_view.directory_of(pid), process_view.terminal_of(pid)
     return Facts(printable(" ".join(words)), printable(directory), terminal, caller, gone)
 
 
@@ -59,7 +59,7 @@ def marks(client: Holder | Waiter, known: Facts) -> list[str]:
 
 def named(pid: int) -> str:
     """Return a process by the head of its command line, and its PID, in other words than those of the build's line."""
-    return " ".join(filter(None, [cut(printable(process.command_of(pid)), CALLER_WIDTH), f"[{pid}]"]))
+    return " ".join(filter(None, [cut(printable(process_view.command_of(pid)), CALLER_WIDTH), f"[{pid}]"]))
 
 
 def in_words(client: Holder | Waiter) -> str:

@@ -45,6 +45,7 @@ def pool(now: Standing, *, made: bool) -> dict[str, Any]:
             "user": _user(process.user_name(seen.resized.uid)),
             "at": iso(seen.resized.at),
         },
+        "fair": seen.fair or None,
         "holders": [_holder(holder, now) for holder in seen.holders],
         "waiters": [_waiter(waiter, now) for waiter in seen.waiters],
     }

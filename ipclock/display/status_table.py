@@ -80,6 +80,9 @@ def _headings(pool: Snapshot) -> list[str]:
     found = [head.format(**counts)] + [f"  {drained(pool)}"] * pool.drained
     if pool.resized and (text := resized(pool)):
         found.append(f"  {text}")
+    if pool.fair:
+        texts = {"user": _("builds take turns by user"), "session": _("builds take turns by session")}
+        found.append(f"  {texts[pool.fair]}")
     if pool.unlisted:
         found.append(f"  {unlisted(pool)}")
     return found

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
+from binascii import crc32
 
+from ipclock import users
 from ipclock._typing import TYPE_CHECKING, NamedTuple
+from ipclock.config import environment
 from ipclock.linux import clocks, process
 from ipclock.pool.record_name import RecordName, key_of
 
@@ -61,6 +65,7 @@ class Claim:
         # whether anything but a free slot is lacking; asked at the gate, outside of any section
         self.ready: Callable[[], bool] = lambda: True
         self.times: dict[str, str] = {}
+        self._sid = os.getsid(0)  # a supervisor of its own leaves the session in which its build was asked for
         self.holder = holder
         self.caller: process.Identity | None = None
         self.holder_fd = holder_fd
@@ -82,6 +87,19 @@ class Claim:
     def slot(self) -> int:
         """The number of the slot, from 1; 0 while it has none."""
         return self.entry.slot
+
+    def party(self, between: str) -> str:
+        """Return what stands for the user or session of the client in the name of its record; "" where neither counts.
+
+        Two sessions that share it by chance take one turn, no more.
+        """
+        if between == "user":
+            return f"u{users.key()}"
+        if between == "session":
+            named = environment.session()
+            session = process.login_session(self._sid) if named is None else f"{users.key()} {named}"
+            return f"s{crc32(session.encode(errors='surrogateescape')):08x}"
+        return ""
 
 
 class AlreadyWaits(Exception):

@@ -199,6 +199,8 @@ def open_pool(settings: Settings, *, create: bool = True) -> LocalPool:
     pool = _open(settings, settings.max_parallel_builds if create else None)
     if not _says_capacity(pool.store, settings.capacity_file):
         pool.keep_capacity()
+    if create and settings.fair is not None and pool.store.is_ours():
+        pool.heed_fairness(settings.fair)
     return pool
 
 

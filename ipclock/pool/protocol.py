@@ -34,6 +34,7 @@ from ipclock.pool import liveness, policy, queue
 from ipclock.pool.cancellation import BY, ENDING, Cancellation
 from ipclock.pool.claim import AlreadyWaits, Claim, stamp
 from ipclock.pool.directory import GATE, HOLDING, NEW, QUEUED, STATES, TRIES
+from ipclock.pool.notes import Fairness
 from ipclock.pool.record_name import parse
 from ipclock.pool.records import LAST_DRAWN, Store
 from ipclock.pool.semaphores import Turns, open_gate
@@ -78,6 +79,7 @@ class Pool:
         self._wanted = capacity
         self._former: int | None = None  # of the folder that was there before
         self._searched = False
+        self._between: str | None = None
         self._unlisted = 0  # units that builds of an earlier folder of the pool hold, as long as it is not settled
 
     @classmethod
@@ -155,6 +157,7 @@ class Pool:
         claim.caller = claim.caller or _parent()
         ready = block or claim.ready()
         with self._mutex(context):
+            claim.entry = claim.entry._replace(party=self._party(claim))
             self._clear_away(None if block else self.store.entries(QUEUED))
             self._level()
             self._refuse(claim, block=block, ready=ready)
@@ -163,6 +166,10 @@ class Pool:
             self.store.publish(self._draft(claim, context), QUEUED, claim.entry)
             self._pass_others(claim)
             self.call_next()
+
+    def _party(self, claim: Claim) -> str:
+        fairness = self.store.fairness
+        return claim.party(fairness.between) if fairness else ""
 
     def _draft(self, claim: Claim, context: WaitContext) -> OwnRecord:
         """Write the claim's record and return it; draw its ticket."""
@@ -209,7 +216,7 @@ class Pool:
                 return False
             self.store.skip_tickets(around.outer)
             record = self._draft(claim, context)
-            claim.entry = claim.entry._replace(units=around.units, within=around.outer)
+            claim.entry = claim.entry._replace(units=around.units, within=around.outer, party=around.party)
             self._hold(claim)
             entry = claim.entry._replace(slot=around.slot if around in listed else self._own_slot(around))
             self.store.publish(record, HOLDING, entry)
@@ -241,7 +248,7 @@ class Pool:
         return 0
 
     def _pass_others(self, claim: Claim) -> None:
-        """Replace those of the same label that wait, if asked to, and send one of lower priority back from the gate."""
+        """Replace those of the same label that wait, if asked to; send one back from the gate that others precede."""
         at_gate = self.store.entries(GATE)
         for state, entry in queue.of_label(self.store, claim.label) if claim.supersede else []:
             if entry.ticket != claim.ticket:
@@ -249,8 +256,7 @@ class Pool:
                 self.turns.post(entry.ticket)
         holders = self.store.entries(HOLDING)
         for entry in self.store.entries(GATE):
-            before = policy.rank(claim.entry) < policy.rank(entry)
-            if before and self._eligible(QUEUED, claim.entry, holders):
+            if self._overtakes(entry, holders):
                 self.store.move(entry, GATE, QUEUED)
         if at_gate and not self.store.entries(GATE):
             self.recover()  # what was reserved for the one who stood there is free again
@@ -340,6 +346,7 @@ class Pool:
             claim.times |= stamp("admitted")
             mine.write(**claim.times)
             self._hold(claim)
+            self._note_admission(claim.entry)
             claim.entry = self.store.move(claim.entry, GATE, HOLDING, slot=slot)
             mine.era, claim.held = era, held + wanted
             self._drop_turn(claim)
@@ -361,10 +368,20 @@ class Pool:
                 mine.record.let_go(claim.entry.units)
                 raise NoPoolError(self.store.path)
 
+    def _note_admission(self, entry: RecordName) -> None:
+        """Let the admission count for the waiter's party, if the pool is fair.
+
+        Note, then rename: killed in between, a party has had a turn too much, once; the other way round a turn would be
+        free, and a party whose builds die at their start could take all of them.
+        """
+        if entry.party and (fairness := self.store.fairness):
+            latest = policy.Admission(entry.party, entry.ticket, entry.priority)
+            with suppress(OSError):  # of a full file system: the order suffers, the build does not
+                self.store.fairness = fairness._replace(admissions=policy.noted(fairness.admissions, latest))
+
     def _overtakes(self, entry: RecordName, holders: list[RecordName]) -> bool:
-        """Return whether a waiter ahead, passed over so far, could go to the gate now."""
-        ahead = [other for other in self.store.entries(QUEUED) if policy.rank(other) < policy.rank(entry)]
-        return self._first(ahead, holders) is not None
+        """Return whether a waiter precedes the one at the gate: a newcomer, or one that was passed over so far."""
+        return self._first([entry, *self.store.entries(QUEUED)], holders, entry) != entry
 
     def release(self, claim: Claim, ended: int | None = None) -> None:
         """Give the slot back. A claim whose record is gone (a reset) gives nothing: its slot is not its own.
@@ -470,14 +487,23 @@ class Pool:
             self.store.move(entry, QUEUED, GATE)
             self.turns.post(entry.ticket)
 
-    def _first(self, waiters: list[RecordName], holders: list[RecordName]) -> RecordName | None:
-        """Return the first of those in line that may go to the gate and can; clear away the dead before it."""
-        for entry in queue.candidates(self.store, waiters, holders, self.capacity):
-            if self._is_dead(QUEUED, entry):
-                self._clear(QUEUED, entry)
-            elif not liveness.is_stopped(self.store, QUEUED, entry):
-                return entry
-        return None
+    def _first(
+        self, waiters: list[RecordName], holders: list[RecordName], at_gate: RecordName | None = None
+    ) -> RecordName | None:
+        """Return the first of these that may go to the gate and can, or stands there; clear away the dead before it."""
+
+        def may_go(entry: RecordName) -> bool:
+            return entry == at_gate or self._may_go(entry, holders)
+
+        return next(policy.in_order(waiters, queue.served(self.store, waiters), may_go), None)
+
+    def _may_go(self, entry: RecordName, holders: list[RecordName]) -> bool:
+        if entry.by or not self._eligible(QUEUED, entry, holders):
+            return False
+        if self._is_dead(QUEUED, entry):
+            self._clear(QUEUED, entry)
+            return False
+        return not liveness.is_stopped(self.store, QUEUED, entry)
 
     def _eligible(self, state: str, entry: RecordName, holders: list[RecordName]) -> bool:
         return queue.eligible(self.store, state, entry, holders, self.capacity)
@@ -496,6 +522,7 @@ class Pool:
                 mine.kept_at = time.monotonic()
                 self.keep(claim)
                 self._keep_turn(claim)
+                self._keep_party(claim)
             if self.store.idle_s() >= RECOVER_DUE_S or (at_gate and self._amiss()):
                 self.tidy(context)
 
@@ -574,6 +601,20 @@ class Pool:
                 turn = self.turns.create(claim.ticket)
                 mine.turn.close()
                 mine.turn = turn
+
+    def _keep_party(self, claim: Claim) -> None:
+        """Take the party into the name of the record, or out of it, once the pool has become fair or is so no more."""
+        mine = self.stake(claim)
+        if claim.slot or (party := self._party(claim)) == claim.entry.party:
+            return
+        with self._mutex(WaitContext(LEAVE_PATIENCE_S)):
+            for state in (QUEUED, GATE):
+                # under no other name: what others have marked in it must stay
+                if self.store.has(state, claim.entry, mine.record):
+                    reserved = claim.entry.reserved
+                    claim.entry = self.store.move(claim.entry, state, state, reserved=reserved, party=party)
+                    break
+            self._pass_on()
 
     def _listed(self, claim: Claim) -> bool:
         mine = self.stake(claim)
@@ -654,6 +695,24 @@ class Pool:
         with self._mutex(context):
             self.store.drain = drain
             self.recover(self.store.entries(QUEUED))
+
+    def be_fair(self, between: str, context: WaitContext) -> None:
+        """Let builds of one priority take turns between users or sessions ("user", "session"), or not ("off").
+
+        Those that wait follow at their ticks. Raises ForeignPoolError (77): the pool's owner says that.
+        """
+        with self._mutex(context):
+            if between != self._fair_between():
+                self.store.require_owner()
+                self.store.fairness = None if between == "off" else Fairness(between)
+
+    def heed_fairness(self, between: str) -> None:
+        """Do the same in the next section, for the pool's owner or root."""
+        self._between = between
+
+    def _fair_between(self) -> str:
+        fairness = self.store.fairness
+        return fairness.between if fairness else "off"
 
     def allow_priority(self, lowest: int, context: WaitContext) -> None:
         """Let all members of the pool ask for a priority from *lowest* on.
@@ -786,6 +845,10 @@ class Pool:
         elif self._wanted not in (None, self.store.capacity):
             self.store.resize(self._wanted)
         self._wanted = None  # said once: a later change by another client stands
+        if self._between is not None:
+            if self._between != self._fair_between():
+                self.store.fairness = None if self._between == "off" else Fairness(self._between)
+            self._between = None
         if not self.store.settled:
             self._unlisted = self.store.unlisted()
             if not self._searched:

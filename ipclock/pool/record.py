@@ -13,7 +13,7 @@ from ipclock.bounded import LAST_UID, LAST_WORD, whole, whole_in
 from ipclock.errors import NoTicket, from_os
 from ipclock.linux.locks import ByteRange, try_lock, unlock
 from ipclock.pool.directory import RECORD_FLAGS
-from ipclock.pool.notes import parse_fields
+from ipclock.pool.notes import lines, parse_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -179,7 +179,7 @@ class OthersRecord:
 
 def append(fd: int, fields: Mapping[str, object]) -> int:
     """Add fields to an open record, in one write at its end; return how many bytes that took."""
-    return os.write(fd, "".join(f"{key}={value}\n" for key, value in fields.items()).encode())
+    return os.write(fd, lines(fields))
 
 
 def beacon_of(device: int, inode: int) -> dict[str, str]:

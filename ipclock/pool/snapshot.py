@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ipclock._typing import TYPE_CHECKING, NamedTuple
 from ipclock.bounded import LAST_PID, moment_in, whole_in
-from ipclock.linux import clocks, descriptors, process
+from ipclock.linux import clocks, descriptors, process, process_view
 from ipclock.pool import liveness, policy, queue
 from ipclock.pool.directory import GATE, HOLDING
 from ipclock.utf8 import printable
@@ -90,7 +90,7 @@ class Holder(NamedTuple):
     held_s: float | None
     state: str
     here: bool
-    processes: list[process.Usage]
+    processes: list[process_view.Usage]
     within: int | None = None
     host: str = ""
     session_s: float | None = None
@@ -135,7 +135,8 @@ class Snapshot(NamedTuple):
     `drained`: none is given now; `drain` says on whose word, unless the capacity is 0. `folder` is where its records
     lie; None for a pool that is not made yet, or not kept in files. `unlisted` slots are held by locks of no record
     here, those of the processes `unlisted_pids`, as far as we may look. `resized` says who has given it its capacity.
-    `own` is the place of the waiter that was asked about.
+    `own` is the place of the waiter that was asked about. `fair`: between whom builds take turns, "user" or "session",
+    or "".
     """
 
     name: str
@@ -151,6 +152,7 @@ class Snapshot(NamedTuple):
     unlisted_pids: tuple[int, ...] = ()
     resized: Resize | None = None
     own: Place | None = None
+    fair: str = ""
 
     @property
     def outermost(self) -> list[Holder]:
@@ -172,7 +174,8 @@ def take(store: Store, name: str, *, waiters: int | None = None, own: int = 0) -
     pids = tuple(liveness.lockers(store)) if unlisted and waiters is None else ()
     # a reset or a lowered N leaves more builds than slots
     free = max(0, policy.limit(capacity, drain is not None) - taken - unlisted)
-    line = sorted(queue.waiting(store), key=lambda place: policy.rank(place[1])) if own or waiters != 0 else []
+    line = queue.line(store) if own or waiters != 0 else []
+    fairness = store.fairness
     return Snapshot(
         name=name,
         capacity=capacity,
@@ -187,6 +190,7 @@ def take(store: Store, name: str, *, waiters: int | None = None, own: int = 0) -
         unlisted_pids=pids,
         resized=store.resized,
         own=_place(store, line, own, capacity),
+        fair=fairness.between if fairness else "",
     )
 
 
@@ -253,7 +257,7 @@ def _holder(store: Store, entry: RecordName) -> Holder | None:
         held_s=_age(record, "admitted_mono"),
         state=state,
         here=bound is not None and bound.namespace == process.namespace(),
-        processes=process.usage(liveness.keepers(store, record)) if state == "orphaned" else [],
+        processes=process_view.usage(liveness.keepers(store, record)) if state == "orphaned" else [],
         within=entry.within or None,
         origin=_origin(record, bound),
     )

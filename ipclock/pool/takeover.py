@@ -117,7 +117,8 @@ def _carry_over(old: Store, new: Store, *, trusted: bool) -> tuple[int, bool]:
     if old.capacity is not None:
         new.capacity = old.capacity
     if trusted:
-        new.lowest_priority, new.epoch, new.drain = old.lowest_priority, old.epoch, old.drain
+        new.lowest_priority, new.epoch = old.lowest_priority, old.epoch
+        new.drain, new.fairness = old.drain, old.fairness
     new.skip_tickets(max(ticket for ticket in old.tickets() if ticket <= LAST_DRAWN))
     verdicts = {entry: liveness.verdict(old, HOLDING, entry) for entry in old.entries(HOLDING)}
     # what cannot be asked may live (INV-3c): it is not copied, and leaves the new folder unsettled

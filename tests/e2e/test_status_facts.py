@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipclock.linux import process
+from ipclock.linux import process_view
 from tests.helpers.crash_at import OTHER_USER, USER, Client, needs_root
 from tests.helpers.terminal import Terminal
 from tests.helpers.world import until
@@ -45,7 +45,7 @@ def test_a_build_and_a_waiter_tell_command_directory_and_caller(world: World, tm
     told, lines = rows(world), facts(world)
 
     us = {"directory": str(tmp_path), "caller_pid": os.getpid(), "caller_gone": False, "detached": False, "log": None}
-    session = process.terminal_of(os.getpid()) or None
+    session = process_view.terminal_of(os.getpid()) or None
     assert told["b"] == us | {"command": "echo hello", "terminal": session}
     assert (told["a"] | {"command": None}, "stub_build" in told["a"]["command"]) == (
         us | {"command": None, "terminal": session},

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ipclock.linux.process import Identity
 from ipclock.pool.cancellation import BY
 from ipclock.pool.claim import Claim
 from ipclock.pool.directory import GATE, HOLDING, QUEUED
+from ipclock.pool.notes import Fairness
 from ipclock.pool.protocol import Pool
 from ipclock.pool.record import Record
 from ipclock.pool.record_name import RecordName
@@ -193,6 +194,10 @@ class _Stepwise(Pool):
         super().tick(claim, context, at_gate=at_gate)
         raise Restart  # behind a tick the loop of the step begins again
 
+    def _party(self, claim: Claim) -> str:
+        assert self.run.index is not None
+        return self.run.world.clients[self.run.index].party if self.store.fairness else ""
+
     def _amiss(self) -> bool:
         # one operation: what it returns is only a hint
         return self.run.operation(super()._amiss)
@@ -319,6 +324,19 @@ class FakeStore:
     def era(self) -> tuple[tuple[int, int], int]:
         return (0, 0), self.epoch
 
+    @property
+    def fairness(self) -> Fairness | None:
+        noted = self._run.operation(lambda: self._world.fair)
+        return None if noted is None else Fairness("user", noted)
+
+    @fairness.setter
+    def fairness(self, value: Fairness | None) -> None:
+        self._run.effect(f"note {value}")
+        self._world.fair = None if value is None else value.admissions
+
+    def require_owner(self) -> None:
+        pass
+
     def draw_ticket(self) -> int:
         self._run.effect("draw a ticket")
         self._world.last_ticket += 1
@@ -351,7 +369,7 @@ class FakeStore:
         self._world.lit |= {entry.ticket}
         self._world.records |= {(state, entry)}
 
-    def move(self, entry: RecordName, state: str, to: str, **changes: int) -> RecordName:
+    def move(self, entry: RecordName, state: str, to: str, **changes: Any) -> RecordName:
         moved = entry._replace(**{"slot": 0, "reserved": 0, "by": 0, "silent": 0} | changes)
         self._run.effect(f"rename {state}/{entry.file} {to}/{moved.file}")
         assert (state, entry) in self._world.records

@@ -270,8 +270,24 @@ class NoLookAfterTheTurn(Pool):
             self.tick(claim, context)
 
 
+class AdmissionsAreForgotten(Pool):
+    """A party whose build has ended is served as if it had never had a turn (INV-6e)."""
+
+    def _note_admission(self, entry: RecordName) -> None:
+        pass
+
+
+class NewcomersStandBehind(Pool):
+    """The order of arrival is kept at the gate and in front of it, whatever was served (INV-6e)."""
+
+    def _overtakes(self, entry: RecordName, holders: list[RecordName]) -> bool:
+        ahead = [other for other in self.store.entries(QUEUED) if policy.rank(other) < policy.rank(entry)]
+        return bool(ahead) and super()._overtakes(entry, holders)
+
+
 INSIDE = (client(), client(inside=0), client())
 HEAVY_BEHIND = (client(), client(units=2))
+TWO_PARTIES = (client(party="a"), client(party="a"), client(party="b"))
 OF_A_LABEL = (client(limit=1, label="a"), client(limit=1, label="a"), client())
 
 
@@ -300,6 +316,9 @@ OF_A_LABEL = (client(limit=1, label="a"), client(limit=1, label="a"), client())
         (AdmitsTheCancelled, 2, {"cancel": 1}, ADMITTED),
         (PostsBeforeTelling, 1, {"capacity": 0, "cancel": 1}, DEAF),
         (NoLookAfterTheTurn, 1, {"capacity": 0, "cancel": 1}, DEAF),
+        (AdmissionsAreForgotten, TWO_PARTIES, {}, OVERTAKEN),
+        (NewcomersStandBehind, TWO_PARTIES, {}, OVERTAKEN),
+        (NeverLooksAhead, TWO_PARTIES, {}, OVERTAKEN),
     ],
 )
 def test_a_mutant_is_caught(

@@ -122,6 +122,12 @@ def alone(scene: Scene, nth: int) -> Client:
     return victim
 
 
+def alone_in_a_fair_pool(scene: Scene, nth: int) -> Client:
+    """Do the same in a fair pool, whose note counts the admission."""
+    assert scene.start("init", "--fair", "user").wait() == 0
+    return alone(scene, nth)
+
+
 def behind_a_holder(scene: Scene, nth: int) -> Client:
     """Wait behind a holder, go to the gate, be admitted, build, give the slot back."""
     holder = scene.wrap("holder")
@@ -144,6 +150,17 @@ def between_a_holder_and_a_waiter(scene: Scene, nth: int) -> Client:
     victim.line()
     victim.finish()
     assert (waiter.line(), waiter.end()) == ("ready", 0)
+    return victim
+
+
+def making_a_pool_fair(scene: Scene, nth: int) -> Client:
+    """Change between whom a pool is fair while others hold and wait."""
+    holder = scene.wrap("holder")
+    assert holder.line() == "ready"
+    waiter = scene.at_gate(scene.wrap("waiter"))
+    victim = scene.start("init", "--fair", "session", crash=scene.from_the_pool_on(nth))
+    victim.wait()
+    assert (holder.end(), waiter.line(), waiter.end()) == (0, "ready", 0)
     return victim
 
 
@@ -318,8 +335,10 @@ def cancelling_an_orphan(scene: Scene, nth: int) -> Client:
 
 SCENES = (
     alone,
+    alone_in_a_fair_pool,
     behind_a_holder,
     between_a_holder_and_a_waiter,
+    making_a_pool_fair,
     releasing_to_a_waiter,
     giving_up,
     superseding_a_waiter,

@@ -277,6 +277,8 @@ def number(chance: random.Random) -> bytes:
 def note(chance: random.Random) -> bytes:
     """Return what a note could say."""
     fields = {
+        "between": chance.choice(("user", "session", "off", *STRANGE)),
+        chance.choice(DIGITS): chance.choice(("u0,0", "s0badcafe,-20", "u0,99", ",", *STRANGE)),
         "reason": chance.choice(STRANGE),
         "uid": chance.choice(DIGITS),
         "until": chance.choice((*MOMENTS, str(time.monotonic() + 60), str(time.monotonic() - 60))),
@@ -306,8 +308,8 @@ VALUES += ("\\", "a b", "#", "\\'")
 VALUES += ("~", "root", "nobody", *STRANGE)
 # but those by which a command would run, connect or write elsewhere
 KEYS = ("MAX_PARALLEL_BUILDS", "BUILD_TIMEOUT", "BUILD_SLOTS", "MAX_PER_LABEL", "BUILD_PRIORITY", "PRIORITY_MIN")
-KEYS += ("MEMORY", "MIN_FREE_MEMORY", "LOCK_MODE", "LOCK_GROUP", "LEFTOVERS", "ON_LOST", "HISTORY_DAYS", "UNKNOWN")
-KEYS += ("PROGRESS_INTERVAL", "STATUS_HINT", "RESET_HINT")
+KEYS += ("MEMORY", "MIN_FREE_MEMORY", "LOCK_MODE", "LOCK_GROUP", "LEFTOVERS", "ON_LOST", "HISTORY_DAYS", "FAIR")
+KEYS += ("PROGRESS_INTERVAL", "STATUS_HINT", "RESET_HINT", "UNKNOWN")
 LINES = ("# a comment", "", "if true; then", "export", "=", "A=B C=D", "set -e", "\\", "X=(1 2)", "f() {", "A=$(id)")
 
 
@@ -526,7 +528,7 @@ class Round:
         return f"{path.name} = {self.plant(os.fsencode(path), content)} {content[:80]!r}"
 
     def damage_note(self) -> str:
-        path, content = self.world.folder / self.chance.choice(("drained", "resized")), note(self.chance)
+        path, content = self.world.folder / self.chance.choice(("drained", "resized", "fair")), note(self.chance)
         if self.chance.random() < 0.3 and (self.world.folder / "capacity").is_file():
             # a change counts only where it speaks of the capacity that there is
             content = b"before=1\ncapacity=2\n" + content
