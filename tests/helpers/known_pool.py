@@ -6,7 +6,7 @@ from ipclock.display.estimates import Activity, Standing
 from ipclock.history import statistics
 from ipclock.history.simulation import Range
 from ipclock.history.statistics import Part, Past, Report
-from ipclock.linux.process import Usage
+from ipclock.linux.process_view import Usage
 from ipclock.pool.notes import Drain, Resize
 from ipclock.pool.snapshot import Holder, Origin, Snapshot, Waiter
 

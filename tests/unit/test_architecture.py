@@ -87,7 +87,7 @@ def test_the_front_loads_no_module_before_it_is_asked() -> None:
     [
         ("fcntl", {"linux.locks", "linux.terminal"}),
         ("posix_ipc", {"linux.semaphore"}),
-        ("psutil", {"linux.process"}),
+        ("psutil", {"linux.process", "linux.process_view"}),
         ("sqlite3", {"history.database"}),
         ("rich", {"display.status_table"}),
         ("prometheus_client", {"display.prometheus"}),
