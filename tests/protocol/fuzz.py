@@ -35,7 +35,7 @@ from ipclock.history import counters, recorder
 from ipclock.linux import clocks, exit_watcher, memory, process
 from ipclock.linux.locks import table, try_lock
 from ipclock.linux.semaphore import SHARED_MARK, SIZE
-from ipclock.pool import headroom, protocol
+from ipclock.pool import headroom, sections
 from ipclock.pool.directory import NUMBERS, STATES
 from ipclock.pool.record import Beacons
 from ipclock.pool.records import LAST_DRAWN
@@ -55,7 +55,7 @@ GOOD_PARTS = {0, 2, 75, 76, 77, 80}
 HARMLESS = {"damage_record", "plant_record", "damage_note", "damage_turn"}
 SLOW_S = 20.0  # most commands need less than a tenth of a second; one waits 10 s for a mutex
 TOLD = 400  # letters of what a command has said, in a fault
-CALLED_S = protocol.CALLED_S
+CALLED_S = sections.CALLED_S
 VICTIM = b"kind=fd\nlabel=victim\n"
 SOUND = "MAX_PARALLEL_BUILDS=2\n"
 
@@ -417,7 +417,7 @@ class Round:
 
     def play(self) -> None:
         """Damage the pool and use it; then mend it by a reset."""
-        protocol.CALLED_S = self.chance.choice((CALLED_S, CALLED_S, 0.0))  # or a round would have to wait for that
+        sections.CALLED_S = self.chance.choice((CALLED_S, CALLED_S, 0.0))  # or a round would have to wait for that
         group = ("--mode", "0660", "--group", str(USER)) if self.shared else ()
         self.run(("init", *group), {0}, self.owner)
         if self.chance.random() < 0.5:
@@ -652,7 +652,7 @@ def round_of(seed: int) -> Round:
         except Exception as error:
             played.faults.append(f"{error!r}; so far: {played.done}")
         finally:
-            protocol.CALLED_S = CALLED_S
+            sections.CALLED_S = CALLED_S
             played.close()
     return played
 
