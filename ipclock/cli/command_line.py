@@ -50,6 +50,7 @@ COMMANDS = (
     "status",
     "logs",
     "wait",
+    "log",
     "stats",
     "metrics",
     "drain",
@@ -58,7 +59,7 @@ COMMANDS = (
     "init",
     "doctor",
 )
-WITHOUT_PROC = ("doctor", "stats", "complete")
+WITHOUT_PROC = ("doctor", "log", "stats", "complete")
 UNLISTED = ("complete",)  # for the shells' completions alone
 
 

@@ -15,6 +15,7 @@ from ipclock.linux import process
 
 if TYPE_CHECKING:
     from ipclock.display.estimates import Standing
+    from ipclock.history.finished import Row
     from ipclock.history.statistics import Past, Report, Spread, Summary
     from ipclock.pool.notes import Drain
     from ipclock.pool.snapshot import Holder, Waiter
@@ -114,6 +115,28 @@ def _label(client: Holder | Waiter) -> str | None:
 
 def _user(name: str) -> str | None:
     return None if name in NOBODY else name
+
+
+def build(row: Row) -> dict[str, Any]:
+    """Return one build that has ended."""
+    by_signal = row.outcome == "signal"
+    return {
+        "ticket": row.ticket or None,
+        "label": row.label,
+        "user": _user(row.user),
+        "outcome": row.outcome,
+        "exit_status": None if by_signal else row.code,
+        "signal": row.code if by_signal else None,
+        "slot": row.slot,
+        "slots": row.slots,
+        "arrived": iso(row.arrived),
+        "admitted": iso(row.admitted),
+        "ended": iso(row.ended),
+        "waited_seconds": row.waited_s,
+        "held_seconds": row.held_s,
+        "cpu_seconds": row.cpu_s,
+        "memory_bytes": row.memory,
+    }
 
 
 def past(found: Past, report: Report, name: str) -> dict[str, Any]:
