@@ -52,6 +52,7 @@ COMMANDS = (
     "wait",
     "log",
     "stats",
+    "plan",
     "metrics",
     "drain",
     "resume",
@@ -59,7 +60,7 @@ COMMANDS = (
     "init",
     "doctor",
 )
-WITHOUT_PROC = ("doctor", "log", "stats", "complete")
+WITHOUT_PROC = ("doctor", "log", "stats", "plan", "complete")
 UNLISTED = ("complete",)  # for the shells' completions alone
 
 

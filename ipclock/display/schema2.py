@@ -16,6 +16,7 @@ from ipclock.linux import process
 if TYPE_CHECKING:
     from ipclock.display.estimates import Standing
     from ipclock.history.finished import Row
+    from ipclock.history.replay import Figures, Plan
     from ipclock.history.statistics import Past, Report, Spread, Summary
     from ipclock.pool.notes import Drain
     from ipclock.pool.snapshot import Holder, Waiter
@@ -153,6 +154,33 @@ def past(found: Past, report: Report, name: str) -> dict[str, Any]:
         "builds_that_fit": report.fits,
         "all": _summary(report.all),
         "labels": [_summary(summary) for summary in report.labels],
+    }
+
+
+def plan(found: Plan) -> dict[str, Any]:
+    """Return what other numbers of slots would do; `actual` is null where there are too few builds to tell."""
+    return {
+        "schema": SCHEMA,
+        "name": found.pool,
+        "label": found.label,
+        "since": iso(found.begin),
+        "until": iso(found.end),
+        "builds": found.builds,
+        "slots": found.slots,
+        "slots_changed": found.changed,
+        "memory_total_bytes": found.memory,
+        "actual": found.actual and _figures(found.actual),
+        "plans": [{"slots": number, **_figures(one)} for number, one in found.replays.items()],
+    }
+
+
+def _figures(found: Figures) -> dict[str, Any]:
+    return {
+        "waited_seconds": {"mean": found.mean_s, "p90": found.p90_s, "longest": found.longest_s},
+        "utilization": found.in_use,
+        "gave_up": found.gave_up,
+        "memory_short": found.short,
+        "too_large": found.too_large,
     }
 
 

@@ -15,7 +15,8 @@ from ipclock.errors import HistoryFailed
 from ipclock.history import counters as counted
 from ipclock.history import database
 from ipclock.history.finished import SCHEMA, Row, read_as, sound
-from ipclock.history.outcomes import OUTCOMES
+from ipclock.history.outcomes import HELD, OUTCOMES
+from ipclock.history.replay import Arrival
 from ipclock.history.statistics import Bin, Grid, Part, Past
 
 if TYPE_CHECKING:
@@ -102,6 +103,15 @@ def newest(path: str, pool: str, which: Which, most: int | None) -> Iterator[Row
         size = PAGE
 
 
+def arrivals(path: str, pool: str, begin: float, end: float, most: int) -> tuple[Past, list[Arrival]]:
+    """Return what came to the pool and ended from *begin* to *end*, in order of arrival: the last *most* of it.
+
+    The past has no parts, and begins with the first arrival where that is later. Raises HistoryFailed (73).
+    """
+    nothing = Past(begin, end, [], []), list[Arrival]()
+    return _answer(path, partial(_arrivals, pool, begin, end, most), nothing)
+
+
 def totals(path: str, pool: str) -> list[Total]:
     """Return how many builds have ended in the pool, whether their rows are kept or not. Raises HistoryFailed (73)."""
     return _answer(path, partial(_totals, pool), [])
@@ -186,6 +196,25 @@ def _page(
     found = [connection.execute(question, (*values, *kind)) for kind in kinds]
     at = 1 + Row._fields.index("ended")
     return list(islice(heapq.merge(*found, key=lambda row: (row[at], row[0]), reverse=True), size))
+
+
+def _arrivals(pool: str, begin: float, end: float, most: int, connection: Connection) -> tuple[Past, list[Arrival]]:
+    columns = ("ended", "label", "outcome", "waited_s", "held_s", "slots", "memory")
+    question = (
+        f"SELECT {read_as(*columns)} FROM finished WHERE ended >= ? AND ended <= ? AND pool = ?"  # noqa: S608 - our names
+        f" AND {sound(*columns)} ORDER BY ended DESC LIMIT ?"
+    )
+    # by the spans, which no step of the wall clock has changed
+    found = [
+        Arrival(ended - (held_s or 0.0) - waited_s, label, waited_s, held_s, slots, memory)
+        for ended, label, outcome, waited_s, held_s, slots, memory in connection.execute(
+            question, (begin, end, pool, most)
+        )
+        if held_s is not None or outcome not in HELD  # else its command could not be started
+    ]
+    found.sort()
+    begin = max(begin, found[0].arrived) if found else begin
+    return Past(begin, end, _capacities(connection, pool, begin, end), []), found
 
 
 def _waits(connection: Connection, pool: str, begin: float, label: str, grid: Grid) -> list[tuple[int, Bin]]:

@@ -16,6 +16,7 @@ from ipclock.cli import checks, doctor, stats, status
 from ipclock.cli.checks import Check
 from ipclock.display import schema2
 from ipclock.history import statistics
+from ipclock.history.replay import Figures, Plan
 from tests.helpers import histories, known_pool
 
 if TYPE_CHECKING:
@@ -64,6 +65,13 @@ def builds() -> list[Row]:
     return [whole, killed, histories.wait("web", 1767225600.0, 600.0), whole._replace(ticket=0, user="")]
 
 
+def plan() -> Plan:
+    """Return a plan of one label for two numbers of slots."""
+    some = Figures(60.5, 120.0, 600.0, 0.5, 1, 2, 0)
+    bare = some._replace(in_use=None, short=None)
+    return Plan("/known", "web", 1767225600.0, 1767232800.0, 40, 2, False, 1 << 34, some, {2: some, 3: bare})
+
+
 def second() -> dict[str, Any]:
     """Return the same in schema 2."""
     idle = statistics.report(known_pool.nothing(), None)
@@ -73,6 +81,7 @@ def second() -> dict[str, Any]:
         "stats-2": schema2.past(known_pool.past(), known_pool.report(), "/known"),
         "stats-2-nothing": schema2.past(known_pool.nothing(), idle, "/known"),
         "log-2": {"schema": schema2.SCHEMA, "builds": list(map(schema2.build, builds()))},
+        "plan-2": schema2.plan(plan()),
         "doctor-2": doctor.as_json(CHECKS, "/known", "2"),
     }
 
