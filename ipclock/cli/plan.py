@@ -152,5 +152,5 @@ def _notes(plan: Plan, actual: Figures) -> list[str]:
         if one.too_large
     ]
     notes.append(_("build times as recorded: more builds at once may make each slower"))
-    notes.append(_("not in the history: priorities, drains, label limits of single builds"))
+    notes.append(_("not recorded: time limits, priorities, drains, label limits of single builds"))
     return notes

@@ -91,7 +91,7 @@ def test_it_says_what_it_cannot_know(world: World, past: Path) -> None:
         "builds that gave up: 1; if admitted, they take the median time of their label",
         "builds that need more than 1 slots, left out: 1",
         "build times as recorded: more builds at once may make each slower",
-        "not in the history: priorities, drains, label limits of single builds",
+        "not recorded: time limits, priorities, drains, label limits of single builds",
     ]
 
 
