@@ -51,7 +51,9 @@ COMMANDS = (
     "status",
     "logs",
     "wait",
+    "log",
     "stats",
+    "plan",
     "metrics",
     "drain",
     "resume",
@@ -60,7 +62,7 @@ COMMANDS = (
     "init",
     "doctor",
 )
-WITHOUT_PROC = ("doctor", "stats", "complete")
+WITHOUT_PROC = ("doctor", "log", "stats", "plan", "complete")
 UNLISTED = ("complete",)  # for the shells' completions alone
 
 

@@ -9,8 +9,9 @@ from importlib import import_module
 
 from ipclock._typing import TYPE_CHECKING
 from ipclock.bounded import LAST_WORD, whole
+from ipclock.config import values
 from ipclock.config.environment import in_hook
-from ipclock.config.settings import DEFAULT_NAME
+from ipclock.config.settings import DEFAULT_NAME, checked
 from ipclock.console import say
 from ipclock.errors import N_, EngineFailed, InvalidValueError, NoPoolError
 from ipclock.i18n import _
@@ -142,6 +143,18 @@ def number(where: str, most: int, expected: str = N_("a number")) -> Callable[[s
         return found
 
     return read
+
+
+def add_since(parser: ArgumentParser, *, all_by_default: bool = False) -> None:
+    """Add the option that says how long ago a build may have ended."""
+    week = _("include builds that ended within SPAN: seconds, or 90s, 10m, 2h, 7d (default: 7d)")
+    ever = _("show only builds that ended within SPAN: seconds, or 90s, 10m, 2h, 7d (default: all)")
+    default, help_text = (None, ever) if all_by_default else ("7d", week)
+    parser.add_argument("--since", metavar="SPAN", type=_span, default=default, help=help_text)
+
+
+def _span(text: str) -> float:
+    return checked(values.seconds, text, "--since")
 
 
 def add_json(parser: ArgumentParser | _MutuallyExclusiveGroup) -> None:

@@ -33,17 +33,12 @@ LABEL_WIDTH = 30
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
-    help_text = _("include builds that ended within SPAN: seconds, or 90s, 10m, 2h, 7d (default: 7d)")
-    parser.add_argument("--since", metavar="SPAN", type=_span, default="7d", help=help_text)
+    options.add_since(parser)
     parser.add_argument("--label", metavar="LABEL", help=_("show only builds of this label"))
     form = parser.add_mutually_exclusive_group()
     options.add_json(form)
     form.add_argument("--html", metavar="FILE", help=_("write a page with charts to FILE (- for stdout)"))
     options.add_pool_options(parser)
-
-
-def _span(text: str) -> float:
-    return checked(values.seconds, text, "--since")
 
 
 def run(args: Namespace, settings: Settings) -> int:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
+DEFAULT_PAGER = "less -FRX"
 JOB_VARIABLES = ("CARGO_BUILD_JOBS", "CMAKE_BUILD_PARALLEL_LEVEL")
 
 
@@ -33,6 +34,18 @@ def plain_terminal() -> bool:
 def colours() -> bool:
     """Whether a terminal may be written on in colours (https://no-color.org)."""
     return not os.environ.get("NO_COLOR")
+
+
+def pager() -> str:
+    """Return the command line, for sh(1), of the program that shows long output: as git has it; "" for none."""
+    return next(
+        (text for key in ("IPCLOCK_PAGER", "PAGER") if (text := os.environ.get(key)) is not None), DEFAULT_PAGER
+    )
+
+
+def pager_environment() -> dict[str, str]:
+    """Return the environment of a pager: ours, and how less(1) and lv(1) are to behave, unless that is set."""
+    return {"LESS": "FRX", "LV": "-c", **inherited_environment()}
 
 
 def debugging() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from ipclock._typing import TYPE_CHECKING
+from ipclock.errors import N_
 from ipclock.history import simulation
 from ipclock.i18n import _
 from ipclock.linux.process import user_name
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
     from ipclock.pool.snapshot import Holder, Snapshot
 
 COMMAND_WIDTH = 40
+OUTCOMES = {
+    "done": N_("done"),
+    "failed": N_("failed"),
+    "signal": N_("killed by a signal"),
+    "oom": N_("out of memory"),
+    "evicted": N_("slot released by force"),
+    "orphaned": N_("orphaned"),
+    "timeout": N_("timed out"),
+    "busy": N_("no free slot"),
+    "interrupted": N_("interrupted"),
+    "superseded": N_("superseded"),
+    "cancelled": N_("cancelled"),
+}
 
 
 def cut(text: str, width: int) -> str:
@@ -38,6 +52,8 @@ def shown(pid: int) -> str:
 
 def columns(text: str) -> int:
     """Return how many columns of a terminal *text* fills."""
+    if text.isascii():
+        return len(text)
     import unicodedata
 
     return sum(
@@ -84,6 +100,12 @@ def unlisted(pool: Snapshot) -> str:
     """Return what is known of the builds that only their locks tell of."""
     text = _("slots held by locks without a record here: {units} (PIDs: {pids})")
     return text.format(units=pool.unlisted, pids=", ".join(map(str, pool.unlisted_pids)) or "?")
+
+
+def outcome(name: str, code: int | None) -> str:
+    """Return how a build ended, in words, with its exit status or the number of its signal."""
+    word = _(OUTCOMES[name]) if name in OUTCOMES else printable(name)
+    return f"{word} ({code})" if code else word
 
 
 def size(count: float) -> str:
