@@ -62,7 +62,7 @@ COMMANDS = (
     "init",
     "doctor",
 )
-WITHOUT_PROC = ("doctor", "log", "stats", "plan", "complete")
+WITHOUT_PROC = ("doctor", "log", "stats", "complete")
 UNLISTED = ("complete",)  # for the shells' completions alone
 
 

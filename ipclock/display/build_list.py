@@ -77,13 +77,16 @@ def _total(shown: list[Column], widths: dict[Column, int]) -> int:
 
 def _line(cells: list[str], shown: list[Column], widths: dict[Column, int], width: int | None) -> str:
     padded = [
-        _padded(text if width is None else cut(text, widths[column]), widths[column], right=column.right)
+        _fitted(text, widths[column], right=column.right, whole=width is None)
         for text, column in zip(cells, shown, strict=True)
     ]
     line = GAP.join(padded).rstrip()
-    return line if width is None else cut(line, width)
+    return line if width is None or columns(line) <= width else cut(line, width)
 
 
-def _padded(text: str, width: int, *, right: bool) -> str:
-    blank = " " * (width - columns(text))
-    return blank + text if right else text + blank
+def _fitted(text: str, width: int, *, right: bool, whole: bool) -> str:
+    blank = width - columns(text)
+    if blank < 0 and not whole:
+        text = cut(text, width)
+        blank = width - columns(text)
+    return " " * blank + text if right else text + " " * blank
