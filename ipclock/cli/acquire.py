@@ -80,7 +80,7 @@ def run(args: Namespace, settings: Settings) -> int:
     if nested:
         hooks = None
     else:
-        waiting.take_slot(pool, claim, args, settings, check, hooks, waiting.canvas())
+        waiting.ShownWait(pool, claim, args, settings, check, hooks, waiting.canvas()).take_slot()
     try:
         check()
         print(claim.ticket, flush=True)

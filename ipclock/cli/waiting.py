@@ -100,7 +100,6 @@ class ShownWait(BuildWait):
         check: Callable[[], None],
         hooks: Hooks | None,
         canvas: Canvas | None,
-        on_arrival: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(pool, claim, settings, check, block=not args.nonblock)
         self.line = WaitingLine(quiet=args.quiet, interval=settings.progress_interval, canvas=canvas)
@@ -109,21 +108,18 @@ class ShownWait(BuildWait):
         self._args = args
         self._settings = settings
         self._hooks = hooks
-        self._on_arrival = on_arrival
-        self.on_wait: Callable[[], None] | None = None
         self._status: WaitStatus | None = None
 
-    def arrived(self, ticket: int) -> None:
-        """Let a build that is to go on by itself do so."""
-        if self._on_arrival:
-            self._on_arrival()
+    def take_slot(self) -> None:
+        """Wait until the claim holds a slot, or *check* raises."""
+        try:
+            acquisition.acquire(self._pool, self._claim, self._settings, self, self._hooks)
+        finally:
+            self.line.clear()
 
     def waiting(self, ticket: int) -> None:
         """Run the hook of the wait, once, and bring the waiting line up to date."""
         super().waiting(ticket)
-        if self.on_wait:
-            self.on_wait()
-            self.on_wait = None
         if self.block and self._hooks:
             self._hooks.waiting(self._claim)
         if self.block and self.line.due():
@@ -163,32 +159,6 @@ class ShownWait(BuildWait):
         from ipclock.display.wait_status import WaitStatus
 
         return WaitStatus(self._pool, self._claim, self.headroom, Estimator(self._settings.history))
-
-
-def take_slot(
-    pool: Client,
-    claim: Claim,
-    args: Namespace,
-    settings: Settings,
-    check: Callable[[], None],
-    hooks: Hooks | None,
-    canvas: Canvas | None,
-    on_arrival: Callable[[], None] | None = None,
-    *,
-    on_wait: Callable[[], None] | None = None,
-    pace: float = float("inf"),
-) -> None:
-    """Wait for a slot on behalf of a person, until the claim holds one or *check* raises.
-
-    *on_arrival* is called once when it stands in line, *on_wait* once if it has to wait; *check* at least every *pace*
-    seconds.
-    """
-    wait = ShownWait(pool, claim, args, settings, check, hooks, canvas, on_arrival)
-    wait.pace, wait.on_wait = min(wait.pace, pace), on_wait
-    try:
-        acquisition.acquire(pool, claim, settings, wait, hooks)
-    finally:
-        wait.line.clear()
 
 
 def _warn_of_memory(headroom: Headroom) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import partial
 
 from ipclock import acquisition
 from ipclock._typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from ipclock.cli.build_run import BuildRun
 from ipclock.config import values
 from ipclock.config.environment import build_environment, inherited_environment
 from ipclock.config.settings import checked
-from ipclock.errors import N_, CancelledError, CommandFailed, IpclockError, SlotLost, UnsupportedError
+from ipclock.errors import N_, CommandFailed, IpclockError, SlotLost, UnsupportedError
 from ipclock.history import recorder
 from ipclock.i18n import _
 from ipclock.pool.claim import AlreadyWaits
@@ -20,8 +19,13 @@ from ipclock.run import command_start, fingerprint, supervisor, usage
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Mapping
+    from typing import Any
 
     from ipclock.config.settings import Settings
+    from ipclock.run.caller import Caller
+    from ipclock.run.detached import Detached
+    from ipclock.run.relay import Relay
 
 CALLER_PACE_S = 1.0  # from one look at whether the caller is still there to the next
 SUMMARY = N_("run a command in a build slot")
@@ -80,96 +84,158 @@ def run(args: Namespace, settings: Settings) -> int:
     if args.for_pid is not None:
         from ipclock.run.caller import Caller
 
-        caller = Caller(args.for_pid)
-
-    def check() -> None:
-        signals.check()
-        if caller and caller.has_ended:
-            raise CancelledError(label, "", caller.pid)
-
-    detached = relay = None
+        caller = Caller(args.for_pid, label)
+    detached = None
     if args.detach:
         from ipclock.run.detached import Detached
 
         detached = Detached(signals, settings)
         if detached.status is not None:
             return detached.status
-    elif args.log:
-        from ipclock.run.relay import Relay
+    status = _Wrap(args, settings, label, signals, caller, detached).run()
+    if status < 0:
+        supervisor.die_of(-status)
+    return status if status >= 0 else 128 - status
 
-        relay = Relay(settings)
-    hooks = options.hooks_for(settings, verbose=args.verbose)
-    pool = options.open_for_build(args, settings)
-    claim = acquisition.claim_for(label, settings, supersede=args.supersede)
-    claim.caller = detached.caller if detached else None
-    if args.join:
-        claim.same, claim.joins = fingerprint.of(args.command_line), True
-    build = BuildRun(pool, claim, settings, hooks, quiet=args.quiet, caller=caller)
-    apart = hooks.sessions if hooks else set()  # of processes that are none of the build's
-    execute = partial(
-        supervisor.run,
-        args.command_line,
-        signals=signals,
-        leftovers=settings.leftovers,
-        apart=apart,
-        relay=relay,
-        on_leftovers=build.leave_behind,
-    )
-    # all that can be done before the wait is: the end of another build waits for the start of this one
-    inherited = inherited_environment()
-    build.nested = waiting.join(pool, claim, args, check)
-    if build.nested and not claim.slot:
-        return _end_like(execute(inherited))
 
-    def tell_what_it_runs() -> None:
-        if not (settings.engine or claim.same):
-            with suppress(OSError):  # it is only for those that would join it
-                pool.note(claim, same=fingerprint.of(args.command_line))
+class _Wrap:
+    """One build: its way into a slot, and its command in there. Statuses are exit statuses, or -n for signal n."""
 
-    kept = detached or relay  # what keeps its output
-    on_arrival = partial(kept.arrived, pool, claim, apart) if kept else None
-    if build.nested and on_arrival:
-        on_arrival()
-    if not build.nested:
-        canvas = None if detached else waiting.canvas()
-        if detached:
-            args.quiet, args.verbose = True, False  # its log is the command's
-        pace = CALLER_PACE_S if caller else float("inf")
+    def __init__(
+        self,
+        args: Namespace,
+        settings: Settings,
+        label: str,
+        signals: supervisor.PendingSignals,
+        caller: Caller | None,
+        detached: Detached | None,
+    ) -> None:
+        self._args = args
+        self._settings = settings
+        self._signals = signals
+        self._caller = caller
+        self._detached = detached
+        self._relay: Relay | None = None
+        if args.log and not detached:
+            from ipclock.run.relay import Relay
+
+            self._relay = Relay(settings)
+        self._hooks = options.hooks_for(settings, verbose=args.verbose)
+        self._apart = self._hooks.sessions if self._hooks else set()  # of processes that are none of the build's
+        self._pool = options.open_for_build(args, settings)
+        self._claim = acquisition.claim_for(label, settings, supersede=args.supersede)
+        self._claim.caller = detached.caller if detached else None
+        if args.join:
+            self._claim.same, self._claim.joins = fingerprint.of(args.command_line), True
+        self._build = BuildRun(self._pool, self._claim, settings, self._hooks, quiet=args.quiet, caller=caller)
+        # all that can be done before the wait is: the end of another build waits for the start of this one
+        self._inherited = inherited_environment()
+
+    def run(self) -> int:
+        """Take the slot, run the command in it, give the slot back; return the status."""
+        pool, claim, build = self._pool, self._claim, self._build
+        build.nested = waiting.join(pool, claim, self._args, self.check)
+        if build.nested and not claim.slot:
+            return self._execute(self._inherited)
+        if build.nested:
+            self.arrived()
+        else:
+            try:
+                self._take_slot()
+            except AlreadyWaits as other:
+                return self._follow(other.ticket)
         try:
-            waiting.take_slot(
-                pool, claim, args, settings, check, hooks, canvas, on_arrival, on_wait=tell_what_it_runs, pace=pace
+            status = self._execute(
+                self._environment(),
+                keep_open=pool.beacon(claim),
+                on_start=build.begin,
+                on_tick=build.tick,
+                on_reaped=build.used.reaped,
+                tick_s=pool.tick_s,
             )
-        except AlreadyWaits as other:
-            if detached:
-                print(other.ticket)
-                return 0
-            from ipclock.cli.follow import follow
+        except BaseException as error:
+            build.fail(error)
+            raise
+        if self._relay:
+            self._relay.end()
+        build.finish(status)
+        if self._relay:  # the next build need not wait for a slow reader
+            self._relay.drain()
+        if build.lost:
+            raise SlotLost(claim.label)
+        return status
 
-            return _end_like(follow(claim, other.ticket, args, settings, check, canvas))
+    def check(self) -> None:
+        """Raise Interrupted or CancelledError where the wait is to end."""
+        self._signals.check()
+        if self._caller:
+            self._caller.check()
+
+    def arrived(self) -> None:
+        """The claim stands in line: from now on its output is kept, and a detached build goes on alone."""
+        if kept := self._detached or self._relay:
+            kept.arrived(self._pool, self._claim, self._apart)
+
+    def _take_slot(self) -> None:
+        if self._detached:
+            self._args.quiet, self._args.verbose = True, False  # its log is the command's
+        canvas = None if self._detached else waiting.canvas()
+        wait = _WrapWait(self._pool, self._claim, self._args, self._settings, self.check, self._hooks, canvas)
+        wait.build = self
+        if self._caller:
+            wait.pace = min(wait.pace, CALLER_PACE_S)
+        wait.take_slot()
         if canvas:
             canvas.lend()
-    jobs = max(1, usage.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None
-    token = claim.lease.token if claim.lease else ""
-    try:
-        status = execute(
-            build_environment(inherited, pool.name, label, claim.ticket, claim.slot, jobs, token),
-            keep_open=pool.beacon(claim),
-            on_start=build.begin,
-            on_tick=build.tick,
-            on_reaped=build.used.reaped,
-            tick_s=pool.tick_s,
+
+    def note_command(self) -> None:
+        """Note what is to run, for those that would join it."""
+        if not (self._settings.engine or self._claim.same):
+            with suppress(OSError):
+                self._pool.note(self._claim, same=fingerprint.of(self._args.command_line))
+
+    def _follow(self, ticket: int) -> int:
+        """Do as the build with this ticket does, which waits already."""
+        if self._detached:
+            print(ticket)
+            return 0
+        from ipclock.cli.follow import follow
+
+        return follow(self._claim, ticket, self._args, self._settings, self.check, waiting.canvas())
+
+    def _environment(self) -> dict[str, str]:
+        args, settings, pool, claim = self._args, self._settings, self._pool, self._claim
+        jobs = max(1, usage.cores() * settings.build_slots // max(1, pool.capacity)) if args.export_jobs else None
+        token = claim.lease.token if claim.lease else ""
+        return build_environment(self._inherited, pool.name, claim.label, claim.ticket, claim.slot, jobs, token)
+
+    def _execute(self, environment: Mapping[str, str], **options: Any) -> int:
+        return supervisor.run(
+            self._args.command_line,
+            environment,
+            self._signals,
+            leftovers=self._settings.leftovers,
+            apart=self._apart,
+            relay=self._relay,
+            on_leftovers=self._build.leave_behind,
+            **options,
         )
-    except BaseException as error:
-        build.fail(error)
-        raise
-    if relay:
-        relay.end()
-    build.finish(status)
-    if relay:  # the next build need not wait for a slow reader
-        relay.drain()
-    if build.lost:
-        raise SlotLost(label)
-    return _end_like(status)
+
+
+class _WrapWait(waiting.ShownWait):
+    build: _Wrap
+    _noted = False
+
+    def arrived(self, ticket: int) -> None:
+        """Let a detached build go on alone."""
+        self.build.arrived()
+
+    def waiting(self, ticket: int) -> None:
+        """Note the command at the first tick: a build that need not wait is spared it."""
+        if not self._noted:
+            self._noted = True
+            self.build.note_command()
+        super().waiting(ticket)
 
 
 def _refuse_what_servers_lack(args: Namespace, engine: str) -> None:
@@ -187,9 +253,3 @@ def _require_command(name: str, label: str, settings: Settings) -> None:
             with suppress(IpclockError):  # the pool's, which say nothing of the command
                 recorder.never_started(settings, label, options.looker(settings)().capacity, error.status)
         raise
-
-
-def _end_like(status: int) -> int:
-    if status < 0:
-        supervisor.die_of(-status)
-    return status if status >= 0 else 128 - status

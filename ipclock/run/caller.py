@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import select
 
-from ipclock.errors import N_, InvalidValueError
+from ipclock.errors import N_, CancelledError, InvalidValueError
 
 
 class Caller:
-    """A process, held by a pidfd: no later one with its PID is taken for it. Raises InvalidValueError (2) for none."""
+    """The process that the build *label* is for, held by a pidfd: no later one with its PID is taken for it.
 
-    def __init__(self, pid: int) -> None:
+    Raises InvalidValueError (2) for none.
+    """
+
+    def __init__(self, pid: int, label: str) -> None:
         self.pid = pid
+        self._label = label
         try:
             self._fd = os.pidfd_open(pid)
         except OSError:
@@ -22,6 +26,11 @@ class Caller:
 
     def _gone(self) -> InvalidValueError:
         return InvalidValueError("--for", str(self.pid), N_("the PID of a living process"), usage=True)
+
+    def check(self) -> None:
+        """Raise CancelledError once it has ended."""
+        if self.has_ended:
+            raise CancelledError(self._label, "", self.pid)
 
     @property
     def has_ended(self) -> bool:
