@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ipclock.pool.build_watch import Build
 
 SUMMARY = N_("wait until builds have ended, and exit as they did")
-USAGE = "%(prog)s [-w SEC] [-f] [OPTION ...] TICKET ...\n       %(prog)s [-w SEC] [OPTION ...] --idle"
+USAGE = "%(prog)s [-w SEC] [-f] [OPTION ...] TICKET ...\n%(prog)s [-w SEC] [OPTION ...] --idle"
 NOT_OVER = SlotUnavailable.status
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
 
 SUMMARY = N_("run a command in a build slot")
-USAGE = "%(prog)s [-w SEC | -n] [-E CODE] [-q | -v] [OPTION ...] LABEL -- COMMAND [ARG ...]"
+USAGE = "%(prog)s [-w SEC | -n] [OPTION ...] LABEL -- COMMAND [ARG ...]"
 
 
 def add_arguments(parser: ArgumentParser) -> None:

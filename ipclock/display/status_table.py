@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from ipclock.config.environment import colours, plain_terminal
 from ipclock.console import encodable
 from ipclock.display import alternate_screen
+from ipclock.display.cells import cut
 from ipclock.display.formatting import (
     activity_of,
     clock,
-    cut,
     drained,
     estimate,
     of_usual,

@@ -120,7 +120,7 @@ class WaitingLine:
             width, height = os.get_terminal_size(sys.stderr.fileno())
         except (OSError, ValueError):
             width, height = 80, 24
-        from ipclock.display.formatting import cut  # few have to wait
+        from ipclock.display.cells import cut  # few have to wait
 
         filled = round(BAR * (1 - max(0.0, left)))
         bar = "   " + "█" * filled + "░" * (BAR - filled) + "  " + estimated

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipclock.display.formatting import columns
+from ipclock.display.cells import columns
 from ipclock.history.finished import Row, record
+from tests.helpers.terminal import on_terminal
 
 if TYPE_CHECKING:
     from tests.helpers.world import World
@@ -106,6 +107,23 @@ def test_a_single_label_has_no_line_for_all_and_the_columns_stand_below_each_oth
     lines = world.run("stats", "--label", "스테이징 배포", env={"IPCLOCK_LANG": language}).stdout.splitlines()
 
     assert (len(lines), lines[2].split()[:2], columns(lines[1])) == (3, ["스테이징", "배포"], columns(lines[2]))
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+@pytest.mark.parametrize(("width", "is_whole"), [(60, False), (80, False), (110, False), (160, True)])
+def test_a_terminal_gets_as_many_columns_as_it_has_room_for(
+    width: int, is_whole: bool, language: str, world: World, path: Path
+) -> None:
+    lines = on_terminal(world, "stats", language=language, width=width)
+
+    wide = on_terminal(world, "stats", "--wide", language=language, width=width)
+    piped = world.run("stats", env={"IPCLOCK_LANG": language}).stdout.splitlines()
+    told = any("--wide" in line for line in lines)
+    assert ([line for line in lines if columns(line) > width], told) == ([], not is_whole)
+    assert (wide[1:], wide[1:] == lines[1:], max(map(columns, wide)) > 130) == (piped[1:], is_whole, True)
+    web = next(line for line in lines if line.startswith("web")).split()
+    # builds, failed, in time, the mean wait: what was asked for stays
+    assert web[1:3] == ["4", "1"] if width > 60 else web[1] == "4"
 
 
 def test_json_has_the_documented_keys_and_types(world: World, path: Path) -> None:

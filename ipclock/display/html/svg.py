@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement
 
-from ipclock.display.formatting import columns, cut, size, span
+from ipclock.display.cells import columns, cut
+from ipclock.display.formatting import size, span
 from ipclock.display.html import timeline
 from ipclock.errors import N_
 from ipclock.i18n import _
