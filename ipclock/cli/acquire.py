@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 MAX_ID = 2**31 - 1  # of an int, as a descriptor and a PID are
 SUMMARY = N_("acquire a slot for the calling script and print its ticket")
+EXAMPLES = (
+    "ticket=$(ipclock acquire staging)",
+    "ipclock acquire -n --slots 2 staging",
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
 
 SUMMARY = N_("check the machine, the pool and the settings")
+EXAMPLES = (
+    "ipclock doctor",
+    "ipclock doctor --name /web",
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

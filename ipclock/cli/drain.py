@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
 
 SUMMARY = N_("stop starting new builds, let running ones finish")
+EXAMPLES = (
+    "ipclock drain",
+    'ipclock drain --for 30m --reason "disk is being replaced"',
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from ipclock.run.logs import Log
 
 SUMMARY = N_("show the output of a build")
+EXAMPLES = (
+    "ipclock logs",
+    "ipclock logs -f staging",
+    "ipclock logs -n 20 17",
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

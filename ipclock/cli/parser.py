@@ -78,3 +78,8 @@ class Parser(argparse.ArgumentParser):
         if said and isinstance(said.__context__, IpclockError):
             raise said.__context__ from None
         raise UsageError(message, self.prog)
+
+
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of the commands by their names."""
+    return next(action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))

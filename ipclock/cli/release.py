@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from ipclock.pool.record_name import RecordName
 
 SUMMARY = N_("release a slot acquired with acquire")
+EXAMPLES = (
+    'ipclock release "$ticket"',
+    "ipclock release --now 17",
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

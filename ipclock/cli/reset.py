@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from ipclock.pool.engine import Engine
 
 SUMMARY = N_("release all slots by force, or one")
+EXAMPLES = (
+    "ipclock reset 17",
+    "ipclock reset 17 --kill",
+    "sudo ipclock reset",
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
 
 SUMMARY = N_("accept new builds again after drain")
+EXAMPLES = (
+    "ipclock resume",
+    "ipclock resume --name /web",
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

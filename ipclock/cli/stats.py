@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from ipclock.history.statistics import Past, Report, Spread, Summary
 
 SUMMARY = N_("show slot utilization, wait times and build times")
+EXAMPLES = (
+    "ipclock stats",
+    "ipclock stats --since 30d --label staging",
+    "ipclock stats --html builds.html",
+)
 SCHEMA = 1
 LABEL_WIDTH = 30
 NARROW_LABEL = 20  # so much of a label stays before columns are left out

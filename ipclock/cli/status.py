@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from ipclock.pool.snapshot import Holder, Waiter
 
 SUMMARY = N_("show running and waiting builds")
+EXAMPLES = (
+    "ipclock status",
+    "ipclock status --watch",
+    "ipclock status --json=2",
+)
 SCHEMA = 1
 LOOK_S = 0.25  # between two looks at what a build uses
 

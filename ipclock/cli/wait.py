@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from ipclock.pool.build_watch import Build
 
 SUMMARY = N_("wait until builds have ended, and exit as they did")
+EXAMPLES = (
+    "ipclock wait 17",
+    "ipclock wait -w 10m -f 17",
+    "ipclock wait --idle",
+)
 USAGE = "%(prog)s [-w SEC] [-f] [OPTION ...] TICKET ...\n%(prog)s [-w SEC] [OPTION ...] --idle"
 NOT_OVER = SlotUnavailable.status
 

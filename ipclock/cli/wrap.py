@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
 
 SUMMARY = N_("run a command in a build slot")
+EXAMPLES = (
+    "ipclock wrap staging -- make",
+    'ipclock wrap -w 10m "Staging Deployment" -- ./build.sh',
+    "ipclock wrap --per-label 1 --supersede staging -- ./deploy.sh",
+)
 USAGE = "%(prog)s [-w SEC | -n] [OPTION ...] LABEL -- COMMAND [ARG ...]"
 
 

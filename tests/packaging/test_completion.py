@@ -125,7 +125,9 @@ def shells(world: World, installed: Path, tmp_path: Path) -> Shells:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_shell_offers_the_commands(shells: Shells, shell: str) -> None:
-    assert shells.offered(shell, "ipclock re") == [{"release", "reset", "resume"}]
+    res = {"release", "reset", "resume"}
+
+    assert shells.offered(shell, "ipclock re", "ipclock help re") == [res, res]
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -42,6 +42,8 @@ NOT_RUNNABLE = PermissionError(errno.EACCES, "Permission denied")
 FAILURES = [
     (IpclockError(), 70, ["internal error"]),
     (errors.UsageError("no command", "ipclock wrap"), 2, ["no command", "'ipclock wrap --help'"]),
+    (errors.MistypedError("no such command: top", "ipclock status"), 2, ["no such command: top", "'ipclock status'"]),
+    (errors.IncompleteError("missing label", "ipclock wrap a -- b"), 2, ["missing label", ": ipclock wrap a -- b"]),
     (errors.InvalidValueError("--wait", "x", "seconds", usage=True), 2, ["--wait", "'x'", "seconds"]),
     (errors.InvalidValueError("$BUILD_TIMEOUT", "\x1b", "seconds"), 78, ["$BUILD_TIMEOUT", "\\x1b", "seconds"]),
     (
