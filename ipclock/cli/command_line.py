@@ -56,11 +56,12 @@ COMMANDS = (
     "resume",
     "reset",
     "init",
+    "config",
     "doctor",
     "help",
     "version",
 )
-LENIENT = ("doctor", "help", "version")  # a wrong setting does not keep them from their work
+LENIENT = ("config", "doctor", "help", "version")  # a wrong setting does not keep them from their work
 WITHOUT_PROC = (*LENIENT, "stats", "complete")
 EXAMPLES = ("ipclock wrap staging -- make", "ipclock status", "sudo ipclock reset")
 UNLISTED = ("complete",)  # for the shells' completions alone

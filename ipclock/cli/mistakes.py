@@ -25,6 +25,7 @@ POINTERS = {
     **dict.fromkeys(("unlock", "force-unlock", "clear"), ("reset",)),
     **dict.fromkeys(("kill", "stop", "abort", "rm"), ("cancel TICKET", "reset TICKET --kill")),
     **dict.fromkeys(("log", "tail", "output"), ("logs",)),
+    **dict.fromkeys(("settings", "set", "get"), ("config",)),
     "lock": ("acquire LABEL",),
     "free": ("release",),
     "pause": ("drain",),
