@@ -413,7 +413,7 @@ class NoTicket(IpclockError):
 
     status = 2
     what = N_("no such ticket: {ticket}")
-    remedy = N_("'ipclock status --json' lists the tickets.")
+    remedy = N_("'ipclock status' lists the tickets.")
 
     def __init__(self, ticket: int) -> None:
         super().__init__(ticket)

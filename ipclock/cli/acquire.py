@@ -45,6 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help=_("hold the slot while process PID is alive (default: the caller)"),
     )
     options.add_on_lost(parser)
+    options.add_color(parser)
     options.add_pool_options(parser, create=True)
     parser.add_argument("label", metavar="LABEL", help=_("label of the build, shown to waiting builds"))
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from ipclock import __version__, i18n, utf8
 from ipclock._typing import TYPE_CHECKING
 from ipclock.cli.fast_parser import Reader
-from ipclock.config.environment import debugging, language
+from ipclock.config.environment import debugging, language, use_colours
 from ipclock.config.settings import load_settings
 from ipclock.console import say
 from ipclock.errors import (
@@ -117,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _flush()
             raise
         quiet, conflict_status = getattr(args, "quiet", False), getattr(args, "conflict_status", None)
+        use_colours(getattr(args, "color", None))
         args.options = {key.upper(): value for key, value in vars(args).items() if isinstance(value, str)}
         settings = load_settings(args.options, lenient=args.command in LENIENT)
         if args.command not in WITHOUT_PROC:

@@ -9,8 +9,9 @@ from importlib import import_module
 
 from ipclock._typing import TYPE_CHECKING
 from ipclock.bounded import LAST_WORD, whole
+from ipclock.config import values
 from ipclock.config.environment import in_hook
-from ipclock.config.settings import DEFAULT_NAME
+from ipclock.config.settings import DEFAULT_NAME, checked
 from ipclock.console import say
 from ipclock.errors import N_, EngineFailed, InvalidValueError, NoPoolError
 from ipclock.i18n import _
@@ -87,7 +88,7 @@ def add_wait_options(parser: ArgumentParser) -> None:
         help=_("exit with status CODE instead of 75"),
     )
     how_much = parser.add_mutually_exclusive_group()
-    how_much.add_argument("-q", "--quiet", action="store_true", help=_("print errors only"))
+    add_quiet(how_much)
     how_much.add_argument(
         "-v", "--verbose", action="store_true", help=_("print the ticket, the slot and the wait time")
     )
@@ -147,6 +148,31 @@ def add_json(parser: ArgumentParser | _MutuallyExclusiveGroup) -> None:
     """Add the option that has a program's words instead of a person's: by itself of schema 1, as it always was."""
     help_text = _("print JSON of schema 1, with --json=2 of schema 2")
     parser.add_argument("--json", metavar="SCHEMA", nargs="?", const="1", choices=("1", "2"), help=help_text)
+
+
+def add_quiet(parser: ArgumentParser | _MutuallyExclusiveGroup) -> None:
+    """Add the option that has no message but errors."""
+    parser.add_argument("-q", "--quiet", action="store_true", help=_("print errors only"))
+
+
+def add_since(parser: ArgumentParser, help_text: str, default: str = "7d") -> None:
+    """Add the option for the moment from which on the history counts; its value is that of time.time()."""
+    forms = _("90s, 2h, 7d, 1w, yesterday, 2026-01-11 or 2026-01-11T14:00 (default: {default})")
+    parser.add_argument(
+        "--since",
+        metavar="TIME",
+        type=lambda text: checked(values.since, text, "--since"),
+        default=default,
+        help=f"{help_text}: {forms.format(default=default)}",
+    )
+
+
+def add_color(parser: ArgumentParser) -> None:
+    """Add the option for colours."""
+    help_text = _("use colours: always, never, or auto for a terminal (default: auto)")
+    parser.add_argument(
+        "--color", metavar="WHEN", type=lambda text: checked(values.colour, text, "--color"), help=help_text
+    )
 
 
 def add_ticket(parser: ArgumentParser, help_text: str) -> None:

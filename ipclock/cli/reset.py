@@ -31,7 +31,7 @@ EXAMPLES = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
-    help_text = _("release only the slot of this ticket (see status --json)")
+    help_text = _("release only the slot of this ticket (see status)")
     options.add_ticket(parser, help_text)
     parser.add_argument(
         "--kill", action="store_true", help=_("also kill the processes: SIGTERM, then SIGKILL after 5 s")

@@ -45,8 +45,7 @@ LEFT_OUT = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
-    help_text = _("include builds that ended within SPAN: seconds, or 90s, 10m, 2h, 7d (default: 7d)")
-    parser.add_argument("--since", metavar="SPAN", type=_span, default="7d", help=help_text)
+    options.add_since(parser, _("include builds that ended since TIME"))
     parser.add_argument("--label", metavar="LABEL", help=_("show only builds of this label"))
     form = parser.add_mutually_exclusive_group()
     options.add_json(form)
@@ -55,19 +54,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_pool_options(parser)
 
 
-def _span(text: str) -> float:
-    return checked(values.seconds, text, "--since")
-
-
 def run(args: Namespace, settings: Settings) -> int:
     """Print the pool's past in numbers on stdout."""
     if settings.history is None:
         raise UsageError(_("no history is kept (HISTORY=off)"), "ipclock stats")
     now = time.time()
     label = None if args.label is None else checked(values.label, args.label, "--label")
-    begin = max(0.0, now - args.since)
     options.require_pool_or_past(settings)
-    past = queries.read(settings.history, settings.pool_name, begin, now, label)
+    past = queries.read(settings.history, settings.pool_name, args.since, now, label)
     report = statistics.report(past, _total_memory())
     if args.html is not None:
         page = _page(settings.history, settings.pool_name, label, past, report).encode()

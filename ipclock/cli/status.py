@@ -36,6 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
     options.add_json(parser)
     parser.add_argument("--watch", action="store_true", help=_("refresh every second until q is typed"))
+    options.add_color(parser)
     options.add_pool_options(parser)
 
 

@@ -48,6 +48,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-w", "--wait", "--timeout", dest="seconds", metavar="SEC", help=help_text)
     parser.add_argument("-f", "--follow", action="store_true", help=_("show the build's log meanwhile"))
     parser.add_argument("--idle", action="store_true", help=_("wait until no build runs or waits"))
+    options.add_color(parser)
     options.add_pool_options(parser)
     parser.add_argument(
         "tickets",

@@ -37,6 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_wait_options(parser)
     options.add_queue_options(parser)
     options.add_on_lost(parser)
+    options.add_color(parser)
     options.add_pool_options(parser, create=True)
     parser.add_argument(
         "--detach",

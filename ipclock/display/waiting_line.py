@@ -44,7 +44,7 @@ class WaitingLine:
         self._written = ""
         self._rows: list[str] = []  # of ours on the terminal, the cursor in the last one
         self._painted_at = float("-inf")
-        self._coloured = colours()
+        self._coloured = colours(canvas is not None)
         self._stuck_said = False
 
     @property

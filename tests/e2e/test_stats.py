@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,8 +176,23 @@ def test_a_span_a_label_or_a_pool_can_be_asked_for(
     assert {row["label"]: row["builds"] for row in found["labels"]} == counts
 
 
+@pytest.mark.parametrize("since", ["2w", "yesterday", "date", "time", "offset"])
+def test_a_span_may_begin_on_a_day_or_at_a_time(world: World, path: Path, since: str) -> None:
+    begin = datetime.now().astimezone() - timedelta(days=9)
+    words = {
+        "date": f"{begin:%Y-%m-%d}",
+        "time": f"{begin:%Y-%m-%dT%H:%M}",
+        "offset": begin.astimezone(UTC).isoformat(timespec="seconds"),
+    }
+
+    builds = stats(world, "--since", words.get(since, since))["all"]["builds"]
+
+    # one of eight days ago; of the last two days all others
+    assert builds == (5 if since == "yesterday" else 6)
+
+
 @pytest.mark.parametrize(
-    ("arguments", "where"), [(("--since", "soon"), "seconds, such as 600"), (("--label", "a\nb"), "--label")]
+    ("arguments", "where"), [(("--since", "soon"), "1w, yesterday, 2026-01-11"), (("--label", "a\nb"), "--label")]
 )
 def test_what_cannot_be_asked_for_is_a_usage_error(
     arguments: tuple[str, ...], where: str, world: World, path: Path

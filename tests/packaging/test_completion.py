@@ -132,11 +132,12 @@ def test_a_shell_offers_the_commands(shells: Shells, shell: str) -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_shell_offers_the_options_of_a_command_and_what_they_take(shells: Shells, shell: str) -> None:
-    lines = ("ipclock init --m", "ipclock wrap --leftovers ", "ipclock init --mode ")
+    lines = ("ipclock init --m", "ipclock wrap --leftovers ", "ipclock init --mode ", "ipclock status --color ")
 
     offered = shells.offered(shell, *lines)
 
-    assert offered == [{"--mode", "--max-parallel-builds", "--move"}, {"release", "wait", "kill"}, {"0600", "0660"}]
+    options, words, modes = {"--mode", "--max-parallel-builds", "--move"}, {"release", "wait", "kill"}, {"0600", "0660"}
+    assert offered == [options, words, modes, {"auto", "always", "never"}]
 
 
 @pytest.mark.parametrize("shell", ["bash", "fish"])
