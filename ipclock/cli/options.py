@@ -155,6 +155,11 @@ def add_quiet(parser: ArgumentParser | _MutuallyExclusiveGroup) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help=_("print errors only"))
 
 
+def teller(args: Namespace) -> Callable[[str], None]:
+    """Return what writes a message to stderr that is no error: with `--quiet` nothing does."""
+    return (lambda _text: None) if args.quiet else say
+
+
 def add_since(parser: ArgumentParser, help_text: str, default: str = "7d") -> None:
     """Add the option for the moment from which on the history counts; its value is that of time.time()."""
     forms = _("90s, 2h, 7d, 1w, yesterday, 2026-01-11 or 2026-01-11T14:00 (default: {default})")

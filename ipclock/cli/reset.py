@@ -6,7 +6,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ipclock.cli import options
-from ipclock.console import say
 from ipclock.display.formatting import pid_of, unlisted
 from ipclock.display.waiting_line import WaitingLine
 from ipclock.errors import N_, LocksLeft, NoTicket, UsageError
@@ -36,13 +35,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--kill", action="store_true", help=_("also kill the processes: SIGTERM, then SIGKILL after 5 s")
     )
+    options.add_quiet(parser)
     options.add_pool_options(parser)
 
 
 class _Resetting(WaitContext):
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool) -> None:
         super().__init__(options.MUTEX_PATIENCE_S)
-        self._line = WaitingLine(quiet=False, interval=1)
+        self._line = WaitingLine(quiet=quiet, interval=1)
 
     def mutex_held(self, seconds: float, pid: int) -> None:
         self._line.stuck(seconds, pid)
@@ -51,7 +51,8 @@ class _Resetting(WaitContext):
 def run(args: Namespace, settings: Settings) -> int:
     """Take the slots back and say on stderr whose builds go on without one."""
     pool = options.open_for_administrator(settings)
-    context = _Resetting()
+    context = _Resetting(quiet=args.quiet)
+    tell = options.teller(args)
     now = pool.snapshot()
     slots = {holder.within or holder.ticket for holder in now.holders if args.ticket in (None, holder.ticket)}
     # nested ones first: they need not be children of the build around them any more
@@ -69,7 +70,7 @@ def run(args: Namespace, settings: Settings) -> int:
             # one by one: a build that is admitted meanwhile keeps its slot
             with suppress(NoTicket):
                 recorder.holds_ended(pool, settings, pool.evict(context, holder.ticket, nested=False), "evicted")
-            say(_("ipclock: {label} (PID: {pid}) was killed").format(label=holder.label, pid=pid_of(holder)))
+            tell(_("ipclock: {label} (PID: {pid}) was killed").format(label=holder.label, pid=pid_of(holder)))
         left = pool.snapshot()
         if others and left.unlisted:
             raise LocksLeft(left.unlisted, left.unlisted_pids)
@@ -78,17 +79,17 @@ def run(args: Namespace, settings: Settings) -> int:
         evicted = pool.evict(context, args.ticket)
         for one in evicted:
             text = _("ipclock: {label} (PID: {pid}) lost its slot; the build keeps running")
-            say(text.format(label=one.shown, pid=one.pid))
+            tell(text.format(label=one.shown, pid=one.pid))
         if others:
-            say(_("ipclock: {found}: ignored from now on; the builds keep running").format(found=unlisted(now)))
+            tell(_("ipclock: {found}: ignored from now on; the builds keep running").format(found=unlisted(now)))
         recorder.holds_ended(pool, settings, evicted, "evicted")
     pool.close()
     if args.ticket is None and not (holders or evicted or others):
-        say(_("✓ no slot is held: nothing to release."))
+        tell(_("✓ no slot is held: nothing to release."))
     elif args.ticket is None:
-        say(_("✓ all locks have been released."))
+        tell(_("✓ all locks have been released."))
     else:
-        say(_("✓ the slot of ticket {ticket} has been released.").format(ticket=args.ticket))
+        tell(_("✓ the slot of ticket {ticket} has been released.").format(ticket=args.ticket))
     return 0
 
 

@@ -137,3 +137,25 @@ def test_the_same_is_told_in_korean(world: World, words: str, said: str, meant: 
     world.env["LANG"] = "ko_KR.UTF-8"
 
     assert told(world, *words.split()) == (2, "", [f"ipclock: {said}", f"   {meant}"])
+
+
+def test_quiet_leaves_errors_alone_wherever_it_is_an_option(world: World) -> None:
+    parsers = commands_of(command_line.get_parser())
+    quiet = [name for name, parser in parsers.items() if "-q" in parser._option_string_actions]
+    world.ask("init")
+    words = {"wrap": ["a", "--", "true"], "acquire": ["--pid", "1", "a"]}
+
+    said = {name: told(world, name, "-q", *words.get(name, []))[2] for name in quiet}
+
+    assert list(said.items()) == [(name, []) for name in ("wrap", "acquire", "release", "drain", "resume", "reset")]
+    assert {told(world, name, "-q", "--name", "/ipclock-test-none")[2][0] for name in ("drain", "resume", "reset")} == {
+        "ipclock: /dev/shm/ipclock.ipclock-test-none: no such pool"
+    }
+
+
+def test_quiet_and_verbose_are_the_same_options_everywhere() -> None:
+    parsers = commands_of(command_line.get_parser()).values()
+    spelled = [action.option_strings for parser in parsers for action in parser._actions]
+
+    assert {names[1] for names in spelled if "-q" in names} == {"--quiet"}
+    assert {names[1] for names in spelled if "-v" in names} == {"--verbose"}
