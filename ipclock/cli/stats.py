@@ -152,7 +152,7 @@ def _table(rows: list[list[str]], room: int) -> list[str]:
     if room:
         widths[0] = max(1, min(widths[0], room - others))
     lines = [
-        "  ".join([cells.left(cells.cut(label, widths[0]), widths[0]), *map(cells.right, figures, widths[1:])])
+        "  ".join([cells.left(cells.shortened(label, widths[0]), widths[0]), *map(cells.right, figures, widths[1:])])
         for label, *figures in table
     ]
     if room and (left_out := len(_columns()) - len(shown)):
@@ -193,7 +193,7 @@ def _cells(summary: Summary) -> list[str]:
         return [span(value) for value in spread] if spread else ["-"] * 4
 
     return [
-        cells.cut(printable(summary.label), LABEL_WIDTH) or _("all"),
+        cells.shortened(printable(summary.label), LABEL_WIDTH) or _("all"),
         str(summary.builds),
         counted(summary.failed),
         counted(summary.timed_out),

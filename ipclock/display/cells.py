@@ -34,6 +34,11 @@ def cut(text: str, width: int) -> str:
     return text
 
 
+def shortened(text: str, width: int) -> str:
+    """Return *text*, or as much of it as fits into *width* cells with a mark that there is more."""
+    return text if columns(text) <= width else cut(text, width - 1).rstrip() + "…" * (width > 0)
+
+
 def left(text: str, width: int) -> str:
     """Return *text* at the left of *width* cells."""
     return text + " " * (width - columns(text))

@@ -56,6 +56,14 @@ def test_what_is_cut_fits_and_is_no_shorter_than_it_must_be(text: str, width: in
     assert head == text or width - 1 <= cells.columns(head) <= width
 
 
+@given(TEXTS, some.integers(1, 20))
+def test_what_is_shortened_fits_and_says_so(text: str, width: int) -> None:
+    short = cells.shortened(text, width)
+
+    assert (cells.columns(short) <= width, short == text or short.endswith("…")) == (True, True)
+    assert (short == text) == (cells.columns(text) <= width)
+
+
 @given(TEXTS)
 def test_columns_stand_below_each_other(text: str) -> None:
     assert cells.columns(cells.left(text, 90)) == cells.columns(cells.right(text, 90)) == 90
