@@ -144,12 +144,19 @@ def table(now: Standing, width: int) -> list[str]:
 
 
 def _draw(console: Console, heads: Sequence[tuple[str, str, int]], rows: Sequence[Sequence[str]]) -> None:
-    """Draw a table: of each column its head, how it is aligned, and from which width of the terminal on it is shown."""
+    """Draw a table: of each column its head, how it is aligned, and from which width of the terminal on it is shown.
+
+    A column in which nothing stands is left out.
+    """
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    shown = [number for number, (_head, _align, width) in enumerate(heads) if console.width >= width]
+    shown = [
+        number
+        for number, (_head, _align, width) in enumerate(heads)
+        if console.width >= width and any(row[number] for row in rows)
+    ]
 
     def cell(text: str, style: str = "") -> Text:
         # a label in square brackets is no markup, and what has no room is cut, not wrapped

@@ -77,7 +77,7 @@ def test_the_table_tells_who_builds_how_far_and_who_waits_for_how_long(
         0,
         "⏳ builds running: 1/1",
         ["ticket", "slot", "label", "PID", "user", "age", "of", "usual", "CPU", "memory", "command"],
-        ["ticket", "position", "waiting", "PID", "user", "waited", "limit", "estimate", "requests"],
+        ["ticket", "position", "waiting", "PID", "user", "waited", "limit", "estimate"],
     )
     assert row.split()[:5] == ["1", "1", "staging", str(holder.command_pid), "root"]
     assert re.search(r"0 % / 16 min +\d+ % +\d+ MB +\S*python", row)
