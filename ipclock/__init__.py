@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ipclock.errors import (
         BadConfig,
         BadValue,
+        CancelledError,
         CannotCreate,
         DamagedSemaphore,
         FewDescriptorsError,
@@ -58,6 +59,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BadConfig",
     "BadValue",
+    "CancelledError",
     "CannotCreate",
     "DamagedSemaphore",
     "FewDescriptorsError",

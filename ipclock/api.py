@@ -94,7 +94,8 @@ def slot(
 
     Raises, all of them subclasses of IpclockError:
     SlotTimeout, SlotBusy and MutexStuckError (no slot in time: SlotUnavailable), SupersededError (a newer build of the
-    label came), TooManySlotsError and PriorityNotAllowedError (the pool never gives that);
+    label came), CancelledError (`ipclock cancel` took it out of the line), TooManySlotsError and
+    PriorityNotAllowedError (the pool never gives that);
     InvalidValueError and SettingsError (a setting, or the file of them, is wrong), UnsupportedError (with ENGINE);
     PoolPermissionError (the pool is somebody else's: ForeignPoolError; shared with a group that we are no member of:
     NoMemberError), PoolElsewhereError (it lies in another folder than LOCK_DIR, which cannot be used);

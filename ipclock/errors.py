@@ -458,6 +458,28 @@ class LogUnreadable(IpclockError):
         self.reason = reason
 
 
+class TicketWaits(NoTicket):
+    """A slot was to be taken away from a ticket that still waits for one."""
+
+    what = N_("ticket {ticket} has no slot yet: it is waiting")
+    remedy = N_("'ipclock cancel {ticket}' removes it from the queue.")
+
+
+class NotYourBuild(IpclockError):
+    """The build `label` with `ticket` is that of another user (uid): `owner` in words."""
+
+    status = 77
+    what = N_("ticket {ticket} is a build of another user: {label} ({owner})")
+    remedy = N_("That user, the owner of the pool or root can cancel it.")
+
+    def __init__(self, ticket: int, label: str, uid: int) -> None:
+        super().__init__(ticket, label, uid)
+        self.ticket = ticket
+        self.label = label
+        self.uid = uid
+        self.owner = _name_and_uid(uid)
+
+
 class NotYours(IpclockError):
     """The slot of `ticket` is held by the build `label`, which this process is no part of; its PID, "?" for none."""
 
@@ -577,6 +599,25 @@ class Interrupted(IpclockError):
         super().__init__(signum)
         self.signum = signum
         self.status = 128 + signum
+
+
+class CancelledError(Interrupted):
+    """A build was cancelled by the user `by`, or because the process `pid` has ended, to which it was bound.
+
+    Its wait ends as if by SIGTERM.
+    """
+
+    what = N_("{label}: cancelled by {by}")
+
+    def __init__(self, label: str, by: str, pid: int = 0) -> None:
+        import signal  # few are cancelled
+
+        super().__init__(signal.SIGTERM)
+        self.label = label
+        self.by = by
+        self.pid = pid
+        if pid:
+            self.what = N_("{label}: cancelled: process {pid} has ended")
 
 
 # the names that the code uses, and that programs know from before they ended as is the custom

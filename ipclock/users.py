@@ -43,6 +43,17 @@ def shows_all() -> bool:
     return _stand_in("uid") is None
 
 
+def key() -> str:
+    """Return letters and digits that stand for our user, outside of our user namespace too."""
+    uid = os.getuid()
+    if shows_all():
+        return str(uid)
+    try:
+        return f"{uid}n{os.stat('/proc/self/ns/user').st_ino}"
+    except OSError:  # a sandbox may hide it
+        return f"{uid}n"
+
+
 def is_hidden(uid: int) -> bool:
     """Return whether the uid may stand for any user without one here."""
     return uid == _stand_in("uid")

@@ -28,7 +28,13 @@ KINDS = {
     "DIR": shtab.DIRECTORY,
     "GROUP": {"bash": "_ipclock_groups", "zsh": "_groups", "fish": "(__fish_complete_groups)"},
 }
-CHOICES = {"HOW": values.LEFTOVERS, "MODE": ("0600", "0660"), "COMMAND": command_line.COMMANDS, "WHEN": values.COLOURS}
+CHOICES = {
+    "HOW": values.LEFTOVERS,
+    "MODE": ("0600", "0660"),
+    "BETWEEN": (*values.PARTIES, "off"),
+    "COMMAND": command_line.COMMANDS,
+    "WHEN": values.COLOURS,
+}
 
 
 def write(root: Path) -> None:

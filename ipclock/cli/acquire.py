@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from ipclock.config.settings import Settings
 
-MAX_ID = 2**31 - 1  # of an int, as a descriptor and a PID are
 SUMMARY = N_("acquire a slot for the calling script and print its ticket")
 EXAMPLES = (
     "ticket=$(ipclock acquire staging)",
@@ -35,13 +34,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--fd",
         metavar="N",
-        type=options.number("--fd", MAX_ID),
+        type=options.number("--fd", options.MAX_ID),
         help=_("hold the slot while descriptor N is open: a new file in the pool's directory new/"),
     )
     parser.add_argument(
         "--pid",
         metavar="PID",
-        type=options.number("--pid", MAX_ID),
+        type=options.number("--pid", options.MAX_ID),
         help=_("hold the slot while process PID is alive (default: the caller)"),
     )
     options.add_on_lost(parser)

@@ -10,9 +10,11 @@ from ipclock.console import say
 from ipclock.errors import N_, CommandFailed, IpclockError
 from ipclock.history import finished, recorder
 from ipclock.history.outcomes import OF_WAITS
-from ipclock.i18n import _, sentence
+from ipclock.i18n import _, sentence, told
 from ipclock.linux import process
+from ipclock.pool.cancellation import Cancellation
 from ipclock.pool.protocol import status_of
+from ipclock.run.supervisor import Ending
 from ipclock.run.usage import UsageMeter
 from ipclock.utf8 import printable
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
     from ipclock.pool.claim import Claim
     from ipclock.pool.engine import Client
+    from ipclock.run.caller import Caller
     from ipclock.run.hooks import Hooks
     from ipclock.zookeeper.lease_guard import LeaseGuard
 
@@ -35,11 +38,21 @@ LEFT_BEHIND = {
 class BuildRun:
     """One build, from its start to its end: its slot is looked after, and what it uses is measured.
 
-    `nested` builds run in the slot of the build around them, which the hooks and the history tell of. A failure beside
+    `nested` builds run in the slot of the build around them, which the hooks and the history tell of. The build ends
+    with the *caller*, if it is bound to one. A failure beside
     the build is said, once, and never ends `wrap` before the build. Make it before there are threads.
     """
 
-    def __init__(self, pool: Client, claim: Claim, settings: Settings, hooks: Hooks | None, *, quiet: bool) -> None:
+    def __init__(
+        self,
+        pool: Client,
+        claim: Claim,
+        settings: Settings,
+        hooks: Hooks | None,
+        *,
+        quiet: bool,
+        caller: Caller | None = None,
+    ) -> None:
         self.nested = False
         self.used = UsageMeter()
         self._pool = pool
@@ -47,6 +60,8 @@ class BuildRun:
         self._settings = settings
         self._hooks = hooks
         self._quiet = quiet
+        self._caller = caller
+        self._heeded: Cancellation | None = None
         self._said: set[str] = set()
         self._guard = None if pool.keeps_without_us else _guard(pool, claim, settings)
 
@@ -62,13 +77,27 @@ class BuildRun:
             self._bear(self._guard.begin, pid)
         self._bear(self._note, pid)
 
-    def tick(self) -> None:
-        """Look after the slot and take a sample of what the build uses."""
+    def tick(self) -> Ending | None:
+        """Look after the slot and take a sample of what the build uses; return whether it is to be ended."""
         self._bear(self._guard.tick if self._guard else self._watch)
         with suppress(OSError):  # it is only for the history
             self.used.tick()
             if self._settings.history and not self.nested:
                 finished.prepare()
+        if self._caller and self._caller.has_ended and not self._claim.cancelled:
+            self._claim.cancelled = Cancellation(pid=self._caller.pid)
+        return self._heed()
+
+    def _heed(self) -> Ending | None:
+        """Tell of a cancellation, once, and return how the build is to be ended for it."""
+        cancelled = self._claim.cancelled
+        if cancelled is None or cancelled == self._heeded:
+            return None
+        self._heeded = cancelled
+        say(f"ipclock: {told(cancelled.error(self._claim.label))[0]}", at_once=True)
+        besides: list[int] = []
+        self._bear(lambda: besides.extend(self._pool.kept_by(self._claim.ticket)))
+        return Ending(cancelled.grace, besides)
 
     def leave_behind(self, fate: str, pids: list[int]) -> None:
         """The command has ended and left processes running, whose *fate* is one of LEFT_BEHIND."""
@@ -102,6 +131,7 @@ class BuildRun:
         beside = self._beside() if starved else []
         claim.evicted = claim.evicted or self.lost
         self._pool.release(claim, status)
+        self._heed()
         if starved:
             _blame_memory(self.used.pid, beside)
         if self.nested:

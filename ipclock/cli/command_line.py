@@ -20,6 +20,7 @@ from ipclock.config.settings import load_settings
 from ipclock.console import say
 from ipclock.errors import (
     N_,
+    CancelledError,
     FewDescriptorsError,
     Interrupted,
     IpclockError,
@@ -54,6 +55,7 @@ COMMANDS = (
     "metrics",
     "drain",
     "resume",
+    "cancel",
     "reset",
     "init",
     "config",
@@ -128,6 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         from ipclock.run.supervisor import die_of
 
+        if isinstance(error, CancelledError):
+            say(error_text(error, settings))
         die_of(error.signum)
         return error.status
     except IpclockError as error:

@@ -40,7 +40,7 @@ def run(args: Namespace, settings: Settings) -> int:
         now = empty(settings.pool_name, 1)
     if args.kind == "tickets":
         # of those that wait too for a command that is about them
-        builds = [*now.holders, *(now.waiters if args.words[:1] in (["logs"], ["wait"]) else ())]
+        builds = [*now.holders, *(now.waiters if args.words[:1] in (["cancel"], ["logs"], ["wait"]) else ())]
         lines = [f"{build.ticket} {build.label}" for build in builds]
     else:
         known = set(queries.known_labels(settings.history) if settings.history else [])

@@ -39,6 +39,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="P",
         help=_("set the lowest priority that users other than root may request (default: 0)"),
     )
+    group.add_argument(
+        "--fair",
+        dest="FAIR",
+        metavar="BETWEEN",
+        help=_("let builds of one priority take turns by user or by session; off: in order of arrival (default: off)"),
+    )
     parser.add_argument("--move", action="store_true", help=_("move the directory of an idle pool to --lock-dir"))
     group.add_argument("--group", dest="LOCK_GROUP", metavar="GROUP", help=_("share the pool with this group"))
     options.add_pool_options(parser, create=True)
@@ -57,6 +63,8 @@ def run(args: Namespace, settings: Settings) -> int:
         pool.share(settings.shared_with, context)
     if settings.priority_min is not None:
         pool.allow_priority(settings.priority_min, context)
+    if settings.fair is not None:
+        pool.be_fair(settings.fair, context)
     pool.tidy(context)
     if sys.stdout:
         # its bytes: a script uses the path, and the locale may lack letters of it

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ipclock.pool.snapshot import Snapshot
     from ipclock.run.hooks import Hooks
 
+MAX_ID = 2**31 - 1  # of an int, as a descriptor and a PID are
 MUTEX_PATIENCE_S = 10.0  # how long a command that does not wait for a slot waits for the pool's mutex
 
 

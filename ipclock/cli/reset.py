@@ -6,12 +6,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ipclock.cli import options
+from ipclock.cli.waiting import MutexWait
 from ipclock.display.formatting import pid_of, unlisted
-from ipclock.display.waiting_line import WaitingLine
-from ipclock.errors import N_, LocksLeft, NoTicket, UsageError
+from ipclock.errors import N_, LocksLeft, NoTicket, TicketWaits, UsageError
 from ipclock.history import recorder
 from ipclock.i18n import _
-from ipclock.pool.wait_context import WaitContext
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -39,22 +38,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_pool_options(parser)
 
 
-class _Resetting(WaitContext):
-    def __init__(self, *, quiet: bool) -> None:
-        super().__init__(options.MUTEX_PATIENCE_S)
-        self._line = WaitingLine(quiet=quiet, interval=1)
-
-    def mutex_held(self, seconds: float, pid: int) -> None:
-        self._line.stuck(seconds, pid)
-
-
 def run(args: Namespace, settings: Settings) -> int:
     """Take the slots back and say on stderr whose builds go on without one."""
     pool = options.open_for_administrator(settings)
-    context = _Resetting(quiet=args.quiet)
+    context = MutexWait(options.MUTEX_PATIENCE_S, quiet=args.quiet)
     tell = options.teller(args)
     now = pool.snapshot()
     slots = {holder.within or holder.ticket for holder in now.holders if args.ticket in (None, holder.ticket)}
+    if not slots and args.ticket in {waiter.ticket for waiter in now.waiters}:
+        raise TicketWaits(args.ticket)
     # nested ones first: they need not be children of the build around them any more
     holders = [holder for holder in reversed(now.holders) if (holder.within or holder.ticket) in slots]
     # builds of a folder that was removed lose their slots with all others, not with one ticket's

@@ -13,7 +13,7 @@ from ipclock.display.estimates import Estimator
 from ipclock.display.formatting import iso
 from ipclock.errors import N_, UsageError
 from ipclock.i18n import _
-from ipclock.linux import process
+from ipclock.linux import process, process_view
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -75,13 +75,21 @@ def as_json(now: Standing) -> dict[str, Any]:
     """Return the pool as plain values; `since` as ISO 8601 with the local offset, memory in bytes."""
     pool = now.pool
 
+    def plain(client: Holder | Waiter) -> dict[str, Any]:
+        found = client._asdict()
+        del found["origin"]  # schema 2 has it
+        return found
+
     def plain_holder(holder: Holder) -> dict[str, Any]:
         use = now.uses.get(holder.ticket)
+        pid = holder.here and (holder.command_pid or holder.pid)
         return {
-            **holder._asdict(),
+            **plain(holder),
             "since": iso(holder.since),
             "processes": [process._asdict() for process in holder.processes],
-            "command": process.command_of(pid) if holder.here and (pid := holder.command_pid or holder.pid) else "",
+            "command": process_view.command_of(pid)
+            if holder.here and (pid := holder.command_pid or holder.pid)
+            else "",
             "cpu_s": use and use.cpu_s,
             "memory": use and use.memory,
             "usual_s": now.usual.get(holder.label),
@@ -89,7 +97,7 @@ def as_json(now: Standing) -> dict[str, Any]:
 
     def plain_waiter(waiter: Waiter) -> dict[str, Any]:
         left = now.waits.get(waiter.ticket)
-        return {**waiter._asdict(), "since": iso(waiter.since), "left_s": left and list(left)}
+        return {**plain(waiter), "since": iso(waiter.since), "left_s": left and list(left)}
 
     drain = pool.drain and {
         "reason": pool.drain.reason,
@@ -102,7 +110,7 @@ def as_json(now: Standing) -> dict[str, Any]:
         "at": iso(pool.resized.at),
     }
     facts = pool._asdict()
-    del facts["own"]  # is a waiter's own business
+    del facts["own"], facts["fair"]  # a waiter's own business; no key of schema 1
     return {
         "schema": SCHEMA,
         **facts,

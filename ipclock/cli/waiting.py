@@ -11,7 +11,7 @@ from ipclock.acquisition import BuildWait
 from ipclock.config.environment import held_slot, plain_terminal
 from ipclock.console import say
 from ipclock.display.waiting_line import WaitingLine
-from ipclock.errors import Interrupted
+from ipclock.errors import CancelledError, Interrupted
 from ipclock.i18n import _
 from ipclock.pool.wait_context import DUE_S, WaitContext
 
@@ -29,6 +29,18 @@ if TYPE_CHECKING:
     from ipclock.pool.engine import Client
     from ipclock.pool.headroom import Headroom
     from ipclock.run.hooks import Hooks
+
+
+class MutexWait(WaitContext):
+    """The time of a command that needs the pool's mutex; it says which process keeps that for long."""
+
+    def __init__(self, timeout: float, *, quiet: bool = False) -> None:
+        super().__init__(timeout)
+        self._line = WaitingLine(quiet=quiet, interval=1)
+
+    def mutex_held(self, seconds: float, pid: int) -> None:
+        """Show that another process keeps the pool's mutex."""
+        self._line.stuck(seconds, pid)
 
 
 def slot_around_us(pool: Client, holder: Identity | None = None) -> int | None:
@@ -98,6 +110,7 @@ class ShownWait(BuildWait):
         self._settings = settings
         self._hooks = hooks
         self._on_arrival = on_arrival
+        self.on_wait: Callable[[], None] | None = None
         self._status: WaitStatus | None = None
 
     def arrived(self, ticket: int) -> None:
@@ -108,6 +121,9 @@ class ShownWait(BuildWait):
     def waiting(self, ticket: int) -> None:
         """Run the hook of the wait, once, and bring the waiting line up to date."""
         super().waiting(ticket)
+        if self.on_wait:
+            self.on_wait()
+            self.on_wait = None
         if self.block and self._hooks:
             self._hooks.waiting(self._claim)
         if self.block and self.line.due():
@@ -129,7 +145,7 @@ class ShownWait(BuildWait):
 
     def refused(self, error: IpclockError) -> None:
         """Leave the terminal clean for the error."""
-        if isinstance(error, Interrupted):
+        if isinstance(error, Interrupted) and not isinstance(error, CancelledError):
             self.line.given_up(label=self._claim.label)
         self.line.clear()
 
@@ -158,12 +174,17 @@ def take_slot(
     hooks: Hooks | None,
     canvas: Canvas | None,
     on_arrival: Callable[[], None] | None = None,
+    *,
+    on_wait: Callable[[], None] | None = None,
+    pace: float = float("inf"),
 ) -> None:
     """Wait for a slot on behalf of a person, until the claim holds one or *check* raises.
 
-    *on_arrival* is called once when it stands in line.
+    *on_arrival* is called once when it stands in line, *on_wait* once if it has to wait; *check* at least every *pace*
+    seconds.
     """
     wait = ShownWait(pool, claim, args, settings, check, hooks, canvas, on_arrival)
+    wait.pace, wait.on_wait = min(wait.pace, pace), on_wait
     try:
         acquisition.acquire(pool, claim, settings, wait, hooks)
     finally:

@@ -62,6 +62,11 @@ def held_slot() -> tuple[str, str] | None:
     return (os.environ.get("IPCLOCK_NAME", ""), ticket) if ticket else None
 
 
+def session() -> str | None:
+    """Return the name that IPCLOCK_SESSION gives the session of this process; None where it gives none."""
+    return os.environ.get("IPCLOCK_SESSION") or None
+
+
 def build_environment(
     ours: Mapping[str, str], name: str, label: str, ticket: int, slot: int, jobs: int | None = None, token: str = ""
 ) -> dict[str, str]:

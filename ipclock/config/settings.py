@@ -52,6 +52,7 @@ class Settings:
     """The settings of one run. Times are in seconds, memory in bytes; names and paths are native, the rest is text.
 
     `max_parallel_builds` is None where it is not set: an existing pool then keeps its capacity.
+    `fair` is None where it is not set: a pool then keeps what its owner has said.
     `reset_hint` is None where it is not set: what helps depends on the reader.
     `history` is the file of finished builds, None where none is kept. `log_dir` is where the output of builds is kept
     (`wrap --detach`), None for a user without a home.
@@ -68,6 +69,7 @@ class Settings:
     max_per_label = setting(values.slots, None, "--per-label")
     build_priority = setting(values.priority, "0", "--priority")
     priority_min = setting(values.priority, None, "--priority-min")
+    fair = setting(values.fair, None, "--fair")
     memory = setting(values.memory_or_auto, None, "--memory")
     min_free_memory = setting(values.memory, None)
     lock_mode = setting(values.mode, None, "--mode")

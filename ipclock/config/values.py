@@ -22,6 +22,7 @@ MAX_NAME_BYTES = 200
 LEFTOVERS = ("release", "wait", "kill")
 ON_LOST = ("kill", "warn")
 COLOURS = ("auto", "always", "never")
+PARTIES = ("user", "session")  # between whom a pool can be fair
 _DIGITS, _FLOAT = set("0123456789."), set("0123456789.eE+-")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MOST_DIGITS = 10**9 - 1  # on each side of the dot of an amount of memory
@@ -110,6 +111,14 @@ def colour(text: str) -> str:
     return text
 
 
+def grace(text: str) -> float:
+    """How long processes have until they are killed, in seconds, and no longer than a record tells."""
+    span = seconds(text)
+    if span > _UNITS["d"]:
+        raise ValueError(N_("at most 1 day"))
+    return span
+
+
 def interval(text: str) -> float:
     """A span of time above zero."""
     span = seconds(text)
@@ -191,6 +200,13 @@ def leftovers(text: str) -> str:
     """What becomes of processes that outlive their build: release, wait or kill."""
     if text not in LEFTOVERS:
         raise ValueError(N_("release, wait or kill"))
+    return text
+
+
+def fair(text: str) -> str:
+    """Between whom a pool is fair: user, session or off."""
+    if text not in (*PARTIES, "off"):
+        raise ValueError(N_("user, session or off"))
     return text
 
 

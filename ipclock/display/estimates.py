@@ -12,7 +12,7 @@ from ipclock._typing import TYPE_CHECKING, NamedTuple
 from ipclock.errors import HistoryFailed
 from ipclock.history import finished, simulation
 from ipclock.history.simulation import Range, Work
-from ipclock.linux import process
+from ipclock.linux import process_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,7 +67,7 @@ class Estimator:
         for holder in holders:
             pid = holder.command_pid or holder.pid
             roots = [row.pid for row in holder.processes] or ([pid] if pid and holder.here else [])
-            if use := process.use_of(roots):
+            if use := process_view.use_of(roots):
                 now = time.monotonic()
                 percent = None
                 if before := self._seen.get(holder.ticket):

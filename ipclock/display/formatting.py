@@ -8,7 +8,8 @@ from ipclock._typing import TYPE_CHECKING
 from ipclock.display.cells import cut
 from ipclock.history import simulation
 from ipclock.i18n import _
-from ipclock.linux.process import command_of, user_name
+from ipclock.linux.process import user_name
+from ipclock.linux.process_view import command_of
 from ipclock.utf8 import printable
 
 if TYPE_CHECKING:

@@ -11,10 +11,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ipclock.display.formatting import iso
+from ipclock.display.origins import facts
 from ipclock.linux import process
 
 if TYPE_CHECKING:
     from ipclock.display.estimates import Standing
+    from ipclock.display.origins import Facts
     from ipclock.history.statistics import Past, Report, Spread, Summary
     from ipclock.pool.notes import Drain
     from ipclock.pool.snapshot import Holder, Waiter
@@ -43,6 +45,7 @@ def pool(now: Standing, *, made: bool) -> dict[str, Any]:
             "user": _user(process.user_name(seen.resized.uid)),
             "at": iso(seen.resized.at),
         },
+        "fair": seen.fair or None,
         "holders": [_holder(holder, now) for holder in seen.holders],
         "waiters": [_waiter(waiter, now) for waiter in seen.waiters],
     }
@@ -58,7 +61,7 @@ def _drain(drain: Drain) -> dict[str, Any]:
 
 def _holder(holder: Holder, now: Standing) -> dict[str, Any]:
     use = now.uses.get(holder.ticket)
-    shown = holder.command_pid or holder.pid
+    known = facts(holder)
     return {
         "ticket": holder.ticket,
         "within_ticket": holder.within,
@@ -69,7 +72,7 @@ def _holder(holder: Holder, now: Standing) -> dict[str, Any]:
         "slots": holder.slots,
         "pid": holder.pid,
         "command_pid": holder.command_pid,
-        "command": process.command_of(shown) or None if holder.here and shown else None,
+        "command": known.command or None,
         "pids_are_ours": holder.here,
         "processes": [
             {"pid": row.pid, "command": row.command or None, "age_seconds": row.age_s} for row in holder.processes
@@ -82,11 +85,13 @@ def _holder(holder: Holder, now: Standing) -> dict[str, Any]:
         "host": holder.host or None,
         "session_seconds": holder.session_s,
         "token": holder.token or None,
+        **_origin(holder, known),
     }
 
 
 def _waiter(waiter: Waiter, now: Standing) -> dict[str, Any]:
     left = now.waits.get(waiter.ticket)
+    known = facts(waiter)
     return {
         "ticket": waiter.ticket,
         "position": waiter.position,
@@ -104,6 +109,20 @@ def _waiter(waiter: Waiter, now: Standing) -> dict[str, Any]:
         "left_max_seconds": left and left.high,
         "host": waiter.host or None,
         "session_seconds": waiter.session_s,
+        "command": known.command or None,
+        "pids_are_ours": waiter.origin.here,
+        **_origin(waiter, known),
+    }
+
+
+def _origin(client: Holder | Waiter, known: Facts) -> dict[str, Any]:
+    return {
+        "directory": known.directory or None,
+        "terminal": known.terminal or None,
+        "caller_pid": known.caller,
+        "caller_gone": known.caller_gone,
+        "detached": client.origin.detached,
+        "log": client.origin.log or None,
     }
 
 

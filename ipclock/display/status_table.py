@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ipclock.config.environment import colours, plain_terminal
 from ipclock.console import encodable
-from ipclock.display import alternate_screen
+from ipclock.display import alternate_screen, origins
 from ipclock.display.cells import cut
 from ipclock.display.formatting import (
     activity_of,
@@ -28,7 +28,6 @@ from ipclock.display.formatting import (
     unlisted,
 )
 from ipclock.i18n import _
-from ipclock.linux import process
 from ipclock.utf8 import printable
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ipclock.display.estimates import Standing
+    from ipclock.display.origins import Facts
     from ipclock.pool.snapshot import Holder, Snapshot, Waiter
 
 REDRAW_S = 1.0
@@ -68,6 +68,7 @@ def _styled_lines(now: Standing) -> list[tuple[str, str]]:
         mark = "  -" if holder in pool.outermost else "    -"
         text = f"{mark} [{clock(holder.since)}] {holder.label} (PID: {pid_of(holder)})"
         found.append((text + _holder_notes(holder, now), "" if holder.state == "running" else RED))
+        found += [(f"      {known}", "")] if (known := origins.in_words(holder)) else []
         found += [(f"      {row.pid}  {span(row.age_s)}  {printable(row.command)}", "") for row in holder.processes]
     if pool.waiters:
         found.append((_("⏳ builds waiting: {count}").format(count=len(pool.waiters)), BOLD))
@@ -76,6 +77,7 @@ def _styled_lines(now: Standing) -> list[tuple[str, str]]:
         text += _(" waiting for {span}").format(span=span(waiter.waited_s or 0))
         facts = [text, _ticket(waiter), *_asks(waiter), estimate(now.waits.get(waiter.ticket))]
         found.append((" · ".join(filter(None, facts)), ""))
+        found += [(f"      {known}", "")] if (known := origins.in_words(waiter)) else []
     return found
 
 
@@ -89,6 +91,9 @@ def _headings(pool: Snapshot) -> list[str]:
     found = [head.format(**counts)] + [f"  {drained(pool)}"] * pool.drained
     if pool.resized and (text := resized(pool)):
         found.append(f"  {text}")
+    if pool.fair:
+        texts = {"user": _("builds take turns by user"), "session": _("builds take turns by session")}
+        found.append(f"  {texts[pool.fair]}")
     if pool.unlisted:
         found.append(f"  {unlisted(pool)}")
     return found
@@ -186,29 +191,29 @@ def _holder_heads() -> list[tuple[str, str, int]]:
         (_("of usual"), "right", 70),
         ("CPU", "right", 50),
         (_("memory"), "right", 50),
-        (_("command"), "left", 110),
+        *_origin_heads(),
     ]
 
 
 def _holder_rows(holder: Holder, now: Standing) -> Iterator[list[str]]:
     nested = holder not in now.pool.outermost
     use, usual, held_s = now.uses.get(holder.ticket), now.usual.get(holder.label), holder.held_s or 0
-    shown_pid = holder.command_pid or holder.pid
+    known = origins.facts(holder)
     yield [
         str(holder.ticket),
         str(holder.slot) if holder.slots == 1 else f"{holder.slot}+{holder.slots - 1}",
-        " ".join(["└ " * nested + _named(holder), *(f"({word})" for word in state_of(holder))]),
+        " ".join(["└ " * nested + _named(holder), *_in_brackets(state_of(holder), holder, known)]),
         pid_of(holder),
         holder.user,
         span(held_s),
         f"{min(999.0, 100 * held_s / usual):.0f} % / {span(usual)}" if usual else "-",
         "-" if use is None or use.percent is None else f"{use.percent:.0f} %",
         size(use.memory) if use else "-",
-        printable(process.command_of(shown_pid)) if shown_pid and holder.here else "",
+        *_origin(known),
         "" if holder.state == "running" else "red",
     ]
     for row in holder.processes:
-        yield ["", "", f"  {printable(row.command)}", str(row.pid), "", span(row.age_s), "", "", "", "", "dim"]
+        yield ["", "", f"  {printable(row.command)}", str(row.pid), "", span(row.age_s), "", "", "", "", "", "", "dim"]
 
 
 def _waiter_heads() -> list[tuple[str, str, int]]:
@@ -222,20 +227,36 @@ def _waiter_heads() -> list[tuple[str, str, int]]:
         (_("limit"), "right", 70),
         (_("estimate"), "left", 50),
         (_("requests"), "left", 70),
+        *_origin_heads(),
     ]
 
 
+def _origin_heads() -> list[tuple[str, str, int]]:
+    return [(_("command"), "left", 110), (_("directory"), "left", 150), (_("caller"), "left", 180)]
+
+
+def _origin(known: Facts) -> list[str]:
+    caller = " ".join(filter(None, [origins.named(known.caller) if known.caller else "", known.terminal]))
+    return [known.command, known.directory, caller]
+
+
+def _in_brackets(words: list[str], client: Holder | Waiter, known: Facts) -> list[str]:
+    return [f"({word})" for word in [*words, *origins.marks(client, known)]]
+
+
 def _waiter_row(waiter: Waiter, now: Standing) -> list[str]:
+    known = origins.facts(waiter)
     return [
         str(waiter.ticket),
         str(waiter.position),
-        _named(waiter),
+        " ".join([_named(waiter), *_in_brackets([], waiter, known)]),
         str(waiter.pid or "?"),
         waiter.user,
         span(waiter.waited_s or 0),
         "-" if waiter.timeout_s is None else span(waiter.timeout_s),
         estimate(now.waits.get(waiter.ticket)) or "-",
         ", ".join(_asks(waiter)),
+        *_origin(known),
         "",
     ]
 

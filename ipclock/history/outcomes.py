@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipclock._typing import NamedTuple
-from ipclock.errors import Interrupted, SlotBusy, SlotTimeout, SupersededError
+from ipclock.errors import CancelledError, Interrupted, SlotBusy, SlotTimeout, SupersededError
 
 
 class Outcome(NamedTuple):
@@ -25,9 +25,11 @@ _TABLE = (
     Outcome("evicted", held=True),
     Outcome("orphaned", held=True),
     Outcome("oom", held=True, failed=True),
+    Outcome("cancelled", held=True),  # or while it waited
 )
 OUTCOMES = tuple(outcome.name for outcome in _TABLE)
 HELD = tuple(outcome.name for outcome in _TABLE if outcome.held)
 FAILURES = tuple(outcome.name for outcome in _TABLE if outcome.failed)
 # how a wait ends without a slot, by the error that ends it
 OF_WAITS = {SlotTimeout: "timeout", SlotBusy: "busy", Interrupted: "interrupted", SupersededError: "superseded"}
+OF_WAITS[CancelledError] = "cancelled"

@@ -16,6 +16,7 @@ from ipclock.history import finished
 from ipclock.history.outcomes import OF_WAITS
 from ipclock.i18n import _, sentence
 from ipclock.linux import clocks, process
+from ipclock.pool.cancellation import BY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -31,6 +32,8 @@ MAX_LABEL = 255
 
 def outcome_of(claim: Claim, status: int, *, starved: bool) -> str:
     """Return what the history calls a build that came to this status, -n for signal n. *starved*: of memory."""
+    if claim.cancelled:
+        return "cancelled"
     if starved:
         return "oom"
     return "evicted" if claim.evicted else "signal" if status < 0 else "failed" if status else "done"
@@ -90,6 +93,10 @@ def slot_ended(
 def holds_ended(pool: Engine, settings: Settings, holders: Iterable[RemovedHolder] = (), outcome: str = "done") -> None:
     """Keep the holds of those that have no supervisor who would; with none, only what the pool has found dead."""
     _write(settings, [_of_ended(pool, one, outcome) for one in holders if not one.supervised], pool)
+
+
+def _end_of(dead: RemovedHolder) -> str:
+    return "cancelled" if BY in dead.times else "orphaned"
 
 
 def _of_ended(pool: Engine, one: RemovedHolder, outcome: str) -> Row | None:
@@ -153,7 +160,7 @@ def _write(
     """
     if settings.history is None:
         return
-    dead = [_of_ended(pool, one, "orphaned") for one in pool.take_dead()] if pool else []
+    dead = [_of_ended(pool, one, _end_of(one)) for one in pool.take_dead()] if pool else []
     found = [row for row in (*rows, *dead) if row]
     try:
         if found:

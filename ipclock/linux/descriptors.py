@@ -43,6 +43,14 @@ def open_descriptors(device: int, inode: int, pid: int | str = "self") -> list[i
     return found
 
 
+def reads_keys(device: int, inode: int, pid: int) -> bool:
+    """Return whether a process has that terminal as its stdin, or open for reading alone, as who takes keys from it."""
+    with suppress(OSError):  # gone meanwhile
+        found = open_descriptors(device, inode, pid)
+        return any(fd == 0 or not os.lstat(f"{at(pid)}/fd/{fd}").st_mode & stat.S_IWUSR for fd in found)
+    return False
+
+
 def own_descriptors() -> list[int]:
     """Return the descriptors that this process has open, and the one by which they were listed."""
     return [int(name) for name in os.listdir("/proc/self/fd")]

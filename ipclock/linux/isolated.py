@@ -18,7 +18,7 @@ from ipclock._typing import TYPE_CHECKING
 from ipclock.errors import N_
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, NoReturn, TypeVar
 
     T = TypeVar("T")
@@ -64,8 +64,7 @@ def _work(function: Callable[[], object], writing: int, seconds: float) -> NoRet
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         signal.setitimer(signal.ITIMER_REAL, seconds + GRACE_S)  # if our parent is killed nothing else ends us
-        os.closerange(0, writing)
-        os.closerange(writing + 1, DESCRIPTORS)
+        close_all_but([writing])
         answer = _answer_of(function)
         while answer:
             answer = answer[os.write(writing, answer) :]
@@ -97,6 +96,15 @@ def _answer(reading: int, seconds: float) -> bytes:
         elif signal.sigpending() & LEAVING:
             raise InterruptedError(errno.EINTR, INTERRUPTED)
     raise TimeoutError(errno.ETIMEDOUT, TOO_SLOW)
+
+
+def close_all_but(kept: Iterable[int]) -> None:
+    """Close our descriptors but the *kept* ones: no beacon stays lit, and no pipe open, for a process that we fork."""
+    first = 0
+    for fd in sorted(kept):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, DESCRIPTORS)
 
 
 def end(pid: int) -> None:

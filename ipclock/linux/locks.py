@@ -1,6 +1,6 @@
 """Open-file-description locks (fcntl(2), F_OFD_*): the beacons and the mutex.
 
-The only importer of fcntl. Such a lock belongs to the open file, not to the process: it lasts until it is undone or
+Such a lock belongs to the open file, not to the process: it lasts until it is undone or
 the last process that inherited the descriptor is gone, and the kernel sees to that. A POSIX lock (lockf) would be
 lost with its taker, and with the first close of any descriptor of the file.
 """

@@ -11,13 +11,12 @@ from __future__ import annotations
 import os
 import pwd
 import signal
-import time
 from contextlib import suppress
 from functools import cache
 
 from ipclock import users, utf8
 from ipclock._typing import TYPE_CHECKING, NamedTuple
-from ipclock.bounded import LAST_PID, LAST_WORD, whole
+from ipclock.bounded import LAST_PID, LAST_UID, LAST_WORD, whole
 from ipclock.linux import clocks, procfs
 from ipclock.linux.procfs import at, here
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 UNKNOWN_START = (1 << 64) - 1  # where a time namespace keeps it from being compared
 _FIRST_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h: the same on every boot
-_COMMAND_BYTES = 4096  # of a command line that is shown
 _TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 _LAST_TICK = (1 << 63) // _TICK_NS
 
@@ -80,28 +78,13 @@ class Stat(NamedTuple):
     start: int
 
 
-class Use(NamedTuple):
-    """What a build uses: CPU time so far, of what has ended too, in seconds; memory of its own now, in bytes."""
-
-    cpu_s: float
-    memory: int
-
-
-class Usage(NamedTuple):
-    """A process as shown to people: PID, command line, age in seconds."""
-
-    pid: int
-    command: str
-    age_s: float
-
-
 def stat_of(pid: int | str) -> Stat:
     """Return what /proc says of a process. Raises OSError."""
-    fields = _stat_fields(pid)
+    fields = stat_fields(pid)
     return Stat(fields[0], here(int(fields[1])), _start(int(fields[19])))
 
 
-def _stat_fields(pid: int | str) -> list[str]:
+def stat_fields(pid: int | str) -> list[str]:
     """Return the fields of proc_pid_stat(5) from the third on, the state. Raises OSError."""
     # the command's name may hold blanks and brackets: fields are counted from the last bracket
     return procfs.text(f"{at(pid)}/stat").rpartition(")")[2].split()
@@ -214,6 +197,15 @@ def ancestors() -> list[Identity]:
     return found
 
 
+def login_session(sid: int) -> str:
+    """Return what names our login session: the kernel's audit session, else the session *sid* (getsid(2))."""
+    with suppress(OSError):
+        number = whole(procfs.text("/proc/self/sessionid"), LAST_UID)  # the highest one: none was set
+        if number is not None:
+            return f"audit {number}"
+    return f"{namespace()} {sid}"
+
+
 def own_command_line() -> list[bytes]:
     """Return the words of our command line, the interpreter's own first. Raises OSError."""
     return procfs.data("/proc/self/cmdline").split(b"\0")[:-1]
@@ -261,29 +253,17 @@ def _descendants_by_psutil(pid: int) -> list[int]:
         return []
 
 
-def use_of(pids: list[int]) -> Use | None:
-    """Return what the processes and all their descendants use; None where nothing is left of them.
-
-    Memory is what statm calls resident, without what is shared: cheap, and told of other users' processes too.
-    """
-    ticks = pages = 0
-    found = False
-    for pid in {*pids, *(child for root in pids for child in descendants_of(root))}:
-        with suppress(OSError):  # gone meanwhile
-            fields = _stat_fields(pid)
-            resident, shared = procfs.text(f"{at(pid)}/statm").split()[1:3]
-            ticks += sum(map(int, fields[11:15]))  # those of its ended children too
-            pages += int(resident) - int(shared)
-            found = True
-    return Use(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE")) if found else None
-
-
 def parent_of(pid: int) -> int:
     """Return the PID of the parent; 0 where there is none, or none to be seen."""
     try:
         return stat_of(pid).parent
     except OSError:
         return 0
+
+
+def foreground_of(pid: int) -> int:
+    """Return the process group in front on the terminal of a process, below 1 for none. Raises OSError."""
+    return here(int(stat_fields(pid)[5]))
 
 
 def arguments_of(pid: int) -> list[str]:
@@ -301,35 +281,13 @@ def is_fork(pid: int) -> bool:
     """
 
     def layout(pid: int) -> list[str]:
-        fields = _stat_fields(pid)
+        fields = stat_fields(pid)
         return [os.readlink(f"{at(pid)}/exe"), *fields[23:26], *fields[45:49]]
 
     try:
         return layout(pid) == layout(stat_of(pid).parent)
     except OSError:
         return False
-
-
-def command_of(pid: int) -> str:
-    """Return the command line of process *pid*, as it shows it now; "" where there is none to see."""
-    try:
-        shown = procfs.data(f"{at(pid)}/cmdline", _COMMAND_BYTES).decode(errors="replace")
-        return shown.rstrip("\0").replace("\0", " ")
-    except OSError:
-        return ""
-
-
-def usage(pids: list[int]) -> list[Usage]:
-    """Return what people want to know of those of the processes that are still there."""
-    import psutil
-
-    found = []
-    for pid in pids:
-        with suppress(psutil.Error):
-            process = psutil.Process(procfs.there(pid))
-            command = utf8.text_of(" ".join(process.cmdline()) or process.name())
-            found.append(Usage(pid, command, max(0.0, time.time() - process.create_time())))
-    return found
 
 
 def send(identity: Identity, number: int) -> None:

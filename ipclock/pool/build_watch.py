@@ -66,7 +66,7 @@ class Build:
     @property
     def uid(self) -> int:
         """Whose it is."""
-        return pool_snapshot.uid_of(self.record)
+        return self.record.user
 
     @property
     def log(self) -> str:

@@ -52,6 +52,8 @@ NUMBERS = ("mutex", "ticket", "capacity", "epoch", "priority", "settled")
 
 SAFE_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a planted FIFO must not hang us
 FILE_FLAGS = os.O_RDWR | SAFE_FLAGS
+# to append by: another client may add a line too (`OthersRecord`), and neither may write over the other's
+RECORD_FLAGS = FILE_FLAGS | os.O_APPEND
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | SAFE_FLAGS
 
 TRIES = 10
@@ -463,3 +465,14 @@ def _make_folder(parent: int, name: str, mode: int) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def unlink(name: str, folder: int) -> None:
+    """Unlink what lies there; a folder is no part of a pool, and one whose content is not ours gets another name."""
+    try:
+        os.unlink(name, dir_fd=folder)
+    except IsADirectoryError:
+        try:
+            os.rmdir(name, dir_fd=folder)
+        except OSError:
+            os.rename(name, f".{time.monotonic_ns()}", src_dir_fd=folder, dst_dir_fd=folder)

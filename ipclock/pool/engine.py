@@ -133,6 +133,12 @@ class Administrator(Engine, Protocol):
     def allow_priority(self, lowest: int, context: WaitContext) -> None:
         """Let all members of the pool ask for a priority from *lowest* on. Raises ForeignPoolError (77)."""
 
+    def be_fair(self, between: str, context: WaitContext) -> None:
+        """Let builds of one priority take turns between users or sessions ("user", "session"), or not ("off").
+
+        Raises ForeignPoolError (77).
+        """
+
     def tidy(self, context: WaitContext) -> None:
         """Make the pool whole, and clear away who died in it."""
 

@@ -22,13 +22,16 @@ from ipclock.errors import (
 from ipclock.linux import descriptors, process
 from ipclock.linux.semaphore import path_of
 from ipclock.pool import place, pools
-from ipclock.pool.directory import HOLDING
+from ipclock.pool.directory import GATE, HOLDING, QUEUED, STATES
 from ipclock.pool.protocol import Pool
 from ipclock.pool.wait_context import WaitContext
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ipclock.config.settings import Settings
     from ipclock.linux.process import Identity
+    from ipclock.pool.cancellation import Cancellation
     from ipclock.pool.claim import Claim, RemovedHolder
     from ipclock.pool.headroom import Headroom
     from ipclock.pool.record import Record
@@ -117,24 +120,64 @@ class LocalPool(Pool):
         """Return those that `recover` has found dead."""
         return [_ended(*one) for one in self.found_dead()]
 
-    def end(self, ticket: int) -> None:
-        """End the processes that keep the slot, and all that they have started. Raises StillRunning (77)."""
+    def call_off(self, tickets: Iterable[int], cancellation: Cancellation, context: WaitContext) -> list[RemovedHolder]:
+        """Ask the clients of these tickets to end, by their records."""
+        return [_ended(*one) for one in self.cancel(tickets, cancellation, context)]
+
+    def answer(self, ticket: int) -> str:
+        """Return what has come of it that a client was asked to end.
+
+        "asked": it has not heeded it yet; "ends": it does what it can; "alone": it is a build or a script that no
+        client of ours looks after; "dead"; "gone": with its record.
+        """
+        from ipclock.pool import liveness, policy
+        from ipclock.pool.cancellation import ENDING
+
+        def is_alone(state: str, record: Record) -> bool:
+            client = liveness.identity(record, "waiter")
+            is_holder = client == liveness.identity(record)
+            return state == HOLDING and not (client and is_holder and process.exists(client) is not False)
+
+        found = [
+            (state, entry) for state in STATES[1:] for entry in self.store.entries(state) if entry.ticket == ticket
+        ]
+        records = [(at[0], record) for at in found if (record := self.store.read(*at))]
+        if all(liveness.verdict(self.store, *at) == policy.DEAD for at in found):
+            return "dead" if records else "gone"
+        if any(is_alone(*one) for one in records):
+            return "alone"
+        return "ends" if all(ENDING in record.fields for _, record in records) else "asked"
+
+    def clear(self, ticket: int, context: WaitContext) -> list[RemovedHolder]:
+        """Clear away what the dead have left that had this ticket."""
+        return [_ended(*one) for one in self.drop(ticket, context)]
+
+    def end(self, ticket: int, *, grace_s: float | None = None) -> None:
+        """End the processes that keep the ticket, and all that they have started. Raises StillRunning (77)."""
         from ipclock.linux import terminate
         from ipclock.pool import liveness, policy
 
-        def entry() -> RecordName | None:
-            return next((entry for entry in self.store.entries(HOLDING) if entry.ticket == ticket), None)
+        def found() -> tuple[str, RecordName] | None:
+            states = (HOLDING, GATE, QUEUED)  # of two with one ticket the holder, as ever
+            listed = ((state, entry) for state in states for entry in self.store.entries(state))
+            return next((at for at in listed if at[1].ticket == ticket), None)
 
         def record() -> Record | None:
-            return self.store.read(HOLDING, found) if (found := entry()) else None
+            return self.store.read(*at) if (at := found()) else None
 
         def keepers() -> list[int]:
-            return liveness.keepers(self.store, found) if (found := record()) else []
+            at, one = found(), record()
+            if at is None or one is None:
+                return []
+            if at[0] == HOLDING:
+                return liveness.keepers(self.store, one)
+            return descriptors.keepers_of(one.device, one.inode, self.store.beacons.waiter.start)
 
         before = record()
-        left = terminate.end(keepers, liveness.supervisor(before) if before else None)
+        grace_s = terminate.GRACE_S if grace_s is None else grace_s
+        left = terminate.end(keepers, liveness.supervisor(before) if before else None, grace_s=grace_s)
         # another user's processes cannot be seen, but their beacon can
-        if left or ((found := entry()) and liveness.verdict(self.store, HOLDING, found) == policy.ALIVE):
+        if left or ((at := found()) and liveness.verdict(self.store, *at) == policy.ALIVE):
             bound = liveness.identity(before)
             raise StillRunning(ticket, left or [bound.pid if bound else 0])
 
@@ -156,6 +199,8 @@ def open_pool(settings: Settings, *, create: bool = True) -> LocalPool:
     pool = _open(settings, settings.max_parallel_builds if create else None)
     if not _says_capacity(pool.store, settings.capacity_file):
         pool.keep_capacity()
+    if create and settings.fair is not None and pool.store.is_ours():
+        pool.heed_fairness(settings.fair)
     return pool
 
 
@@ -247,7 +292,7 @@ def _ended(entry: RecordName, record: Record) -> RemovedHolder:
         label=record.fields.get("label", "?"),
         shown=label,
         pid=pid,
-        uid=snapshot.uid_of(record),
+        uid=record.user,
         times=record.fields,
         supervised=liveness.supervisor(record) is not None,
     )

@@ -1,4 +1,4 @@
-"""Notes about a pool for its later clients: a drain, and who has changed N last.
+"""Notes about a pool for its later clients: a drain, who has changed N last, between whom it is fair.
 
 A note is a small file of `key=value` lines in the pool's folder. This is what they say, wherever they are kept.
 """
@@ -6,10 +6,13 @@ A note is a small file of `key=value` lines in the pool's folder. This is what t
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from ipclock._typing import TYPE_CHECKING, NamedTuple
-from ipclock.bounded import LAST_UID, moment_in, whole_in
+from ipclock.bounded import LAST_TICKET, LAST_UID, moment_in, whole, whole_in
+from ipclock.config import values
 from ipclock.linux import clocks
+from ipclock.pool.policy import Admission
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,10 +74,42 @@ class Resize(NamedTuple):
         return {key: str(value) for key, value in self._asdict().items()}
 
 
+class Fairness(NamedTuple):
+    """That builds of one priority take turns `between` users or sessions ("user", "session"); the last admissions."""
+
+    between: str
+    admissions: tuple[Admission, ...] = ()
+
+    @classmethod
+    def read(cls, fields: Mapping[str, str]) -> Self | None:
+        """Return what a note says; None where it says nothing that can be understood."""
+        between, *rest = fields.items() if fields else [("", "")]
+        if between[0] != "between" or between[1] not in values.PARTIES:
+            return None
+        found = []
+        for ticket, text in rest:
+            party, _, priority = text.rpartition(",")
+            number = whole(ticket, LAST_TICKET)
+            with suppress(ValueError):
+                if number is not None and party:
+                    found.append(Admission(party, number, values.priority(priority)))
+        return cls(between[1], tuple(found))
+
+    def fields(self) -> dict[str, str]:
+        """Return it as a note."""
+        admissions = {str(one.ticket): f"{one.party},{one.priority}" for one in self.admissions}
+        return {"between": self.between} | admissions
+
+
 def _uid(fields: Mapping[str, str], owner: int) -> int:
     # what root writes in a user's pool is a file of that user
     uid = whole_in(fields, "uid", LAST_UID)
     return owner if uid is None else uid
+
+
+def lines(fields: Mapping[str, object]) -> bytes:
+    """Return the text of a note, or of a record."""
+    return "".join(f"{key}={value}\n" for key, value in fields.items()).encode()
 
 
 def parse_fields(data: bytes) -> dict[str, str]:

@@ -6,10 +6,12 @@ A build takes one unit of the pool, or more (`--slots`); what is said of units i
 
 from __future__ import annotations
 
-from ipclock._typing import TYPE_CHECKING
+from functools import cache
+
+from ipclock._typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from ipclock.pool.record_name import RecordName
 
@@ -18,6 +20,8 @@ PLACES = 10  # in line, that one step of priority is worth
 NEAR = 20  # places: so many look after the pool often enough that the others need not
 NEAR_NAP_S, LONGEST_NAP_S = 1.5, 30.0
 SWEPT = 8  # waiters
+OVERTAKEN = 20  # admissions of later tickets that a party lets pass, at most, until it is its turn
+PARTIES = 64  # whose last admission is remembered
 
 
 def verdict(kind: str, beacon: bool | None, process: bool | None) -> str:
@@ -107,9 +111,135 @@ def in_turn(waiters: list[RecordName], second: float) -> list[RecordName]:
     return [entry for entry in waiters if entry.ticket % parts == int(second) % parts]
 
 
-def in_order(waiters: Iterable[RecordName]) -> list[RecordName]:
-    """Return the waiters in the order in which they are to be called."""
-    return sorted(waiters, key=rank)
+class Admission(NamedTuple):
+    """That a build of a party was admitted."""
+
+    party: str
+    ticket: int
+    priority: int
+
+
+def noted(admissions: Sequence[Admission], latest: Admission) -> tuple[Admission, ...]:
+    """Return the last admissions, the latest one last: as many as `Served` needs, so that they never grow."""
+    kept: list[Admission] = []
+    of_priority: dict[int, int] = {}
+    parties: set[str] = set()
+    for one in reversed((*admissions, latest)):
+        of_priority[one.priority] = of_priority.get(one.priority, 0) + 1
+        if of_priority[one.priority] <= OVERTAKEN or (one.party not in parties and len(parties) < PARTIES):
+            kept.append(one)
+        parties.add(one.party)
+    return tuple(reversed(kept))
+
+
+class Served:
+    """What each party has had: the units that it holds, and when a build of it was admitted last.
+
+    The next build is of the party that holds the fewest units, among these of the one that was admitted longest ago, or
+    never; builds of one party go by their tickets. A waiter is overdue if OVERTAKEN builds of its priority that came
+    later were admitted since its party was served there. An overdue one goes before those that are not: else others
+    that hold nothing could keep a party that holds something waiting for ever (INV-6e, INV-6f).
+    """
+
+    def __init__(self, holders: Iterable[RecordName], admissions: Sequence[Admission]) -> None:
+        self._held: dict[str, int] = {}
+        for holder in {holder.place: holder for holder in holders}.values():
+            self._held[holder.party] = self._held.get(holder.party, 0) + holder.units
+        self._last = {one.party: number for number, one in enumerate(admissions, 1)}
+        self._count = len(admissions)
+        self._admissions = admissions
+        self._overdue: dict[tuple[int, str], int] = {}
+
+    def rank(self, entry: RecordName) -> tuple[int, ...]:
+        """Return where a waiter stands among those of its priority that have a party."""
+        if entry.ticket < self._overdue_before(entry.priority, entry.party):
+            return 0, entry.ticket
+        return 1, self._held.get(entry.party, 0), self._last.get(entry.party, 0), entry.ticket
+
+    def _overdue_before(self, priority: int, party: str) -> int:
+        """Return the ticket before which all waiters of the party are overdue."""
+        found = self._overdue.get((priority, party))
+        if found is None:
+            since: list[int] = []
+            for one in self._admissions:
+                if one.priority == priority:
+                    since = [] if one.party == party else [*since, one.ticket]
+            found = self._overdue[priority, party] = sorted(since)[-OVERTAKEN] if len(since) >= OVERTAKEN else 0
+        return found
+
+    def admit(self, entry: RecordName) -> None:
+        """Count the waiter as admitted."""
+        self._count += 1
+        self._last[entry.party] = self._count
+        self._held[entry.party] = self._held.get(entry.party, 0) + entry.units
+        self._overdue[entry.priority, entry.party] = 0
+
+
+def _any(entry: RecordName) -> bool:
+    return True
+
+
+def in_order(
+    waiters: Iterable[RecordName], served: Served | None = None, may_go: Callable[[RecordName], bool] = _any
+) -> Iterator[RecordName]:
+    """Yield the waiters that may go in the order in which they are to be called, each if those before it cannot.
+
+    By rank; where parties have been *served*, those of one priority that have a party share out their places among
+    themselves. One without a party, of a version that knows none, keeps its place: that version admits no other order,
+    and each of the two would send the other's waiter back from the gate for ever (INV-6g, INV-6h).
+    """
+    ordered = sorted(waiters, key=rank)
+    if served is None:
+        yield from filter(may_go, ordered)
+        return
+    may_go = cache(may_go)
+    lines: dict[int, Iterator[RecordName]] = {}
+    # by those that may go: the place of one that may not would let a whole priority pass another
+    for first in filter(may_go, ordered):
+        if first.party and first.priority not in lines:
+            same = (entry for entry in ordered if entry.party and entry.priority == first.priority)
+            lines[first.priority] = filter(may_go, sorted(same, key=served.rank))
+        yield next(lines[first.priority]) if first.party else first
+
+
+def forecast(waiters: Iterable[RecordName], served: Served | None = None) -> list[RecordName]:
+    """Return the waiters in the order in which they are admitted if no build comes or ends meanwhile.
+
+    The first one is that of `in_order`. What a waiter gets counts for those of its party behind it. Changes *served*.
+    """
+    ordered = sorted(waiters, key=rank)
+    if served is None:
+        return ordered
+    from heapq import heapify, heappop, heapreplace
+
+    parties: dict[tuple[int, str], list[RecordName]] = {}
+    for entry in sorted(ordered, key=lambda entry: entry.ticket, reverse=True):
+        parties.setdefault((entry.priority, entry.party), []).append(entry)
+    heads: dict[int, list[tuple[tuple[int, ...], RecordName]]] = {}
+    for (priority, party), line in parties.items():
+        if party:
+            heads.setdefault(priority, []).append((served.rank(line[-1]), line[-1]))
+    for heap in heads.values():
+        heapify(heap)
+    found = []
+    for place in ordered:
+        if not place.party:
+            found.append(place)
+            continue
+        heap = heads[place.priority]
+        # what a party has got since makes it stand further back, never ahead
+        while heap[0][0] != (now := served.rank(heap[0][1])):
+            heapreplace(heap, (now, heap[0][1]))
+        entry = heap[0][1]
+        served.admit(entry)
+        line = parties[entry.priority, entry.party]
+        line.pop()
+        if line:
+            heapreplace(heap, (served.rank(line[-1]), line[-1]))
+        else:
+            heappop(heap)
+        found.append(entry)
+    return found
 
 
 def counts_labels(entry: RecordName, holders: Iterable[RecordName]) -> bool:

@@ -3,15 +3,16 @@
 Read it against PROTOCOL.md beside it, which holds the words, the invariants (INV-n) and the reasons. In short: the
 records are the truth, the semaphore is the gate; a step under the mutex brings the semaphore's value back to what
 the records say and calls the next waiter. Guarantees the invariants for a client that is killed or stopped at any line.
-Does not guarantee anything about the processes of a build that close its beacon themselves.
-One file, because the order of the steps is one argument.
+Does not guarantee anything about the processes of a build that close its beacon themselves. `sections` has what a
+section does for the whole pool, `administration` what is done to it. One file, because the order of the steps is one
+argument.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from ipclock import users
 from ipclock._typing import TYPE_CHECKING
@@ -19,7 +20,6 @@ from ipclock.errors import (
     Interrupted,
     IpclockError,
     NoPoolError,
-    NoTicket,
     PoolPermissionError,
     PriorityNotAllowedError,
     SemaphoreError,
@@ -27,23 +27,23 @@ from ipclock.errors import (
     SupersededError,
     TooManySlotsError,
 )
-from ipclock.linux import descriptors, process, procfs
-from ipclock.linux.semaphore import MOST_UNITS, Semaphore, give, require_support
+from ipclock.linux import process
+from ipclock.linux.semaphore import Semaphore
 from ipclock.pool import liveness, policy, queue
-from ipclock.pool.claim import Claim, stamp
-from ipclock.pool.directory import GATE, HOLDING, NEW, QUEUED, STATES, TRIES
-from ipclock.pool.record_name import parse
-from ipclock.pool.records import LAST_DRAWN, Store
+from ipclock.pool.administration import Administration
+from ipclock.pool.cancellation import BY, ENDING, Cancellation
+from ipclock.pool.claim import AlreadyWaits, Claim, stamp
+from ipclock.pool.directory import GATE, HOLDING, QUEUED, STATES, TRIES
+from ipclock.pool.records import Store
 from ipclock.pool.semaphores import Turns, open_gate
 from ipclock.pool.stake import Stake
 from ipclock.pool.wait_context import WaitContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Self, TypeVar
+    from collections.abc import Callable
+    from typing import TypeVar
 
-    from ipclock.pool.notes import Drain
-    from ipclock.pool.record import OwnRecord, Record
+    from ipclock.pool.record import OwnRecord
     from ipclock.pool.record_name import RecordName
 
     T = TypeVar("T")
@@ -51,69 +51,22 @@ if TYPE_CHECKING:
 FIRST_CHUNK_S = 0.1  # a waiter that does not get its unit at once shows so soon
 GATE_CHUNK_S = 1.0
 BLIND_CHUNK_S = 0.33  # the one at the gate looks for holders that died, where their end does not wake it
-CALLED_S = 5.0  # a waiter that is called and does not act for so long is passed over until it does
 KEEP_DUE_S = 1.0
 RECOVER_DUE_S = 0.5  # without a section; with the nap of one who is near less than two seconds
 LEAVE_PATIENCE_S = 10.0  # for the mutex on the way out; the beacon is out by then, so nothing depends on it
 
 
-class Pool:
-    """A named set of slots. Use it from one thread, and not after a fork.
-
-    *capacity* becomes the pool's if it is given; else a pool keeps its own, and a new one gets 1. `heeds_us`: what this
-    client says of the capacity counts.
-    """
+class Pool(Administration):
+    """A pool as its clients use it: the steps of a client's life. Use it from one thread, and not after a fork."""
 
     def __init__(self, name: str, store: Store, gate: Semaphore, turns: Turns, capacity: int | None = None) -> None:
-        self.name = name
-        self.store = store
-        self.gate = gate
-        self.turns = turns
-        self._found_dead: list[tuple[RecordName, Record]] = []
-        self.heeds_us = True
+        super().__init__(name, store, gate, turns, capacity)
         self._stakes: dict[Claim, Stake] = {}
-        self._wanted = capacity
-        self._former: int | None = None  # of the folder that was there before
-        self._searched = False
-        self._unlisted = 0  # units that builds of an earlier folder of the pool hold, as long as it is not settled
-
-    @classmethod
-    def open(
-        cls,
-        name: str,
-        lock_dir: str,
-        capacity: int | None = None,
-        *,
-        group: int | None = None,
-        repair: bool = False,
-    ) -> Self:
-        """Open the pool, making whatever it lacks; with *repair* a damaged semaphore is replaced, and modes are mended.
-
-        A pool that is made is its maker's alone, or shared with *group* (gid).
-
-        Raises PoolPermissionError (77), PoolCreateError (73), Unavailable and SemaphoreError (69).
-        """
-        require_support()  # before LOCK_DIR is made there
-        procfs.require()
-        store = Store.open(lock_dir, name[1:], create=True, group=group)
-        try:
-            if repair:
-                store.refit()
-            gate = open_gate(name, store, repair=repair)
-        except BaseException:
-            store.close()
-            raise
-        return cls(name, store, gate, Turns(name, store), capacity)
-
-    def close(self) -> None:
-        """Close what was opened; takes no slot away."""
-        self.gate.close()
-        self.store.close()
 
     def acquire(self, claim: Claim, context: WaitContext, *, block: bool = True) -> Claim:
         """Wait until the claim holds a slot and return it. `release` gives it back.
 
-        Raises SlotTimeout or SlotBusy (75) and whatever *context* raises; then nothing is left behind.
+        Raises SlotTimeout or SlotBusy (75), AlreadyWaits, and whatever *context* raises; then nothing is left behind.
         """
         try:
             self._insist(claim, lambda: self.arrive(claim, context, block=block))
@@ -149,14 +102,22 @@ class Pool:
     def arrive(self, claim: Claim, context: WaitContext, *, block: bool = True) -> None:
         """Queue the claim under a new ticket. Without *block*, raise SlotBusy (75) unless a slot is due to it."""
         claim.times = stamp("arrived")
+        claim.caller = claim.caller or _parent()
         ready = block or claim.ready()
         with self._mutex(context):
+            claim.entry = claim.entry._replace(party=self._party(claim))
             self._clear_away(None if block else self.store.entries(QUEUED))
             self._level()
             self._refuse(claim, block=block, ready=ready)
+            if claim.joins and block and (ticket := self._same_that_waits(claim)):
+                raise AlreadyWaits(ticket)
             self.store.publish(self._draft(claim, context), QUEUED, claim.entry)
             self._pass_others(claim)
             self.call_next()
+
+    def _party(self, claim: Claim) -> str:
+        fairness = self.store.fairness
+        return claim.party(fairness.between) if fairness else ""
 
     def _draft(self, claim: Claim, context: WaitContext) -> OwnRecord:
         """Write the claim's record and return it; draw its ticket."""
@@ -172,6 +133,10 @@ class Pool:
         }
         if users.shows_all():  # a uid of a user namespace is another user's outside
             fields["uid"] = str(os.getuid())
+        if claim.caller:
+            fields["caller"] = str(claim.caller)
+        if claim.same:
+            fields["same"] = claim.same
         if claim.memory:
             fields["memory"] = str(claim.memory)
         mine.record = self.store.draft(fields, claim.holder_fd)
@@ -185,6 +150,7 @@ class Pool:
         when the last one of those in it has ended.
         """
         claim.times = stamp("arrived") | stamp("admitted")
+        claim.caller = claim.caller or _parent()
         claim.memory = 0  # the build around it is expected to need it
         return self._insist(claim, lambda: self._join(claim, context, ticket))
 
@@ -198,7 +164,7 @@ class Pool:
                 return False
             self.store.skip_tickets(around.outer)
             record = self._draft(claim, context)
-            claim.entry = claim.entry._replace(units=around.units, within=around.outer)
+            claim.entry = claim.entry._replace(units=around.units, within=around.outer, party=around.party)
             self._hold(claim)
             entry = claim.entry._replace(slot=around.slot if around in listed else self._own_slot(around))
             self.store.publish(record, HOLDING, entry)
@@ -217,8 +183,20 @@ class Pool:
             held = min(self.capacity, policy.units(self.store.entries(HOLDING)) + self._elsewhere)
             raise SlotBusy(held, self.capacity, len(queue.waiting(self.store)))
 
+    def _same_that_waits(self, claim: Claim) -> int:
+        """Return the ticket of a waiter that is to run the same, 0 for none.
+
+        In the section of the arrival: of two that come at once, one waits.
+        """
+        for state, entry in queue.of_label(self.store, claim.label):
+            record = self.store.read(state, entry)
+            said = record.fields if record and record.user == os.getuid() else {}
+            if claim.same and said.get("same") == claim.same and BY not in said and not self._is_dead(state, entry):
+                return entry.ticket
+        return 0
+
     def _pass_others(self, claim: Claim) -> None:
-        """Replace those of the same label that wait, if asked to, and send one of lower priority back from the gate."""
+        """Replace those of the same label that wait, if asked to; send one back from the gate that others precede."""
         at_gate = self.store.entries(GATE)
         for state, entry in queue.of_label(self.store, claim.label) if claim.supersede else []:
             if entry.ticket != claim.ticket:
@@ -226,8 +204,7 @@ class Pool:
                 self.turns.post(entry.ticket)
         holders = self.store.entries(HOLDING)
         for entry in self.store.entries(GATE):
-            before = policy.rank(claim.entry) < policy.rank(entry)
-            if before and self._eligible(QUEUED, claim.entry, holders):
+            if self._overtakes(entry, holders):
                 self.store.move(entry, GATE, QUEUED)
         if at_gate and not self.store.entries(GATE):
             self.recover()  # what was reserved for the one who stood there is free again
@@ -243,6 +220,7 @@ class Pool:
                 # then look again: a call that came before the turn existed could not post it
                 with suppress(PoolPermissionError):  # a stranger has planted something there: its own ticks wake it
                     mine.turn = self.turns.create(claim.ticket)
+                    self._leave_if_cancelled(claim)  # as well: a cancel could not post the turn either
                     context.tick(claim.ticket)
                     continue
                 time.sleep(context.chunk(self._nap(claim)))  # there is no turn to sleep on
@@ -281,10 +259,6 @@ class Pool:
         """Return the processes of each build; while we are at the gate, no other client is admitted."""
         return [liveness.processes(record) for record in self.running()]
 
-    def running(self) -> list[Record]:
-        """Return the records of the holders."""
-        return [record for entry in self.store.entries(HOLDING) if (record := self.store.read(HOLDING, entry))]
-
     def admit(self, claim: Claim, context: WaitContext) -> None:
         """Make the claim a holder if its record lies in `gate/` and its units are free by the records (INV-2).
 
@@ -294,12 +268,15 @@ class Pool:
         mine = self.stake(claim)
         ready = claim.ready()
         with self._mutex(context):
-            if self.store.has(GATE, claim.entry, mine.record):
+            self._heed(claim)  # in the section: no build is admitted once it is cancelled (INV-2d)
+            if not claim.cancelled and self.store.has(GATE, claim.entry, mine.record):
                 self._decide(claim, ready)
             if claim.slot:
                 self._pass_on()
             else:
                 self.recover()
+        if not claim.slot:
+            self._leave_if_cancelled(claim)
 
     def _decide(self, claim: Claim, ready: bool) -> None:
         mine = self.stake(claim)
@@ -313,6 +290,7 @@ class Pool:
             claim.times |= stamp("admitted")
             mine.write(**claim.times)
             self._hold(claim)
+            self._note_admission(claim.entry)
             claim.entry = self.store.move(claim.entry, GATE, HOLDING, slot=slot)
             mine.era, claim.held = era, held + wanted
             self._drop_turn(claim)
@@ -334,10 +312,20 @@ class Pool:
                 mine.record.let_go(claim.entry.units)
                 raise NoPoolError(self.store.path)
 
+    def _note_admission(self, entry: RecordName) -> None:
+        """Let the admission count for the waiter's party, if the pool is fair.
+
+        Note, then rename: killed in between, a party has had a turn too much, once; the other way round a turn would be
+        free, and a party whose builds die at their start could take all of them.
+        """
+        if entry.party and (fairness := self.store.fairness):
+            latest = policy.Admission(entry.party, entry.ticket, entry.priority)
+            with suppress(OSError):  # of a full file system: the order suffers, the build does not
+                self.store.fairness = fairness._replace(admissions=policy.noted(fairness.admissions, latest))
+
     def _overtakes(self, entry: RecordName, holders: list[RecordName]) -> bool:
-        """Return whether a waiter ahead, passed over so far, could go to the gate now."""
-        ahead = [other for other in self.store.entries(QUEUED) if policy.rank(other) < policy.rank(entry)]
-        return self._first(ahead, holders) is not None
+        """Return whether a waiter precedes the one at the gate: a newcomer, or one that was passed over so far."""
+        return self._first([entry, *self.store.entries(QUEUED)], holders, entry) != entry
 
     def release(self, claim: Claim, ended: int | None = None) -> None:
         """Give the slot back. A claim whose record is gone (a reset) gives nothing: its slot is not its own.
@@ -354,6 +342,7 @@ class Pool:
         mine = self.stake(claim)
         if mine.record is None:
             return
+        self._heed(claim)
         if ended is not None:
             with suppress(OSError):  # of a full file system
                 mine.write(ended=ended)
@@ -375,90 +364,13 @@ class Pool:
         # the process that was woken may be queued on our processor, and would wait for the end of our time slice
         os.sched_yield()
 
-    def recover(self, sweep: list[RecordName] | None = None) -> None:
-        """Clear away the dead, send a stopped one back from the gate, call the next one, level the value (INV-4).
-
-        In the mutex. With *sweep* the dead among these in line go too, and what was left in `new/` and of turns; those
-        at its head go when they would be called.
-        """
-        self._clear_away(sweep)
-        self._pass_on()
-
-    def _pass_on(self) -> None:
-        """Call the next one, then level the value: a waiter that the post wakes wants the mutex next."""
-        self.call_next()
-        self._level()
-
-    def _clear_away(self, sweep: list[RecordName] | None) -> None:
-        holders = []
-        for entry in self.store.entries(HOLDING):
-            if self._is_dead(HOLDING, entry):
-                record = self.store.read(HOLDING, entry)
-                if record and not entry.within and not liveness.supervisor(record):  # else it is just leaving by itself
-                    self._found_dead.append((entry, record))
-                self._clear(HOLDING, entry)
-            else:
-                holders.append(entry)
-        for entry in self.store.entries(GATE):
-            if self._is_dead(GATE, entry):
-                self._clear(GATE, entry)
-            elif liveness.is_stopped(self.store, GATE, entry) or not self._eligible(GATE, entry, holders):
-                self.store.move(entry, GATE, QUEUED)
-            elif self.store.quiet_s(GATE, entry) > CALLED_S:
-                self.store.move(entry, GATE, QUEUED, silent=1)
-        if sweep is not None:
-            for entry in sweep:
-                if self._is_dead(QUEUED, entry):
-                    self._clear(QUEUED, entry)
-            self.store.sweep()
-            self._sweep_turns()
-
-    def _sweep_turns(self) -> None:
-        """Remove the turns to which no record leads: of waiters that died after the pool was removed.
-
-        One that lives and has not come back yet makes its own again.
-        """
-        waiting = {entry.ticket for state in (QUEUED, GATE) for entry in self.store.entries(state)}
-        for ticket in self.turns.tickets() - waiting:
-            self.turns.remove(ticket)
-
-    def _level(self) -> None:
-        if self.gate.value > MOST_UNITS:
-            gate = open_gate(self.name, self.store, repair=True)
-            self.gate.close()
-            self.gate = gate
-        lacking = policy.units_to_post(self._taken(), self._allowed(), self.gate.value)
-        for _ in range(lacking):
-            self.gate.post()
-        for _ in range(-lacking):
-            self.gate.try_wait()
-
-    def call_next(self) -> None:
-        """Call the first waiter that is there and not stopped, if none stands at the gate. In the mutex."""
-        if self.store.entries(GATE):
-            return
-        if entry := self._first(self.store.entries(QUEUED), self.store.entries(HOLDING)):
-            # rename, then post: a waiter that wakes first must find its record in gate/, or it sleeps on (INV-5)
-            self.store.move(entry, QUEUED, GATE)
-            self.turns.post(entry.ticket)
-
-    def _first(self, waiters: list[RecordName], holders: list[RecordName]) -> RecordName | None:
-        """Return the first of those in line that may go to the gate and can; clear away the dead before it."""
-        for entry in queue.candidates(self.store, waiters, holders, self.capacity):
-            if self._is_dead(QUEUED, entry):
-                self._clear(QUEUED, entry)
-            elif not liveness.is_stopped(self.store, QUEUED, entry):
-                return entry
-        return None
-
-    def _eligible(self, state: str, entry: RecordName, holders: list[RecordName]) -> bool:
-        return queue.eligible(self.store, state, entry, holders, self.capacity)
-
     # What happens beside a client's own steps.
 
     def tick(self, claim: Claim, context: WaitContext, *, at_gate: bool = False) -> None:
         """Look after the pool between two sleeps of a waiter. Raises SlotTimeout (75) when the time is up."""
         mine = self.stake(claim)
+        # first: a client that was stopped, and is ended by SIGTERM for that, has been cancelled all the same
+        self._leave_if_cancelled(claim)
         context.tick(claim.ticket)
         self._act(claim)
         with suppress(NoPoolError):  # removed again while it was made anew: the next tick makes it
@@ -466,6 +378,7 @@ class Pool:
                 mine.kept_at = time.monotonic()
                 self.keep(claim)
                 self._keep_turn(claim)
+                self._keep_party(claim)
             if self.store.idle_s() >= RECOVER_DUE_S or (at_gate and self._amiss()):
                 self.tidy(context)
 
@@ -481,17 +394,30 @@ class Pool:
                     self.store.move(silent, QUEUED, QUEUED)
                     self.recover()
 
-    def tidy(self, context: WaitContext) -> None:
-        """Recover and call the next one, for a pool in which no client has taken a step lately."""
-        with self._mutex(context):
-            self.recover(policy.in_turn(self.store.entries(QUEUED), time.monotonic()))
-
     def watch(self, claim: Claim) -> None:
-        """Look after the pool from time to time while *claim* holds its slot; whatever is wrong, the build goes on."""
+        """Look after the pool from time to time while *claim* holds its slot; whatever is wrong, the build goes on.
+
+        A build that was cancelled is to be ended: `claim.cancelled` says so, and the record that this client does it.
+        """
         with suppress(IpclockError):
+            self._heed(claim)
             self.keep(claim)
             if self._amiss():
                 self.tidy(WaitContext(0))
+
+    def _heed(self, claim: Claim) -> None:
+        """Take note of what another client has added to the claim's record: that it is cancelled."""
+        mine = self.stake(claim)
+        if mine.record and (cancelled := Cancellation.read(mine.record.news())):
+            with suppress(OSError):  # of a full file system: then the one who cancels ends the build itself
+                mine.write(**{ENDING: 1})
+            claim.cancelled = cancelled
+
+    def _leave_if_cancelled(self, claim: Claim) -> None:
+        """Raise CancelledError for a waiter that is to leave."""
+        self._heed(claim)
+        if claim.cancelled:
+            raise claim.cancelled.error(claim.label)
 
     def keep(self, claim: Claim) -> None:
         """See that the claim's record and the semaphore are still there; write the record again if it vanished.
@@ -526,6 +452,20 @@ class Pool:
                 turn = self.turns.create(claim.ticket)
                 mine.turn.close()
                 mine.turn = turn
+
+    def _keep_party(self, claim: Claim) -> None:
+        """Take the party into the name of the record, or out of it, once the pool has become fair or is so no more."""
+        mine = self.stake(claim)
+        if claim.slot or (party := self._party(claim)) == claim.entry.party:
+            return
+        with self._mutex(WaitContext(LEAVE_PATIENCE_S)):
+            for state in (QUEUED, GATE):
+                # under no other name: what others have marked in it must stay
+                if self.store.has(state, claim.entry, mine.record):
+                    reserved = claim.entry.reserved
+                    claim.entry = self.store.move(claim.entry, state, state, reserved=reserved, party=party)
+                    break
+            self._pass_on()
 
     def _listed(self, claim: Claim) -> bool:
         mine = self.stake(claim)
@@ -584,162 +524,20 @@ class Pool:
                     return found.pid
         return 0
 
-    def _reopen(self) -> None:
-        # for a folder that has none yet: one that is there may have got another capacity since
-        self._former = self.capacity
-        fresh = Pool.open(self.name, os.path.dirname(self.store.path), self._wanted, group=self.store.group)
-        self.close()
-        self.store, self.gate, self.turns, self._wanted = fresh.store, fresh.gate, fresh.turns, fresh._wanted
-        self._searched = False
-
-    def keep_capacity(self) -> None:
-        """Leave the capacity to others: this client's is not the pool's owner's."""
-        self.heeds_us, self._wanted = False, None
-
-    def resize(self, capacity: int, context: WaitContext) -> None:
-        """Make *capacity* the pool's, for those who wait already too. Running builds are never stopped for it."""
-        self._wanted = capacity
-        self.tidy(context)
-
-    def drain(self, drain: Drain | None, context: WaitContext) -> None:
-        """Admit no build from now on, or (None) go on admitting. Running builds are never stopped for it."""
-        with self._mutex(context):
-            self.store.drain = drain
-            self.recover(self.store.entries(QUEUED))
-
-    def allow_priority(self, lowest: int, context: WaitContext) -> None:
-        """Let all members of the pool ask for a priority from *lowest* on.
-
-        Raises ForeignPoolError (77): its owner says that.
-        """
-        with self._mutex(context):
-            if lowest != self.store.lowest_priority:
-                self.store.require_owner()
-                self.store.lowest_priority = lowest
-
-    def share(self, group: int | None, context: WaitContext) -> None:
-        """Let *group* (gid) use the pool too, or only its owner.
-
-        Raises ForeignPoolError (77) for others than owner and root.
-        """
-        with self._mutex(context):
-            self.store.share(group)
-            give(self.gate, self.store.mode, group)
-
-    def reset(
-        self, context: WaitContext, ticket: int | None = None, *, nested: bool = True
-    ) -> list[tuple[RecordName, Record]]:
-        """Take all holders, or those in the slot of *ticket*, off the records; return those of the living.
-
-        A reset of all also forgets the builds of an earlier folder, which only their locks tell of. Without *nested*
-        only the one with *ticket* goes; the slot stays taken while others live in it. Their processes go on. Works in
-        place: waiters sleep on the semaphore that is there, so it is never replaced.
-        Raises NoTicket (2).
-        """
-        with self._mutex(context):
-            holders = self.store.entries(HOLDING)
-            outer = {entry.outer for entry in holders if ticket in (None, entry.ticket)}
-            if ticket is not None and not outer:
-                raise NoTicket(ticket)
-            entries = [entry for entry in holders if entry.outer in outer and (nested or entry.ticket == ticket)]
-            # epoch first: a holder that misses its record under the old epoch would write it again
-            self.store.epoch += 1
-            if ticket is None:  # one slot given back says nothing of the builds of an earlier folder
-                self.store.settled = True
-                self.store.remove_strays()
-            living = [entry for entry in entries if not self._is_dead(HOLDING, entry)]
-            evicted = [(entry, record) for entry in living if (record := self.store.read(HOLDING, entry))]
-            for entry in entries:
-                self._clear(HOLDING, entry)
-            self.recover(self.store.entries(QUEUED))
-        return evicted
-
-    @property
-    def capacity(self) -> int:
-        """The number of slots, N."""
-        found = self.store.capacity
-        if found is None:
-            found = self._former if self._wanted is None else self._wanted
-        return 1 if found is None else found
-
-    def found_dead(self) -> list[tuple[RecordName, Record]]:
-        """Return the holders that this client has found dead and cleared away, each of them once."""
-        found, self._found_dead = self._found_dead, []
-        return found
-
-    # Helpers of the steps.
-
-    @contextmanager
-    def _mutex(self, context: WaitContext) -> Iterator[None]:
-        while True:
-            # a look at a file whose server does not answer keeps us here, rather than all others out of the mutex
-            self._wanted = context.capacity(self._wanted)
-            with self.store.mutex(lambda seconds, pid: context.stuck(self.store.path, seconds, pid)):
-                # a removed mutex excludes no client that opens the folder anew
-                if not self.store.vanished():
-                    # again: it may have changed while we waited for the mutex
-                    self._wanted = context.capacity(self._wanted)
-                    self._settle()
-                    yield
-                    return
-            self._reopen()
-
-    def _settle(self) -> None:
-        """Take over the capacity that was asked for; in a new folder, see whether an old one left clients behind.
-
-        Its builds count until they have written themselves again or have ended.
-        """
-        if self.store.capacity is None:
-            self.store.capacity = self.capacity
-        elif self._wanted not in (None, self.store.capacity):
-            self.store.resize(self._wanted)
-        self._wanted = None  # said once: a later change by another client stands
-        if not self.store.settled:
-            self._unlisted = self.store.unlisted()
-            if not self._searched:
-                self._spare_tickets()
-                self._searched = True
-            self.store.settled = not self._unlisted
-
-    def _spare_tickets(self) -> None:
-        """Skip the tickets of clients of an old folder, as far as their records or turns can be seen."""
-        lost = [name.rpartition("/") for name in descriptors.locked_files(os.path.basename(self.store.path))]
-        known = {entry.ticket for state, _, name in lost if state != NEW and (entry := parse(name))}
-        seen = known | self.turns.tickets()
-        # each by itself: anybody may have a lock, or a file beside the semaphores, by a number that would hide these
-        self.store.skip_tickets(max((ticket for ticket in seen if ticket <= LAST_DRAWN), default=0))
-
-    def _allowed(self) -> int:
-        return max(0, policy.limit(self.capacity, self.store.drained) - self._elsewhere)
-
-    @property
-    def _elsewhere(self) -> int:
-        return 0 if self.store.settled else self._unlisted
-
-    def _amiss(self) -> bool:
-        """Look without the mutex whether a recover has anything to do; a wrong yes costs one for nothing."""
-        return policy.units_to_post(self._taken(), self._allowed(), self.gate.value) != 0 or any(
-            self._is_dead(HOLDING, entry) for entry in self.store.entries(HOLDING)
-        )
-
-    def _taken(self) -> int:
-        """Return how many units are given, or kept for the one at the gate."""
-        return policy.units(self.store.entries(HOLDING)) + sum(entry.reserved for entry in self.store.entries(GATE))
-
-    def _is_dead(self, state: str, entry: RecordName) -> bool:
-        return liveness.verdict(self.store, state, entry) == policy.DEAD
-
-    def _clear(self, state: str, entry: RecordName) -> None:
-        # the turn first: killed in between, the record stays and leads the next one here again
-        self.turns.remove(entry.ticket)
-        self.store.remove(state, entry)
-
     def _drop_turn(self, claim: Claim) -> None:
         mine = self.stake(claim)
         # one that could not be removed is tried again when the claim leaves
         if mine.turn and self.turns.remove(claim.ticket):
             mine.turn.close()
             mine.turn = None
+
+
+def _parent() -> process.Identity | None:
+    """Return our parent; None for one that cannot be seen."""
+    try:
+        return process.identify(os.getppid())
+    except OSError:
+        return None
 
 
 def status_of(error: BaseException) -> int | None:

@@ -11,19 +11,24 @@ from ipclock.pool.directory import GATE, HOLDING, QUEUED
 from ipclock.pool.record_name import key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from ipclock.pool.record_name import RecordName
     from ipclock.pool.records import Store
 
 
-def candidates(
-    store: Store, waiters: Iterable[RecordName], holders: list[RecordName], capacity: int
-) -> Iterator[RecordName]:
-    """Yield the waiters in `queued/` that may be called, the first in line first."""
-    for entry in policy.in_order(waiters):
-        if not entry.by and eligible(store, QUEUED, entry, holders, capacity):
-            yield entry
+def served(store: Store, waiters: Iterable[RecordName]) -> policy.Served | None:
+    """Return what the parties of these waiters have had; None where it is first come, first served."""
+    if not any(entry.party for entry in waiters):  # in a pool that is not fair nothing more is read
+        return None
+    found = store.fairness
+    return policy.Served(store.entries(HOLDING), found.admissions) if found else None
+
+
+def line(store: Store) -> list[tuple[str, RecordName]]:
+    """Return all that wait, each with the folder of its record, in the order in which they are going to be admitted."""
+    states = {entry: state for state, entry in waiting(store)}
+    return [(states[entry], entry) for entry in policy.forecast(states, served(store, states))]
 
 
 def eligible(store: Store, state: str, entry: RecordName, holders: list[RecordName], capacity: int) -> bool:
@@ -50,10 +55,11 @@ def due_at_once(store: Store, wanted: RecordName, label: str, capacity: int, all
     """Return whether a newcomer gets its slots without waiting for an end of any build, nor taking those of others."""
     # free units are not enough: they are due to those ahead that may go (INV-6d)
     holders = store.entries(HOLDING)
+    able = {entry: state for state, entry in waiting(store) if eligible(store, state, entry, holders, capacity)}
     mine = wanted._replace(ticket=max((entry.ticket for _, entry in waiting(store)), default=0) + 1)
-    ahead = [place for place in waiting(store) if policy.rank(place[1]) < policy.rank(mine)]
+    order = policy.forecast([*able, mine], served(store, [*able, mine]))
     taken = [(HOLDING, holder) for holder in holders]
-    taken += [place for place in ahead if eligible(store, *place, holders, capacity)]
+    taken += [(able[entry], entry) for entry in order[: order.index(mine)]]
     beside = [(entry, label_key(store, state, entry)) for state, entry in taken]
     room = policy.may_admit(policy.units(entry for entry, _ in beside), wanted.units, allowed)
     return room and policy.has_room_for_label(wanted, key_of(label), beside)
@@ -66,9 +72,8 @@ def waiting(store: Store) -> list[tuple[str, RecordName]]:
 
 def place(store: Store, ticket: int) -> int:
     """Return the place in line of a waiter, from 1."""
-    ranks = [policy.rank(entry) for _, entry in waiting(store)]
-    own = next((rank for rank in ranks if rank[1] == ticket), (0, ticket))
-    return 1 + sum(rank < own for rank in ranks)
+    tickets = [entry.ticket for _, entry in line(store)]
+    return 1 + tickets.index(ticket) if ticket in tickets else 1
 
 
 def of_label(store: Store, label: str) -> list[tuple[str, RecordName]]:

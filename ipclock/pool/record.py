@@ -5,14 +5,23 @@ from __future__ import annotations
 import os
 import stat
 from binascii import crc32
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
-from ipclock._typing import NamedTuple
-from ipclock.bounded import LAST_WORD, whole
+from ipclock import users
+from ipclock._typing import TYPE_CHECKING, NamedTuple
+from ipclock.bounded import LAST_UID, LAST_WORD, whole, whole_in
+from ipclock.errors import NoTicket, from_os
 from ipclock.linux.locks import ByteRange, try_lock, unlock
-from ipclock.pool.notes import parse_fields
+from ipclock.pool.directory import RECORD_FLAGS
+from ipclock.pool.notes import lines, parse_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ipclock.pool.record_name import RecordName
 
 MAX_RECORD_BYTES = 4096  # one page: a finished record can be appended to even when the file system is full
+MAX_TOLD_BYTES = 512  # of the line that another client adds
 _BEACON = "beacon"  # the key of the file that has the holder's beacon, where it is not the record's own
 
 
@@ -32,6 +41,12 @@ class Record(NamedTuple):
         """What proves that the holder lives: "fd" (the beacon), "pid" (a process), "" unknown."""
         kind = self.fields.get("kind", "")
         return kind if kind in ("fd", "pid") else ""
+
+    @property
+    def user(self) -> int:
+        """Whose build it is (uid): root's records in a user's pool are files of that user, so a record says it too."""
+        said = whole_in(self.fields, "uid", LAST_UID)
+        return self.uid if said is None else said
 
     @property
     def names_beacon(self) -> bool:
@@ -76,6 +91,7 @@ class OwnRecord:
         self.draft = draft
         self.fields: dict[str, str] = {}
         self._beacons = beacons
+        self._size = 0  # up to where we know what it says
         self.holder_fd = fd if holder_fd is None else holder_fd
         status = os.fstat(fd)
         self.identity = (status.st_dev, status.st_ino)
@@ -83,7 +99,15 @@ class OwnRecord:
     def append(self, **fields: object) -> None:
         """Add fields, later ones win. One write: a reader sees a whole line or, until its newline, none."""
         self.fields.update({key: str(value) for key, value in fields.items()})
-        os.write(self.fd, _lines(fields))
+        self._size += append(self.fd, fields)
+
+    def news(self) -> dict[str, str]:
+        """Return what the record says by now if another client has added to it since the last look, else nothing."""
+        size = os.fstat(self.fd).st_size  # one system call: each waiter asks at each tick
+        if size == self._size:
+            return {}
+        self._size = size
+        return read_record(self.fd).fields
 
     def hold(self, units: int) -> None:
         """Light the holder's beacon, for so many units."""
@@ -114,8 +138,48 @@ class OwnRecord:
             os.close(fd)
 
 
-def _lines(fields: dict[str, object]) -> bytes:
-    return "".join(f"{key}={value}\n" for key, value in fields.items()).encode()
+class OthersRecord:
+    """The record of another client, open to add a line to it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.record = read_record(fd)
+
+    @classmethod
+    @contextmanager
+    def opened(cls, entry: RecordName, folder: int, path: str) -> Iterator[OthersRecord]:
+        """Open that of *entry* in a state folder. Raises PoolPermissionError (77), and NoTicket (2) for no file."""
+        try:
+            fd = os.open(entry.file, RECORD_FLAGS, dir_fd=folder)
+        except PermissionError as error:
+            raise from_os(error, f"{path}/{entry.file}") from None
+        except OSError:
+            raise NoTicket(entry.ticket) from None
+        try:
+            status = os.fstat(fd)
+            # a second link would let the pool's owner make root write into a file elsewhere
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                raise NoTicket(entry.ticket)
+            yield cls(fd)
+        finally:
+            os.close(fd)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is of a build of this user, or of one that we are root over."""
+        said = not users.is_hidden(os.getuid()) and self.record.user == os.getuid()
+        return said or users.owns(self._fd)
+
+    def tell(self, fields: Mapping[str, str]) -> None:
+        """Add fields for the client to read, unless they stand there, or it would be too long to be read."""
+        said = fields.items() <= self.record.fields.items()
+        if self.record.fields and not said and os.fstat(self._fd).st_size <= MAX_RECORD_BYTES - MAX_TOLD_BYTES:
+            append(self._fd, fields)
+
+
+def append(fd: int, fields: Mapping[str, object]) -> int:
+    """Add fields to an open record, in one write at its end; return how many bytes that took."""
+    return os.write(fd, lines(fields))
 
 
 def beacon_of(device: int, inode: int) -> dict[str, str]:

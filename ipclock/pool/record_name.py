@@ -30,7 +30,8 @@ class RecordName(NamedTuple):
     run at once, 0 any number; `key` stands for the label then. `reserved` are units kept for the one at the gate until
     it can have all. `by` is the ticket of the build that supersedes this one, 0 none. `within` is the ticket that has
     taken the slot in which a nested build runs, 0 for one with a slot of its own. `silent` is 1 for a waiter that was
-    called and did not act. `rest` is what we do not know.
+    called and did not act. `party` stands for its user or session in a pool that is fair between these, "" where it is
+    not. `rest` is what we do not know.
     """
 
     ticket: int
@@ -44,6 +45,7 @@ class RecordName(NamedTuple):
     rest: str = ""
     within: int = 0
     silent: int = 0
+    party: str = ""
 
     @property
     def outer(self) -> int:
@@ -65,7 +67,8 @@ class RecordName(NamedTuple):
         for letter, field, default in _ATTRIBUTES:
             if (value := getattr(self, field)) != default:
                 name += f",{letter}{value}"
-        return name + (f",k{self.key}" if self.key else "") + self.rest
+        # the party last: to a version that does not know it, all that follows is unknown too
+        return name + (f",k{self.key}" if self.key else "") + (f",f{self.party}" if self.party else "") + self.rest
 
 
 def parse(name: str) -> RecordName | None:
@@ -96,6 +99,8 @@ def _with_attributes(entry: RecordName, pieces: list[str]) -> RecordName:
             known[_FIELDS[letter][0]] = -number if value[:1] == "-" else number
         elif letter == "k" and value:
             known["key"] = value
+        elif letter == "f" and value.isascii() and value.isalnum():
+            known["party"] = value
         else:
             return entry._replace(**known, rest="".join(f",{unknown}" for unknown in pieces[place:]))
     return entry._replace(**known)

@@ -1,4 +1,4 @@
-"""What lies in a pool's folder: records in state folders, their beacons, the numbers beside them, and the mutex.
+"""What lies in a pool's folder: records in state folders, their beacons, and what lies beside them.
 
 Guarantees: a record's state is the folder that it lies in, and changes by one rename(2); a record is visible in
 `queued/` only when it is finished and its beacon is held (INV-1). Does not guarantee any order of steps: that is
@@ -20,90 +20,27 @@ from ipclock._typing import TYPE_CHECKING
 from ipclock.bounded import LAST_TICKET
 from ipclock.errors import InvalidValueError, from_os
 from ipclock.linux.locks import WHOLE, ByteRange, holds, is_locked, is_writable, out_of_the_way, table, try_lock
-from ipclock.pool.directory import FILE_FLAGS, HOLDING, NEW, SAFE_FLAGS, STATES
-from ipclock.pool.notes import Drain, Resize, parse_fields
-from ipclock.pool.numbers import Numbers
-from ipclock.pool.record import MAX_RECORD_BYTES, Beacons, OwnRecord, Record, beacon_of, read_record
+from ipclock.pool.directory import HOLDING, NEW, RECORD_FLAGS, SAFE_FLAGS, STATES, unlink
+from ipclock.pool.note_files import NoteFiles
+from ipclock.pool.record import Beacons, OthersRecord, OwnRecord, Record, beacon_of, read_record
 from ipclock.pool.record_name import parse
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from ipclock.pool.record_name import RecordName
 
 DRAFT_GRACE_S = 60.0
 LAST_DRAWN = LAST_TICKET // 2
 
 
-class Store(Numbers):
-    """The records of an opened pool folder, beside its numbers."""
+class Store(NoteFiles):
+    """The records of an opened pool folder, beside its numbers and notes."""
 
     @property
     def beacons(self) -> Beacons:
         """The ranges that this pool's clients lock."""
         return Beacons.of(self.pool, self.place.status.st_dev)
-
-    @property
-    def drained(self) -> bool:
-        """Whether no build is to be admitted."""
-        return self.drain is not None
-
-    @property
-    def drain(self) -> Drain | None:
-        """Who keeps builds from being started, and why; None where builds may start.
-
-        What cannot be read or understood keeps them from it all the same.
-        """
-        try:
-            found = self._note("drained")
-            drain = Drain.read(*found) if found else None
-        except OSError:
-            return Drain()
-        over = drain and drain.until is not None and drain.until <= time.monotonic()
-        return None if over else drain
-
-    @drain.setter
-    def drain(self, value: Drain | None) -> None:
-        if value is not None:
-            self._lay_down("drained", value.fields())
-            return
-        with suppress(FileNotFoundError):
-            _unlink("drained", self._root)
-
-    @property
-    def resized(self) -> Resize | None:
-        """Who has given the pool the capacity that it has, and when; None where nobody has changed it."""
-        with suppress(OSError):
-            found = Resize.read(*(self._note("resized") or ({}, 0)))
-            return found if found and found.capacity == self.capacity else None
-        return None
-
-    def resize(self, capacity: int) -> None:
-        """Change the capacity and say so. In the mutex."""
-        # killed in between, the note speaks of another capacity than there is, so it counts for nothing
-        note = Resize(self.capacity or 0, capacity, os.getuid(), round(time.time(), 3))
-        with suppress(OSError):  # it is for people; the number counts
-            self._lay_down("resized", note.fields())
-        self.capacity = capacity
-
-    def _note(self, name: str) -> tuple[dict[str, str], int] | None:
-        """Return what a note says, and whose file it is; None where it is not there. Raises OSError."""
-        try:
-            fd = os.open(name, os.O_RDONLY | SAFE_FLAGS, dir_fd=self._root)
-        except FileNotFoundError:
-            return None
-        try:
-            status = os.fstat(fd)
-            return parse_fields(os.read(fd, MAX_RECORD_BYTES)) if stat.S_ISREG(status.st_mode) else {}, status.st_uid
-        finally:
-            os.close(fd)
-
-    def _lay_down(self, name: str, fields: dict[str, str]) -> None:
-        record = self.draft(fields)  # then a rename: a reader without the mutex finds the old note or the whole new one
-        try:
-            os.rename(record.draft, name, src_dir_fd=self._fds[NEW], dst_dir_fd=self._root)
-        except IsADirectoryError:
-            _unlink(name, self._root)
-            os.rename(record.draft, name, src_dir_fd=self._fds[NEW], dst_dir_fd=self._root)
-        record.close()
 
     def draw_ticket(self) -> int:
         """Return the next ticket. Without a readable counter it goes on behind every ticket in use.
@@ -173,9 +110,7 @@ class Store(Numbers):
         Raises InvalidValueError (2) for a descriptor that is no such file.
         """
         if holder_fd is None:
-            name = f"{os.getpid()}.{time.monotonic_ns()}"
-            with self.creating():
-                fd = os.open(name, FILE_FLAGS | os.O_CREAT | os.O_EXCL, self.mode, dir_fd=self._fds[NEW])
+            fd, name = self._new_file()
         else:
             name = self._name_of_draft(holder_fd)
             fd = self._open_draft(name, holder_fd)
@@ -204,7 +139,7 @@ class Store(Numbers):
 
     def _open_draft(self, name: str, holder_fd: int) -> int:
         """Open the file that a script of ours has made once more; give it the pool's owner and mode."""
-        fd = os.open(name, FILE_FLAGS, dir_fd=self._fds[NEW])
+        fd = os.open(name, RECORD_FLAGS, dir_fd=self._fds[NEW])
         status = os.fstat(fd)
         try:
             # another one may have come to its name since: root would give that away
@@ -237,10 +172,20 @@ class Store(Numbers):
         self._came(state, entry)
 
     def move(
-        self, entry: RecordName, state: str, to: str, *, slot: int = 0, reserved: int = 0, by: int = 0, silent: int = 0
+        self,
+        entry: RecordName,
+        state: str,
+        to: str,
+        *,
+        slot: int = 0,
+        reserved: int = 0,
+        by: int = 0,
+        silent: int = 0,
+        party: str | None = None,
     ) -> RecordName:
         """Rename a record, into another state folder or for a change of what its name says; return its entry there."""
-        moved = entry._replace(slot=slot, reserved=reserved, by=by, silent=silent)
+        party = entry.party if party is None else party
+        moved = entry._replace(slot=slot, reserved=reserved, by=by, silent=silent, party=party)
         self._rename(entry.file, state, moved.file, to)
         self._left(state, entry)
         self._came(to, moved)
@@ -254,7 +199,7 @@ class Store(Numbers):
         try:
             if own and not self.has(state, entry, own):  # after a removal another client's may have this name
                 return False
-            _unlink(entry.file, self._fds[state])
+            unlink(entry.file, self._fds[state])
         except FileNotFoundError:
             self._left(state, entry)
             return False
@@ -276,6 +221,13 @@ class Store(Numbers):
     def _identity(self, state: str, entry: RecordName) -> tuple[int, int]:
         status = os.stat(entry.file, dir_fd=self._fds[state], follow_symlinks=False)
         return status.st_dev, status.st_ino
+
+    def opened(self, state: str, entry: RecordName) -> AbstractContextManager[OthersRecord]:
+        """Open a record to add a line that its client is to read. In the mutex: it stays where it is listed.
+
+        Raises PoolPermissionError (77), and NoTicket (2) for what is no file.
+        """
+        return OthersRecord.opened(entry, self._fds[state], f"{self.path}/{state}")
 
     def open_record(self, state: str, name: str) -> int:
         """Open a record for reading, which goes on when it is gone. Raises OSError."""
@@ -381,17 +333,6 @@ class Store(Numbers):
                     os.unlink(name, dir_fd=self._fds[NEW])
             except OSError:
                 continue  # gone meanwhile, or a planted folder
-
-
-def _unlink(name: str, folder: int) -> None:
-    """Unlink what lies there; a folder is no part of a pool, and one whose content is not ours gets another name."""
-    try:
-        os.unlink(name, dir_fd=folder)
-    except IsADirectoryError:
-        try:
-            os.rmdir(name, dir_fd=folder)
-        except OSError:
-            os.rename(name, f".{time.monotonic_ns()}", src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def _is_same(found: os.stat_result, wanted: os.stat_result) -> bool:

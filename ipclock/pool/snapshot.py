@@ -7,8 +7,8 @@ old, half new, but each record is shown whole.
 from __future__ import annotations
 
 from ipclock._typing import TYPE_CHECKING, NamedTuple
-from ipclock.bounded import LAST_PID, LAST_UID, moment_in, whole_in
-from ipclock.linux import clocks, descriptors, process
+from ipclock.bounded import LAST_PID, moment_in, whole_in
+from ipclock.linux import clocks, descriptors, process, process_view
 from ipclock.pool import liveness, policy, queue
 from ipclock.pool.directory import GATE, HOLDING
 from ipclock.utf8 import printable
@@ -21,6 +21,19 @@ if TYPE_CHECKING:
     from ipclock.pool.record import Record
     from ipclock.pool.record_name import RecordName
     from ipclock.pool.records import Store
+
+
+class Origin(NamedTuple):
+    """Where a client comes from. `here`: its PIDs are of our PID namespace, so that they mean something to us.
+
+    `detached`: it goes on without a terminal, and its output comes into the file `log`. `caller` is the process that
+    has started it, dead or alive, where the record says it.
+    """
+
+    here: bool = False
+    detached: bool = False
+    log: str = ""
+    caller: process.Identity | None = None
 
 
 class Said(NamedTuple):
@@ -77,11 +90,12 @@ class Holder(NamedTuple):
     held_s: float | None
     state: str
     here: bool
-    processes: list[process.Usage]
+    processes: list[process_view.Usage]
     within: int | None = None
     host: str = ""
     session_s: float | None = None
     token: str = ""
+    origin: Origin = Origin()
 
 
 class Waiter(NamedTuple):
@@ -105,6 +119,7 @@ class Waiter(NamedTuple):
     at_gate: bool
     host: str = ""
     session_s: float | None = None
+    origin: Origin = Origin()
 
 
 class Place(NamedTuple):
@@ -120,7 +135,8 @@ class Snapshot(NamedTuple):
     `drained`: none is given now; `drain` says on whose word, unless the capacity is 0. `folder` is where its records
     lie; None for a pool that is not made yet, or not kept in files. `unlisted` slots are held by locks of no record
     here, those of the processes `unlisted_pids`, as far as we may look. `resized` says who has given it its capacity.
-    `own` is the place of the waiter that was asked about.
+    `own` is the place of the waiter that was asked about. `fair`: between whom builds take turns, "user" or "session",
+    or "".
     """
 
     name: str
@@ -136,6 +152,7 @@ class Snapshot(NamedTuple):
     unlisted_pids: tuple[int, ...] = ()
     resized: Resize | None = None
     own: Place | None = None
+    fair: str = ""
 
     @property
     def outermost(self) -> list[Holder]:
@@ -157,7 +174,8 @@ def take(store: Store, name: str, *, waiters: int | None = None, own: int = 0) -
     pids = tuple(liveness.lockers(store)) if unlisted and waiters is None else ()
     # a reset or a lowered N leaves more builds than slots
     free = max(0, policy.limit(capacity, drain is not None) - taken - unlisted)
-    line = sorted(queue.waiting(store), key=lambda place: policy.rank(place[1])) if own or waiters != 0 else []
+    line = queue.line(store) if own or waiters != 0 else []
+    fairness = store.fairness
     return Snapshot(
         name=name,
         capacity=capacity,
@@ -172,6 +190,7 @@ def take(store: Store, name: str, *, waiters: int | None = None, own: int = 0) -
         unlisted_pids=pids,
         resized=store.resized,
         own=_place(store, line, own, capacity),
+        fair=fairness.between if fairness else "",
     )
 
 
@@ -238,8 +257,9 @@ def _holder(store: Store, entry: RecordName) -> Holder | None:
         held_s=_age(record, "admitted_mono"),
         state=state,
         here=bound is not None and bound.namespace == process.namespace(),
-        processes=process.usage(liveness.keepers(store, record)) if state == "orphaned" else [],
+        processes=process_view.usage(liveness.keepers(store, record)) if state == "orphaned" else [],
         within=entry.within or None,
+        origin=_origin(record, bound),
     )
 
 
@@ -274,9 +294,19 @@ def _waiters(store: Store, line: list[tuple[str, RecordName]], capacity: int, mo
                 waited_s=_age(record, "arrived_mono"),
                 timeout_s=said.timeout,
                 at_gate=state == GATE,
+                origin=_origin(record, said.who),
             )
         )
     return found
+
+
+def _origin(record: Record, bound: process.Identity | None) -> Origin:
+    return Origin(
+        here=bound is not None and bound.namespace == process.namespace(),
+        detached=record.fields.get("detached") == "1",
+        log=printable(record.fields.get("log", "")),
+        caller=liveness.identity(record, "caller"),
+    )
 
 
 def _age(record: Record, stamp: str) -> float | None:
@@ -284,10 +314,4 @@ def _age(record: Record, stamp: str) -> float | None:
 
 
 def _user(record: Record) -> str:
-    return process.user_name(uid_of(record))
-
-
-def uid_of(record: Record) -> int:
-    """Return whose the record is: root's in a user's pool are files of that user, so the record says it too."""
-    uid = whole_in(record.fields, "uid", LAST_UID)
-    return record.uid if uid is None else uid
+    return process.user_name(record.user)

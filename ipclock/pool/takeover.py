@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from ipclock._typing import TYPE_CHECKING, NamedTuple
 from ipclock.errors import IpclockError, PoolInUse, from_os
 from ipclock.linux import semaphore
-from ipclock.pool import liveness, place, policy, snapshot
+from ipclock.pool import liveness, place, policy
 from ipclock.pool.access import make_lock_dir, require_group
 from ipclock.pool.directory import GATE, HOLDING, QUEUED
 from ipclock.pool.record import beacon_of
@@ -117,7 +117,8 @@ def _carry_over(old: Store, new: Store, *, trusted: bool) -> tuple[int, bool]:
     if old.capacity is not None:
         new.capacity = old.capacity
     if trusted:
-        new.lowest_priority, new.epoch, new.drain = old.lowest_priority, old.epoch, old.drain
+        new.lowest_priority, new.epoch = old.lowest_priority, old.epoch
+        new.drain, new.fairness = old.drain, old.fairness
     new.skip_tickets(max(ticket for ticket in old.tickets() if ticket <= LAST_DRAWN))
     verdicts = {entry: liveness.verdict(old, HOLDING, entry) for entry in old.entries(HOLDING)}
     # what cannot be asked may live (INV-3c): it is not copied, and leaves the new folder unsettled
@@ -125,7 +126,7 @@ def _carry_over(old: Store, new: Store, *, trusted: bool) -> tuple[int, bool]:
     found = [(entry, old.read(HOLDING, entry)) for entry in living if verdicts[entry] == policy.ALIVE]
     for entry, record in found:
         if record:
-            uid = str(snapshot.uid_of(record))
+            uid = str(record.user)
             copy = new.draft(record.fields | beacon_of(record.device, record.inode) | {"uid": uid})
             new.publish(copy, HOLDING, entry)
             copy.close()

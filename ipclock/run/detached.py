@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 
 from ipclock._typing import TYPE_CHECKING
-from ipclock.errors import N_, Interrupted, LogFailed, PoolCreateError
+from ipclock.errors import Interrupted, PoolCreateError
+from ipclock.linux import process
 from ipclock.run import logs
 from ipclock.run.background import Background
 from ipclock.run.log_writer import LogWriter
 
 if TYPE_CHECKING:
     from ipclock.config.settings import Settings
+    from ipclock.linux.process import Identity
     from ipclock.pool.claim import Claim
     from ipclock.pool.engine import Client
     from ipclock.run.supervisor import PendingSignals
@@ -26,9 +29,11 @@ class Detached(Background):
     """
 
     def __init__(self, signals: PendingSignals, settings: Settings) -> None:
-        if settings.log_dir is None:
-            raise LogFailed("LOG_DIR", N_("a user without a home"))
-        self._directory = settings.log_dir
+        logs.directory_of(settings)
+        # before the fork: our parent afterwards is the one that returns at once
+        self.caller: Identity | None = None
+        with suppress(OSError):
+            self.caller = process.identify(os.getppid())
         self._settings = settings
         super().__init__(signals)
 
@@ -38,9 +43,7 @@ class Detached(Background):
         *apart* gets the session of a process that is none of the build's. Raises LogFailed and PoolCreateError (73),
         and Interrupted.
         """
-        logs.prune(self._directory, self._settings.log_days)
-        name = self._settings.pool_name
-        fd, path = logs.create(self._directory, name, claim.ticket, claim.label, self._settings.shared_with)
+        fd, path = logs.begin(self._settings, claim)
         writer = LogWriter(fd, path, self._settings.log_limit)
         apart.add(writer.pid)
         pool.note(claim, detached=1, log=path, log_writer=writer.pid)

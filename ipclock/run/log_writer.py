@@ -129,9 +129,7 @@ def _write(reading: int, fd: int, path: str, limit: int) -> NoReturn:
     try:
         os.setsid()
         os.chdir("/")
-        low, high = sorted((reading, fd))
-        for first, last in ((0, low), (low + 1, high), (high + 1, isolated.DESCRIPTORS)):
-            os.closerange(first, last)  # the beacon among them, or the slot would be held by us
+        isolated.close_all_but([reading, fd])
         log = CappedFile(fd, path, limit)
         while data := os.read(reading, CHUNK):
             log.add(data)

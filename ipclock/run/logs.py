@@ -13,9 +13,13 @@ from contextlib import suppress
 from urllib.parse import quote, unquote
 
 from ipclock import utf8
-from ipclock._typing import NamedTuple
+from ipclock._typing import TYPE_CHECKING, NamedTuple
 from ipclock.errors import N_, LogFailed, LogUnreadable, reason_of
 from ipclock.linux import trusted_path
+
+if TYPE_CHECKING:
+    from ipclock.config.settings import Settings
+    from ipclock.pool.claim import Claim
 
 SUFFIX = ".log"
 LABEL_BYTES = 100  # of a label in a file name, quoted
@@ -51,6 +55,23 @@ def _quoted(label: str) -> str:
 def label_of(log: Log) -> str:
     """Return the label that the name of a log tells, as it may be shown."""
     return utf8.printable(unquote(log.label))
+
+
+def begin(settings: Settings, claim: Claim) -> tuple[int, str]:
+    """Make the log of a claim that stands in line, and remove old ones; return its descriptor and its path.
+
+    Raises LogFailed (73).
+    """
+    directory = directory_of(settings)
+    prune(directory, settings.log_days)
+    return create(directory, settings.pool_name, claim.ticket, claim.label, settings.shared_with)
+
+
+def directory_of(settings: Settings) -> str:
+    """Return the directory of the logs. Raises LogFailed (73) for a user without a home."""
+    if settings.log_dir is None:
+        raise LogFailed("LOG_DIR", N_("a user without a home"))
+    return settings.log_dir
 
 
 def create(directory: str, pool: str, ticket: int, label: str, group: int | None) -> tuple[int, str]:

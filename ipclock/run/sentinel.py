@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 ANSWER_S = 1.0  # it may be stopped, or frozen
 TWINS_S = 0.003  # timeout(1) sends to its command first and then to its group: one signal, for what follows so fast
-DESCRIPTORS = 4096  # ours are far below
 _BYTES = 8  # a bit for each signal up to 64
 
 
@@ -111,9 +110,7 @@ def _serve(asking: int, answering: int) -> NoReturn:
     """Be the sentinel."""
     try:
         us = os.getppid()
-        low, high = sorted((asking, answering))
-        for first, last in ((0, low), (low + 1, high), (high + 1, DESCRIPTORS)):
-            os.closerange(first, last)
+        isolated.close_all_but([asking, answering])
         poll = select.poll()
         poll.register(asking, select.POLLIN)
         while True:

@@ -9,31 +9,44 @@ Not for threads other than the main one.
 
 from __future__ import annotations
 
-import errno
 import os
 import resource  # os.wait4 needs it, when no descriptor may be left to load it by
 import select
 import signal
-import stat
 from contextlib import suppress
 from functools import partial
 
-from ipclock._typing import TYPE_CHECKING
-from ipclock.errors import CommandFailed, Interrupted
+from ipclock._typing import TYPE_CHECKING, NamedTuple
+from ipclock.errors import Interrupted
 from ipclock.linux import process, terminate
+from ipclock.linux.terminate import Termination
+from ipclock.run import command_start
+from ipclock.run.command_start import PYTHON_IGNORES
 from ipclock.run.sentinel import Sentinel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from types import FrameType
 
+    from ipclock.run.relay import Relay
+
 # the others are passed on; a fault of our own kills us, blocked or not
 OURS = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
-PYTHON_IGNORES = {signal.SIGPIPE, signal.SIGXFSZ}
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 TICK_S = 1.0
 FIRST_TICK_S = 0.1  # short builds have a life too
 POLL_S = 0.05
+ENDING_TICK_S = 0.2  # while a command is ended before its time
+
+
+class Ending(NamedTuple):
+    """That the command is to end, with all that it has started: SIGTERM now, SIGKILL after `grace_s` seconds.
+
+    `besides` are processes of it that need not descend from us any more.
+    """
+
+    grace_s: float
+    besides: Sequence[int] = ()
 
 
 class PendingSignals:
@@ -41,13 +54,15 @@ class PendingSignals:
 
     A handler that raises would lose a unit just taken from a semaphore, and posix_ipc replaces what it raises;
     so `check` raises instead, where it is called. A signal that was ignored on entry (nohup) stays ignored; `heeded`
-    are the others that a supervisor has to do with.
+    are the others that a supervisor has to do with. `earlier` are the processes that were below us before.
     """
 
     def __init__(self) -> None:
         self._first = 0
         passed_on = signal.valid_signals() - OURS
         ignored = {number for number in passed_on - PYTHON_IGNORES if signal.getsignal(number) == signal.SIG_IGN}
+        # of a shell that has put us in its place
+        self.earlier = set(process.descendants_of(os.getpid())) if _has_children() else set()
         self.heeded = passed_on - ignored | {signal.SIGCHLD}
         # inherited as ignored, it would make waitpid(2) report no status
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -71,60 +86,78 @@ def run(
     keep_open: int | None = None,
     leftovers: str = "release",
     apart: Collection[int] = (),
+    relay: Relay | None = None,
     tick_s: float = TICK_S,
     on_start: Callable[[int], None] = lambda pid: None,
-    on_tick: Callable[[], None] = lambda: None,
+    on_tick: Callable[[], Ending | None] = lambda: None,
     on_reaped: Callable[[resource.struct_rusage], None] = lambda used: None,
     on_leftovers: Callable[[str, list[int]], None] = lambda fate, pids: None,
 ) -> int:
     """Run *command* to its end and return its exit status, or -n if signal n ended it.
 
     *keep_open* is a descriptor that the command inherits; *on_start* gets its PID; *on_tick* is called about every
-    *tick_s* seconds, and soon after the start; *on_reaped* gets what each process has used that we have waited for.
+    *tick_s* seconds, and soon after the start, and what it returns ends the command; *on_reaped* gets what each process
+    has used that we have waited for.
     *leftovers* says what becomes of processes of the command that outlive
     it, whosever children they are by then: "release" leaves them alone, "wait" waits for their end (a signal that asks
     to leave ends them), "kill" ends them. Processes in a session of *apart* are none of them. *on_leftovers* gets
-    "wait" or "kill" and their PIDs before it, "stay" and those of who could not be ended.
+    "wait" or "kill" and their PIDs before it, "stay" and those of who could not be ended. A *relay* has the command's
+    output.
     Leaves what is heeded blocked, so that the caller can tidy up undisturbed.
     Raises CommandFailed (126, 127), and Interrupted if a signal came before the start.
     """
     heeded = signals.heeded
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, heeded)
     signals.check()
-    earlier: set[int] = set()
     if leftovers != "release":
         process.adopt_orphans()
-        # of a shell that has put us in its place
-        earlier = set(process.descendants_of(os.getpid())) if _has_children() else set()
     if keep_open is not None:
         os.set_inheritable(keep_open, True)
     sentinel = Sentinel()
     try:
-        pid, early = _spawn(command, environment, mask)
+        pid, early = command_start.spawn(command, environment, mask, relay.streams() if relay else {})
     except BaseException:
         sentinel.close()
         raise
+    if relay:
+        relay.ring()
     sentinel.begin(pid)
     on_start(pid)
     pending = _pending(heeded)
     pause = min(FIRST_TICK_S, tick_s)
     asked: set[int] = set()  # signals that ask to leave
     lent = False
+    ending: Termination | None = None
     while (status := _reap(pid, on_reaped)) is None:
         info = _next(pending, heeded, pause)
         if info is None:
             lent = _lend_terminal(pid) or lent
-            on_tick()
             pause = tick_s
+            if why := on_tick():
+                ending = ending or _begin_to_end(why, pid, {*signals.earlier, sentinel.pid}, apart)
+                ending.within(why.grace_s)
+            if ending:
+                ending.step()
+                pause = ENDING_TICK_S
         elif info.si_signo == signal.SIGCHLD:
             _stop_with(pid)
         else:
+            if relay and info.si_signo == signal.SIGWINCH:
+                relay.ring()
             asked.update({info.si_signo}.intersection(ENDING))
             _pass_on(info, pid, sentinel, early)
     sentinel.close()
     if lent:
         _bring_to_front(os.getpgrp(), pid)
-    left = partial(_leftovers, earlier, apart, on_reaped)
+    left = partial(_leftovers, signals.earlier, apart, on_reaped)
+    if ending:
+        while ending.step():
+            _reap(0, on_reaped)
+            if _next(pending, heeded, ENDING_TICK_S) is None and (why := on_tick()):
+                ending.within(why.grace_s)
+        if ending.left:
+            on_leftovers("stay", ending.left)
+        return status
     if leftovers == "release" or not (found := left()):
         return status
     # what has ended the command ends the wait for what it has left; a command may survive signals other than SIGTERM
@@ -140,6 +173,18 @@ def run(
     if leftovers == "kill" and (found := terminate.end(left)):
         on_leftovers("stay", found)
     return status
+
+
+def _begin_to_end(why: Ending, pid: int, spared: set[int], apart: Collection[int]) -> Termination:
+    """Return what ends the command *pid*, whosever children its processes are by then."""
+    with suppress(OSError, ImportError):  # those that have lost their parents before are `besides`
+        process.adopt_orphans()
+
+    def find() -> list[int]:
+        found = (one for one in process.descendants_of(os.getpid()) if not (apart and _session(one) in apart))
+        return [one for one in (*found, *why.besides) if one not in spared]
+
+    return Termination(find, leader=pid, grace_s=why.grace_s)
 
 
 def _pass_on(info: signal.struct_siginfo, pid: int, sentinel: Sentinel, early: set[signal.Signals | int]) -> None:
@@ -282,60 +327,6 @@ def _session(pid: int) -> int:
         return os.getsid(pid)
     except ProcessLookupError:
         return 0
-
-
-def _spawn(
-    command: Sequence[str], environment: Mapping[str, str], mask: set[signal.Signals | int]
-) -> tuple[int, set[signal.Signals | int]]:
-    """Start the command; return its PID, and the signals that came before it was there: it is not to miss them."""
-
-    def spawn(file: str, arguments: list[str]) -> tuple[int, set[signal.Signals | int]]:
-        if not file:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        early = signal.sigpending()
-        # a command must die of a closed pipe as it would without us
-        pid = os.posix_spawnp(file, arguments, environment, setsigmask=mask, setsigdef=PYTHON_IGNORES)
-        return pid, early | _missed(pid, signal.sigpending() - early, mask)
-
-    try:
-        return spawn(command[0], list(command))
-    except OSError as error:
-        if error.errno != errno.ENOEXEC:
-            raise CommandFailed(command[0], error) from None
-    # a script without `#!`: run it by sh, as a shell would (POSIX XCU 2.9.1.1)
-    try:
-        return spawn("/bin/sh", ["sh", look_up(command[0]), *command[1:]])
-    except OSError as error:
-        raise CommandFailed(command[0], error) from None
-
-
-def _missed(pid: int, numbers: set[signal.Signals | int], mask: set[signal.Signals | int]) -> set[signal.Signals | int]:
-    """Return which of these signals, of the very moment of the start, came before the command was there.
-
-    Of one that came to it the command has died, or it has it pending. A command that catches it by now, or blocks what
-    is not in the *mask* that it began with, has run for longer than the moment before it was there.
-    """
-    if not numbers:
-        return numbers
-    caught, blocked, pending = process.signals_of(pid)
-    return numbers - caught - pending - (blocked - mask)
-
-
-def look_up(file: str) -> str:
-    """Return the path of the command that execvp(3) would run. It may be gone by then.
-
-    Raises CommandFailed (126, 127) where there is none.
-    """
-    refused = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-    for path in [file] if "/" in file else [os.path.join(folder, file) for folder in os.get_exec_path() if file]:
-        try:
-            if not stat.S_ISDIR(os.stat(path).st_mode) and os.access(path, os.X_OK):
-                return path
-            refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        except OSError as error:  # as execvp(3), which looks on, but remembers what it may not run
-            if "/" in file or error.errno == errno.EACCES:
-                refused = error
-    raise CommandFailed(file, refused)
 
 
 def die_of(number: int) -> None:

@@ -16,7 +16,7 @@ from ipclock.linux import clocks, process
 from ipclock.pool import policy
 from ipclock.pool.notes import Drain
 from ipclock.pool.record_name import RecordName, parse
-from ipclock.pool.snapshot import Holder, Place, Said, Snapshot, Waiter, empty, text_in
+from ipclock.pool.snapshot import Holder, Origin, Place, Said, Snapshot, Waiter, empty, text_in
 
 if TYPE_CHECKING:
     from ipclock.zookeeper.session import NodeStat, Session
@@ -123,7 +123,7 @@ class Nodes:
         fields, stat = found
         said, now = Said.parse(fields), time.time()
         who, command = said.who, said.command_pid
-        here = who is not None and (who.boot, who.namespace) == (clocks.boot_id(), process.namespace())
+        here = _is_here(who)
         # it writes its node ten times in a session
         silent_s = now - stat.modified
         state = "doubtful" if silent_s > (moment_in(fields, "session_timeout") or 0) / 2 else "running"
@@ -145,6 +145,7 @@ class Nodes:
             host=text_in(fields, "host"),
             session_s=clocks.elapsed(moment_in(fields, "session"), now),
             token=str(stat.czxid),
+            origin=Origin(here),
         )
 
     def _waiters(self, line: list[str], most: int | None) -> list[Waiter]:
@@ -173,9 +174,15 @@ class Nodes:
                     at_gate=not found,
                     host=text_in(fields, "host"),
                     session_s=clocks.elapsed(moment_in(fields, "session"), now),
+                    origin=Origin(_is_here(said.who)),
                 )
             )
         return found
+
+
+def _is_here(who: process.Identity | None) -> bool:
+    """Return whether it is a process of this host, and of our PID namespace."""
+    return who is not None and (who.boot, who.namespace) == (clocks.boot_id(), process.namespace())
 
 
 def ticket_of(name: str) -> int:

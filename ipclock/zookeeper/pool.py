@@ -456,6 +456,11 @@ class SharedPool:
         """Raise UnsupportedError (69)."""
         self._refuse("PRIORITY_MIN")
 
+    def be_fair(self, between: str, context: WaitContext) -> None:
+        """Raise UnsupportedError (69), but for what is the case."""
+        if between != "off":
+            self._refuse("FAIR")
+
     def tidy(self, context: WaitContext) -> None:
         """Make what the pool lacks."""
         self._insist(self._make, context.chunk(LEAVE_S))

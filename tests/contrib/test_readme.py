@@ -30,6 +30,7 @@ TWINS = [page for page in PAGES if page.with_suffix(".ko.md").exists()]
 DEFAULTS = {setting.key: setting.default for setting in SETTINGS}
 # what differs from run to run
 VARYING = {
+    r"^ {6}\S.*": "where it comes from",
     r"PID: \d+": "PID",
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d": "TIME",
     r"\b\d+(/600)?( s\b|초)": r"SPAN\1",

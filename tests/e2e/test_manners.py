@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -82,7 +84,7 @@ def test_a_pointer_leads_to_a_command_and_is_none_itself(world: World) -> None:
     led = {name: [line.split()[0] for line in lines] for name, lines in mistakes.POINTERS.items()}
 
     assert [name for name, commands in led.items() if not set(commands) & set(COMMANDS)] == []
-    assert told(world, "kill", "7")[0] == 2
+    assert told(world, "kill", "7")[2][1] == "   Did you mean 'ipclock cancel TICKET'?"
 
 
 def test_what_resembles_nothing_is_pointed_to_the_help(world: World) -> None:
@@ -143,11 +145,13 @@ def test_quiet_leaves_errors_alone_wherever_it_is_an_option(world: World) -> Non
     parsers = commands_of(command_line.get_parser())
     quiet = [name for name, parser in parsers.items() if "-q" in parser._option_string_actions]
     world.ask("init")
-    words = {"wrap": ["a", "--", "true"], "acquire": ["--pid", "1", "a"]}
+    build = world.wrap("build", "--max-parallel-builds", "3", "-q").started()
+    words = {"wrap": ["a", "--", "true"], "acquire": ["--pid", str(os.getpid()), "a"], "cancel": ["1"]}
 
     said = {name: told(world, name, "-q", *words.get(name, []))[2] for name in quiet}
 
-    assert list(said.items()) == [(name, []) for name in ("wrap", "acquire", "release", "drain", "resume", "reset")]
+    assert set(quiet) == {"wrap", "acquire", "release", "drain", "resume", "cancel", "reset"}
+    assert ([lines for lines in said.values() if lines], build.wait()) == ([], -signal.SIGTERM)
     assert {told(world, name, "-q", "--name", "/ipclock-test-none")[2][0] for name in ("drain", "resume", "reset")} == {
         "ipclock: /dev/shm/ipclock.ipclock-test-none: no such pool"
     }

@@ -33,6 +33,7 @@ from ipclock import api, users
 from ipclock.cli import (
     acquire,
     advice,
+    cancel,
     command_line,
     doctor,
     drain,
@@ -67,6 +68,7 @@ LOADED = (
     api,
     clockwait,
     acquire,
+    cancel,
     doctor,
     drain,
     init,

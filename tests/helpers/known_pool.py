@@ -6,9 +6,9 @@ from ipclock.display.estimates import Activity, Standing
 from ipclock.history import statistics
 from ipclock.history.simulation import Range
 from ipclock.history.statistics import Part, Past, Report
-from ipclock.linux.process import Usage
+from ipclock.linux.process_view import Usage
 from ipclock.pool.notes import Drain, Resize
-from ipclock.pool.snapshot import Holder, Snapshot, Waiter
+from ipclock.pool.snapshot import Holder, Origin, Snapshot, Waiter
 
 DAY = 86400.0
 GB = 1 << 30
@@ -32,14 +32,14 @@ def standing() -> Standing:
     """Return a busy pool: an orphan, a nested build, one on another host, a damaged record, and two who wait."""
     damaged = {"label": "?", "pid": None, "command_pid": None, "since": None, "held_s": None, "state": "unknown"}
     holders = [
-        holder(1),
+        holder(1, origin=Origin(detached=True, log="/var/log/ipclock/known.1.web.1767225600.log")),
         holder(2, state="orphaned", processes=[Usage(43, "sleep 60", 5.0), Usage(44, "", 0.0)]),
         holder(3, slot=1, within=1),
         holder(4, host="ci-2", session_s=90.5, token="00000000000000000017"),
         holder(5, **damaged),
     ]
     waiters = [
-        waiter(6, at_gate=True),
+        waiter(6, at_gate=True, origin=Origin(detached=True, log="/var/log/ipclock/known.6.web.1767225600.log")),
         waiter(7, position=2, slots=2, priority=-5, held_back="size", timeout_s=None, host="ci-2", session_s=3.0),
     ]
     pool = Snapshot(

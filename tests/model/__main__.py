@@ -18,12 +18,25 @@ def main() -> int:
     parser.add_argument(
         "--nested", type=int, default=0, metavar="N", help="so many of them run inside the first's build"
     )
+    parser.add_argument(
+        "--parties",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the pool is fair between so many; the first has most builds",
+    )
     for kind in KINDS:
         parser.add_argument(f"--{kind.replace('_', '-')}", type=int, default=0, metavar="TIMES")
     args = parser.parse_args()
     begun = time.monotonic()
     budget = {kind: getattr(args, kind) for kind in KINDS if getattr(args, kind)}
-    clients = [client(inside=0 if 0 < number <= args.nested else -1) for number in range(args.clients)]
+    clients = [
+        client(
+            inside=0 if 0 < number <= args.nested else -1,
+            party=f"u{max(0, number - args.clients + args.parties)}" if args.parties else "",
+        )
+        for number in range(args.clients)
+    ]
     verdict = Checker().explore(initial(clients, args.capacity, **budget), args.most)
     print(f"{verdict.states} states, {verdict.transitions} transitions, {time.monotonic() - begun:.1f} s")
     print(verdict.violation or "no violation" + " so far" * (verdict.states >= args.most))

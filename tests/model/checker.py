@@ -16,7 +16,7 @@ from ipclock.pool import claim, liveness, policy, protocol
 from ipclock.pool.directory import GATE, HOLDING
 from ipclock.pool.protocol import Pool
 from ipclock.pool.record_name import RecordName, key_of
-from tests.model.fakes import ADMIT, AT_GATE, BUILD, GONE, OUT, PROCESSES, Meanwhile
+from tests.model.fakes import ADMIT, AT_GATE, BUILD, GONE, OUT, PROCESSES, TURN, Meanwhile
 from tests.model.world import OVER_AND_OUT, WAITING, Client, Move, State, World, shown
 
 if TYPE_CHECKING:
@@ -34,8 +34,10 @@ REFUSED = "-n was refused though a slot was due"
 UNLEVEL = "the value is not the number of free slots"  # INV-4
 RETURNED = "a holder that a reset took away is back"
 LEFT_OVER = "something is left behind"
+ADMITTED = "a cancelled waiter was admitted"  # INV-2d
+DEAF = "a cancelled waiter in line sleeps on, though nobody was killed or stopped"
 
-KINDS = ("kill", "stop", "freeze", "give_up", "resize", "reset", "post", "keep", "nonblock")
+KINDS = ("kill", "stop", "freeze", "give_up", "resize", "reset", "post", "keep", "nonblock", "cancel", "fair")
 
 Path = tuple[object, ...]
 
@@ -91,16 +93,20 @@ class _Schedule:
 def initial(clients: int | Sequence[Client], capacity: int, **budget: int) -> State:
     """Return an empty pool with clients still to come, and how often each of KINDS may happen.
 
-    A resize is to 2 slots and back to 1; *keep* is somebody's look after its own record.
+    A resize is to 2 slots and back to 1; *keep* is somebody's look after its own record. A pool is fair if a client has
+    a party; *fair* changes that.
     """
     coming = (Client(),) * clients if isinstance(clients, int) else tuple(clients)
-    return State(coming, value=capacity, capacity=capacity, budget=tuple(budget.items()))
+    fair = () if any(client.party for client in coming) else None
+    return State(coming, value=capacity, capacity=capacity, budget=tuple(budget.items()), fair=fair)
 
 
-def client(units: int = 1, priority: int = 0, limit: int = 0, label: str = "", inside: int = -1) -> Client:
+def client(
+    units: int = 1, priority: int = 0, limit: int = 0, label: str = "", inside: int = -1, party: str = ""
+) -> Client:
     """Return a client still to come that asks for more than one slot in its turn, perhaps *inside* another's build."""
-    key = key_of(label) if limit else ""
-    return Client(entry=RecordName(0, units=units, priority=priority, limit=limit, key=key), label=label, inside=inside)
+    entry = RecordName(0, units=units, priority=priority, limit=limit, key=key_of(label) if limit else "")
+    return Client(entry=entry, label=label, inside=inside, party=party)
 
 
 class Checker:
@@ -167,9 +173,15 @@ class Checker:
                 return UNLEVEL
         if all(client.phase in OVER_AND_OUT for client in state.clients):
             return None if self._is_clean(state) else LEFT_OVER
-        if not _starves(state) or any(move.prompt for move in self._moves(state)):
+        deaf = any(client.cancelled and client.phase == TURN for client in state.clients)
+        if not (deaf or _starves(state)) or any(move.prompt for move in self._moves(state)):
             return None
-        if not (state.killed or state.stopped):
+        disturbed = state.killed or state.stopped
+        if deaf and not disturbed:
+            return DEAF
+        if not _starves(state):
+            return None
+        if not disturbed:
             return STUCK
         # one that is continued meanwhile would owe a tick of its own
         calm = state._replace(budget=(), calm=True)
@@ -249,14 +261,20 @@ def _violation_on_the_way(before: State, after: State) -> str | None:
     for old, new in zip(before.clients, after.clients, strict=True):
         if old.phase in (OUT, ADMIT) and new.phase == BUILD and after.running() > after.capacity:
             return OVER
+        if old.phase == ADMIT and new.phase == BUILD and old.cancelled:
+            return ADMITTED
         if old.phase == ADMIT and new.phase == BUILD:
             running = [after.clients[index] for index in after.builds()]
             if new.entry.limit and sum(client.label == new.label for client in running) > new.entry.limit:
                 return CLASH
             # who was found stopped when this one was called to the gate has been passed over, or who may not go on
-            ahead = (c for c in after.clients if c.phase in WAITING and policy.rank(c.entry) < policy.rank(new.entry))
             listed = [entry for folder, entry in before.records if folder == HOLDING]
-            if any(client.ticket not in before.passed and before.may_go(client, listed) for client in ahead):
+            passed = set(before.passed)
+            if before.fair is not None:  # a release may let one go first that was stopped since
+                passed.update(client.ticket for client in (*before.clients, *after.clients) if client.stopped)
+            waiting = [c for c in after.clients if c.phase in WAITING and c.ticket not in passed]
+            able = [client for client in waiting if before.may_go(client, listed)]
+            if before.first_of([*able, old], listed) != old:
                 return OVERTAKEN
         alive = {entry.ticket for _, entry in before.records} & before.lit
         wanted = policy.units(e for _, e in before.records if e.ticket in alive) + old.entry.units

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ipclock.linux.process import Identity
+from ipclock.pool.cancellation import BY
 from ipclock.pool.claim import Claim
 from ipclock.pool.directory import GATE, HOLDING, QUEUED
+from ipclock.pool.notes import Fairness
 from ipclock.pool.protocol import Pool
 from ipclock.pool.record import Record
 from ipclock.pool.record_name import RecordName
@@ -192,6 +194,10 @@ class _Stepwise(Pool):
         super().tick(claim, context, at_gate=at_gate)
         raise Restart  # behind a tick the loop of the step begins again
 
+    def _party(self, claim: Claim) -> str:
+        assert self.run.index is not None
+        return self.run.world.clients[self.run.index].party if self.store.fairness else ""
+
     def _amiss(self) -> bool:
         # one operation: what it returns is only a hint
         return self.run.operation(super()._amiss)
@@ -229,6 +235,14 @@ class FakeRecord:
     def append(self, **fields: object) -> None:
         """Nobody's decision depends on what is written."""
 
+    def news(self) -> dict[str, str]:
+        """Return that it is cancelled."""
+        world, index = self._run.world, self._run.index
+        # where nobody is ever cancelled there is nothing to see, and no step more
+        if "cancel" not in world.budget or index is None:
+            return {}
+        return {BY: "somebody"} if self._run.operation(lambda: world.clients[index].cancelled) else {}
+
     def hold(self, units: int) -> None:
         # whoever is killed right after it is as dead as right before it
         self._run.world.lit |= {-self._run.claim.ticket}
@@ -241,6 +255,21 @@ class FakeRecord:
 
     def close(self) -> None:
         pass
+
+
+class FakeOthersRecord:
+    is_ours = True
+
+    def __init__(self, run: Run, record: Record, ticket: int) -> None:
+        self._run = run
+        self._ticket = ticket
+        self.record = record
+
+    def tell(self, fields: dict[str, str]) -> None:
+        self._run.effect(f"tell {self._ticket}")
+        for index, client in enumerate(self._run.world.clients):
+            if client.ticket == self._ticket:
+                self._run.world.update(index, cancelled=True)
 
 
 class FakeStore:
@@ -295,6 +324,19 @@ class FakeStore:
     def era(self) -> tuple[tuple[int, int], int]:
         return (0, 0), self.epoch
 
+    @property
+    def fairness(self) -> Fairness | None:
+        noted = self._run.operation(lambda: self._world.fair)
+        return None if noted is None else Fairness("user", noted)
+
+    @fairness.setter
+    def fairness(self, value: Fairness | None) -> None:
+        self._run.effect(f"note {value}")
+        self._world.fair = None if value is None else value.admissions
+
+    def require_owner(self) -> None:
+        pass
+
     def draw_ticket(self) -> int:
         self._run.effect("draw a ticket")
         self._world.last_ticket += 1
@@ -327,7 +369,7 @@ class FakeStore:
         self._world.lit |= {entry.ticket}
         self._world.records |= {(state, entry)}
 
-    def move(self, entry: RecordName, state: str, to: str, **changes: int) -> RecordName:
+    def move(self, entry: RecordName, state: str, to: str, **changes: Any) -> RecordName:
         moved = entry._replace(**{"slot": 0, "reserved": 0, "by": 0, "silent": 0} | changes)
         self._run.effect(f"rename {state}/{entry.file} {to}/{moved.file}")
         assert (state, entry) in self._world.records
@@ -345,6 +387,13 @@ class FakeStore:
         for index, client in enumerate(self._world.clients):
             if self._run.index is None and state == HOLDING and client.ticket == entry.ticket in self._world.lit:
                 self._world.update(index, was_reset=True)
+        return True
+
+    @contextmanager
+    def opened(self, state: str, entry: RecordName) -> Iterator[FakeOthersRecord]:
+        yield FakeOthersRecord(self._run, self.read(state, entry), entry.ticket)
+
+    def is_ours(self) -> bool:
         return True
 
     def quiet_s(self, state: str, entry: RecordName) -> float:

@@ -21,6 +21,8 @@ LIGHT = client()
 ALONE = client(limit=1, label="a")
 HOTFIX = client(priority=-1)
 NESTED = client(inside=0)
+OURS, THEIRS = client(party="a"), client(party="b")
+OLD = client()  # of a version that knows no parties
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,13 @@ NESTED = client(inside=0)
         pytest.param([LIGHT, NESTED, LIGHT], 1, {}, id="a-slot-lasts-as-long-as-the-last-build-in-it"),
         pytest.param([LIGHT, NESTED], 1, {"kill": 2}, id="no-slot-is-lost-with-two-in-it-that-are-killed"),
         pytest.param([LIGHT, NESTED], 1, {"reset": 1}, id="a-reset-takes-a-slot-from-all-that-live-in-it"),
+        pytest.param([OURS, OURS, THEIRS], 1, {}, id="one-of-another-party-is-next-but-past-no-running-build"),
+        pytest.param([OURS, OURS, THEIRS], 2, {}, id="a-release-in-a-fair-pool-sends-nobody-back-for-ever"),
+        pytest.param([OURS, THEIRS], 1, {"kill": 1}, id="nobody-hangs-in-a-fair-pool-on-one-that-is-killed"),
+        pytest.param([OURS, THEIRS], 1, {"stop": 1}, id="one-that-is-stopped-in-a-fair-pool-is-passed-over"),
+        pytest.param([OURS, THEIRS], 1, {"fair": 1, "keep": 1}, id="who-waits-follows-a-pool-that-is-fair-no-more"),
+        pytest.param([OURS, OLD, THEIRS], 1, {}, id="one-without-a-party-keeps-its-place-in-a-fair-pool"),
+        pytest.param([OURS, THEIRS], 2, {"nonblock": 1}, id="nonblock-in-a-fair-pool-finds-what-is-due"),
         pytest.param(3, 2, {}, id="three-share-two-slots"),
         pytest.param(3, 1, {"kill": 1}, id="nobody-hangs-on-one-of-three-that-is-killed-anywhere"),
         pytest.param(2, 1, {"kill": 2}, id="nothing-is-left-of-two-that-are-killed-anywhere"),
@@ -53,6 +62,9 @@ NESTED = client(inside=0)
         pytest.param(1, 1, {"reset": 2, "keep": 2, "kill": 1}, id="a-reset-that-is-killed-half-way-brings-nobody-back"),
         pytest.param(2, 1, {"post": 2}, id="a-strangers-posts-admit-nobody"),
         pytest.param(2, 1, {"post": 1, "kill": 1}, id="a-strangers-post-and-a-kill-are-levelled"),
+        pytest.param(2, 1, {"cancel": 1, "kill": 1}, id="no-unit-is-lost-with-one-that-is-cancelled"),
+        pytest.param([LIGHT, HEAVY], 2, {"cancel": 1}, id="units-reserved-for-one-that-is-cancelled-come-back"),
+        pytest.param(2, 0, {"cancel": 2}, id="who-is-cancelled-in-line-leaves-without-a-tick"),
         pytest.param(2, 1, {"nonblock": 2, "kill": 1}, id="nonblock-is-refused-only-where-no-slot-is-due"),
     ],
 )

@@ -13,6 +13,8 @@ from ipclock.pool.protocol import Pool
 from ipclock.pool.record_name import RecordName
 from ipclock.pool.wait_context import WaitContext
 from tests.model.checker import (
+    ADMITTED,
+    DEAF,
     LEFT_OVER,
     OVER,
     OVERTAKEN,
@@ -28,8 +30,9 @@ from tests.model.checker import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from ipclock.pool.cancellation import Cancellation
     from ipclock.pool.record import Record
     from tests.model.world import Client
 
@@ -231,8 +234,60 @@ class NestedBuildsHaveNoRecord(Pool):
         return around is not None
 
 
+class AdmitsTheCancelled(Pool):
+    """A waiter that was cancelled after its last tick is admitted (INV-2d)."""
+
+    def admit(self, claim: Claim, context: WaitContext) -> None:
+        self._heed = lambda _claim: None  # type: ignore[method-assign]
+        super().admit(claim, context)
+
+
+class PostsBeforeTelling(Pool):
+    """The woken waiter can look before the line is there, and sleep again."""
+
+    def cancel(
+        self, tickets: Iterable[int], cancellation: Cancellation, context: WaitContext
+    ) -> list[tuple[RecordName, Record]]:
+        with self._mutex(context):
+            for state, entry in [place for ticket in tickets for place in self._places(ticket)]:
+                self.turns.post(entry.ticket)
+                with self.store.opened(state, entry) as file:
+                    file.tell(cancellation.fields())
+        return []
+
+
+class NoLookAfterTheTurn(Pool):
+    """A cancel before the turn was made posts nothing, and nobody looks again."""
+
+    def wait_turn(self, claim: Claim, context: WaitContext) -> None:
+        mine = self.stake(claim)
+        while not self.store.has(GATE, claim.entry, mine.record):
+            if mine.turn is None:
+                mine.turn = self.turns.create(claim.ticket)
+                context.tick(claim.ticket)
+                continue
+            mine.turn.wait(context.chunk(1))
+            self.tick(claim, context)
+
+
+class AdmissionsAreForgotten(Pool):
+    """A party whose build has ended is served as if it had never had a turn (INV-6e)."""
+
+    def _note_admission(self, entry: RecordName) -> None:
+        pass
+
+
+class NewcomersStandBehind(Pool):
+    """The order of arrival is kept at the gate and in front of it, whatever was served (INV-6e)."""
+
+    def _overtakes(self, entry: RecordName, holders: list[RecordName]) -> bool:
+        ahead = [other for other in self.store.entries(QUEUED) if policy.rank(other) < policy.rank(entry)]
+        return bool(ahead) and super()._overtakes(entry, holders)
+
+
 INSIDE = (client(), client(inside=0), client())
 HEAVY_BEHIND = (client(), client(units=2))
+TWO_PARTIES = (client(party="a"), client(party="a"), client(party="b"))
 OF_A_LABEL = (client(limit=1, label="a"), client(limit=1, label="a"), client())
 
 
@@ -258,6 +313,12 @@ OF_A_LABEL = (client(limit=1, label="a"), client(limit=1, label="a"), client())
         (LearnsTheEpochTooSoon, 2, {"reset": 1, "keep": 2}, RETURNED),
         (RecordsBeforeEpoch, 1, {"reset": 1, "keep": 1, "kill": 1}, RETURNED),
         (NestedBuildsHaveNoRecord, INSIDE, {}, OVER),
+        (AdmitsTheCancelled, 2, {"cancel": 1}, ADMITTED),
+        (PostsBeforeTelling, 1, {"capacity": 0, "cancel": 1}, DEAF),
+        (NoLookAfterTheTurn, 1, {"capacity": 0, "cancel": 1}, DEAF),
+        (AdmissionsAreForgotten, TWO_PARTIES, {}, OVERTAKEN),
+        (NewcomersStandBehind, TWO_PARTIES, {}, OVERTAKEN),
+        (NeverLooksAhead, TWO_PARTIES, {}, OVERTAKEN),
     ],
 )
 def test_a_mutant_is_caught(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ipclock.errors import SlotBusy, TooManySlotsError
+from ipclock.errors import CancelledError, SlotBusy, TooManySlotsError
 from ipclock.pool import policy
+from ipclock.pool.cancellation import Cancellation
 from ipclock.pool.directory import GATE, HOLDING, QUEUED
 from ipclock.pool.record_name import RecordName, key_of
 from tests.model.fakes import (
@@ -40,6 +41,7 @@ from tests.model.fakes import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ipclock.pool.policy import Admission
     from ipclock.pool.protocol import Pool
 
     Choose = Callable[[Callable[[], object], Callable[[], Iterator[tuple[object, object]]]], object]
@@ -68,6 +70,8 @@ class Client(NamedTuple):
     stopped: bool = False
     frozen: bool = False  # stopped, and nothing but its silence tells of it
     was_reset: bool = False  # a reset took its record away
+    cancelled: bool = False  # its record says that it is to leave
+    party: str = ""  # its user or session
     inside: int = -1  # the number of the client whose build it runs inside of
 
     @property
@@ -96,6 +100,8 @@ class State(NamedTuple):
     stopped: bool = False
     posted: bool = False  # a stranger has posted since the value was last levelled
     calm: bool = False  # nothing more happens but what goes on by itself
+    fair: tuple[Admission, ...] | None = None  # the last admissions by the pool's note; None where it is not fair
+    served: tuple[Admission, ...] = ()  # those that really were since it is fair
 
     def held(self) -> int:
         """Return how many slots are taken by somebody alive."""
@@ -115,11 +121,16 @@ class State(NamedTuple):
     def first(self) -> Client | None:
         """Return the first of those that wait, could go on, and may."""
         able = [self.clients[index] for index in self.waiters()]
-        return min(
-            (c for c in able if self.may_go(c, self.holders())),
-            key=lambda client: policy.rank(client.entry),
-            default=None,
-        )
+        return self.first_of([c for c in able if self.may_go(c, self.holders())], self.holders())
+
+    def first_of(self, clients: list[Client], holders: list[RecordName]) -> Client | None:
+        """Return which of these is to be admitted next beside these holders."""
+        served = None
+        if self.fair is not None:
+            # one that was killed before its admission may have been noted all the same
+            served = policy.Served(holders, self.fair if self.killed else self.served)
+        by_entry = {client.entry: client for client in clients}
+        return next((by_entry[entry] for entry in policy.in_order(by_entry, served)), None)
 
     def waiters(self) -> list[int]:
         """Return the numbers of the clients that wait and could go on."""
@@ -195,6 +206,8 @@ class World:
         self.stopped = state.stopped
         self.posted = state.posted
         self.calm = state.calm
+        self.fair = state.fair
+        self.served = state.served
 
     def meanwhile(self, index: int | None) -> Iterator[tuple[Move, State]]:
         """Yield what others than client *index* can do in the midst of a section, and what comes of it."""
@@ -238,6 +251,8 @@ class World:
             self.stopped,
             self.posted,
             self.calm,
+            self.fair,
+            self.served,
         )
 
     def update(self, index: int, **changes: Any) -> None:
@@ -271,8 +286,13 @@ class World:
             found.append(Move("a stranger posts", None))
         if self.budget.get("reset"):
             found.append(Move("a reset", None, section=True))
+        if self.budget.get("cancel"):
+            waiting = (i for i, client in enumerate(self.clients) if client.phase in WAITING and not client.cancelled)
+            found += [Move(f"a cancel of client {index}", None, section=True) for index in waiting]
         if self.budget.get("resize"):
             found.append(Move(f"N becomes {1 if self.capacity > 1 else 2}", None, section=True))
+        if self.budget.get("fair"):
+            found.append(Move(f"the pool becomes {'fair' if self.fair is None else 'unfair'}", None, section=True))
         return found
 
     def _moves_of(self, index: int, client: Client) -> list[Move]:
@@ -353,6 +373,14 @@ class World:
             if name == "a reset":
                 self.spend("reset")
                 run.pool.reset(FakePatience(run))
+            elif name.startswith("a cancel"):
+                self.spend("cancel")
+                ticket = self.clients[int(name.rpartition(" ")[2])].ticket
+                run.pool.cancel([ticket], Cancellation("somebody"), FakePatience(run))
+            elif name.startswith("the pool becomes"):
+                self.spend("fair")
+                run.pool.be_fair("user" if name.endswith(" fair") else "off", FakePatience(run))
+                self.served = ()
             else:
                 self.spend("resize")
                 run.pool.resize(int(name.rpartition(" ")[2]), FakePatience(run))
@@ -376,11 +404,17 @@ class World:
             self.update(index, log=tuple(run.log), asleep=run.asleep)
         except Restart:
             self._save(index, run, BUILD if phase == WATCH else phase)
+        except CancelledError:
+            self._save(index, run, GIVE_UP)
         except Killed:
             self.update(index, entry=run.claim.entry)
             self.die(index)
         else:
             self._save(index, run, phase)
+            if client.phase == ADMIT and phase == BUILD and self.fair is not None and run.claim.entry.party:
+                entry = run.claim.entry
+                latest = policy.Admission(entry.party, entry.ticket, entry.priority)
+                self.served = policy.noted(self.served, latest)
 
     def _save(self, index: int, run: Run, phase: str) -> None:
         claim = run.claim

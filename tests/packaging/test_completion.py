@@ -132,12 +132,14 @@ def test_a_shell_offers_the_commands(shells: Shells, shell: str) -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_shell_offers_the_options_of_a_command_and_what_they_take(shells: Shells, shell: str) -> None:
-    lines = ("ipclock init --m", "ipclock wrap --leftovers ", "ipclock init --mode ", "ipclock status --color ")
+    lines = ("init --m", "wrap --leftovers ", "init --mode ", "init --fair ", "status --color ")
 
-    offered = shells.offered(shell, *lines)
+    offered = shells.offered(shell, *(f"ipclock {line}" for line in lines))
 
-    options, words, modes = {"--mode", "--max-parallel-builds", "--move"}, {"release", "wait", "kill"}, {"0600", "0660"}
-    assert offered == [options, words, modes, {"auto", "always", "never"}]
+    options, *values = offered
+    assert options == {"--mode", "--max-parallel-builds", "--move"}
+    words = [{"release", "wait", "kill"}, {"0600", "0660"}, {"user", "session", "off"}, {"auto", "always", "never"}]
+    assert values == words
 
 
 @pytest.mark.parametrize("shell", ["bash", "fish"])

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
-from ipclock.errors import SupersededError
+from ipclock.errors import NoTicket, SupersededError
 from ipclock.linux import locks
 from ipclock.linux.semaphore import path_of
 from tests.helpers.crash_at import USER, Client, Crash, child
@@ -122,6 +122,12 @@ def alone(scene: Scene, nth: int) -> Client:
     return victim
 
 
+def alone_in_a_fair_pool(scene: Scene, nth: int) -> Client:
+    """Do the same in a fair pool, whose note counts the admission."""
+    assert scene.start("init", "--fair", "user").wait() == 0
+    return alone(scene, nth)
+
+
 def behind_a_holder(scene: Scene, nth: int) -> Client:
     """Wait behind a holder, go to the gate, be admitted, build, give the slot back."""
     holder = scene.wrap("holder")
@@ -144,6 +150,17 @@ def between_a_holder_and_a_waiter(scene: Scene, nth: int) -> Client:
     victim.line()
     victim.finish()
     assert (waiter.line(), waiter.end()) == ("ready", 0)
+    return victim
+
+
+def making_a_pool_fair(scene: Scene, nth: int) -> Client:
+    """Change between whom a pool is fair while others hold and wait."""
+    holder = scene.wrap("holder")
+    assert holder.line() == "ready"
+    waiter = scene.at_gate(scene.wrap("waiter"))
+    victim = scene.start("init", "--fair", "session", crash=scene.from_the_pool_on(nth))
+    victim.wait()
+    assert (holder.end(), waiter.line(), waiter.end()) == (0, "ready", 0)
     return victim
 
 
@@ -264,10 +281,64 @@ def root_in_the_pool_of_a_user(scene: Scene, nth: int) -> Client:
     return alone(scene, nth)
 
 
+def cancelling_a_waiter(scene: Scene, nth: int) -> Client:
+    """Cancel a waiter in line; if it was asked to leave it does, else it builds in its turn."""
+    holder = scene.wrap("holder")
+    assert holder.line() == "ready"
+    waiter = scene.at_gate(scene.wrap("waiter"))
+    asked = scene.wrap("asked")
+    until(scene.world.turns, "the turn of the one that is asked to leave")
+    victim = scene.start("cancel", "3", crash=scene.from_the_pool_on(nth))
+    until(lambda: not asked.running() or not victim.running(), "the end of the one that is asked, or the victim's")
+    victim.wait()
+    assert (holder.end(), waiter.line(), waiter.end()) == (0, "ready", 0)
+    assert (asked.line(), asked.end()) in (("ready", 0), ("", -signal.SIGTERM))
+    return victim
+
+
+def leaving_when_cancelled(scene: Scene, nth: int) -> Client:
+    """Leave the gate on a cancel, before one who goes on whatever happens."""
+    holder = scene.wrap("holder")
+    assert holder.line() == "ready"
+    victim = scene.at_gate(scene.wrap("victim", Crash("os.rename", nth)))
+    waiter = scene.wrap("waiter")
+    until(lambda: scene.world.waiting() == 1 + victim.running(), "the waiter in line")
+    assert scene.start("cancel", "2").wait() in (0, NoTicket.status)
+    victim.wait()
+    assert (holder.end(), waiter.line(), waiter.end()) == (0, "ready", 0)
+    return victim
+
+
+def ending_a_cancelled_build(scene: Scene, nth: int) -> Client:
+    """End one's build on a cancel; whoever dies doing so, the one who cancels it ends it."""
+    victim = scene.wrap("victim", Crash("os.posix_spawn", nth))
+    assert victim.line() == "ready"
+    waiter = scene.at_gate(scene.wrap("waiter"))
+    assert scene.start("cancel", "1").wait() in (0, NoTicket.status)
+    victim.wait()
+    assert (waiter.line(), waiter.end()) == ("ready", 0)
+    return victim
+
+
+def cancelling_an_orphan(scene: Scene, nth: int) -> Client:
+    """End a build that no supervisor looks after; whoever dies doing so, the next one does it."""
+    orphan = scene.wrap("orphan")
+    assert orphan.line() == "ready"
+    waiter = scene.at_gate(scene.wrap("waiter"))
+    orphan.kill()
+    victim = scene.start("cancel", "1", crash=scene.from_the_pool_on(nth))
+    victim.wait()
+    assert scene.start("cancel", "1").wait() in (0, NoTicket.status)
+    assert (waiter.line(), waiter.end()) == ("ready", 0)
+    return victim
+
+
 SCENES = (
     alone,
+    alone_in_a_fair_pool,
     behind_a_holder,
     between_a_holder_and_a_waiter,
+    making_a_pool_fair,
     releasing_to_a_waiter,
     giving_up,
     superseding_a_waiter,
@@ -277,6 +348,10 @@ SCENES = (
     releasing_for_a_script,
     resetting_a_damaged_record,
     resetting_a_living_holder,
+    cancelling_a_waiter,
+    leaving_when_cancelled,
+    ending_a_cancelled_build,
+    cancelling_an_orphan,
     root_in_the_pool_of_a_user,
 )
 

@@ -35,7 +35,7 @@ from ipclock.history import counters, recorder
 from ipclock.linux import clocks, exit_watcher, memory, process
 from ipclock.linux.locks import table, try_lock
 from ipclock.linux.semaphore import SHARED_MARK, SIZE
-from ipclock.pool import headroom, protocol
+from ipclock.pool import headroom, sections
 from ipclock.pool.directory import NUMBERS, STATES
 from ipclock.pool.record import Beacons
 from ipclock.pool.records import LAST_DRAWN
@@ -55,7 +55,7 @@ GOOD_PARTS = {0, 2, 75, 76, 77, 80}
 HARMLESS = {"damage_record", "plant_record", "damage_note", "damage_turn"}
 SLOW_S = 20.0  # most commands need less than a tenth of a second; one waits 10 s for a mutex
 TOLD = 400  # letters of what a command has said, in a fault
-CALLED_S = protocol.CALLED_S
+CALLED_S = sections.CALLED_S
 VICTIM = b"kind=fd\nlabel=victim\n"
 SOUND = "MAX_PARALLEL_BUILDS=2\n"
 
@@ -277,6 +277,8 @@ def number(chance: random.Random) -> bytes:
 def note(chance: random.Random) -> bytes:
     """Return what a note could say."""
     fields = {
+        "between": chance.choice(("user", "session", "off", *STRANGE)),
+        chance.choice(DIGITS): chance.choice(("u0,0", "s0badcafe,-20", "u0,99", ",", *STRANGE)),
         "reason": chance.choice(STRANGE),
         "uid": chance.choice(DIGITS),
         "until": chance.choice((*MOMENTS, str(time.monotonic() + 60), str(time.monotonic() - 60))),
@@ -306,8 +308,8 @@ VALUES += ("\\", "a b", "#", "\\'")
 VALUES += ("~", "root", "nobody", *STRANGE)
 # but those by which a command would run, connect or write elsewhere
 KEYS = ("MAX_PARALLEL_BUILDS", "BUILD_TIMEOUT", "BUILD_SLOTS", "MAX_PER_LABEL", "BUILD_PRIORITY", "PRIORITY_MIN")
-KEYS += ("MEMORY", "MIN_FREE_MEMORY", "LOCK_MODE", "LOCK_GROUP", "LEFTOVERS", "ON_LOST", "HISTORY_DAYS", "UNKNOWN")
-KEYS += ("PROGRESS_INTERVAL", "STATUS_HINT", "RESET_HINT")
+KEYS += ("MEMORY", "MIN_FREE_MEMORY", "LOCK_MODE", "LOCK_GROUP", "LEFTOVERS", "ON_LOST", "HISTORY_DAYS", "FAIR")
+KEYS += ("PROGRESS_INTERVAL", "STATUS_HINT", "RESET_HINT", "UNKNOWN")
 LINES = ("# a comment", "", "if true; then", "export", "=", "A=B C=D", "set -e", "\\", "X=(1 2)", "f() {", "A=$(id)")
 
 
@@ -415,7 +417,7 @@ class Round:
 
     def play(self) -> None:
         """Damage the pool and use it; then mend it by a reset."""
-        protocol.CALLED_S = self.chance.choice((CALLED_S, CALLED_S, 0.0))  # or a round would have to wait for that
+        sections.CALLED_S = self.chance.choice((CALLED_S, CALLED_S, 0.0))  # or a round would have to wait for that
         group = ("--mode", "0660", "--group", str(USER)) if self.shared else ()
         self.run(("init", *group), {0}, self.owner)
         if self.chance.random() < 0.5:
@@ -526,7 +528,7 @@ class Round:
         return f"{path.name} = {self.plant(os.fsencode(path), content)} {content[:80]!r}"
 
     def damage_note(self) -> str:
-        path, content = self.world.folder / self.chance.choice(("drained", "resized")), note(self.chance)
+        path, content = self.world.folder / self.chance.choice(("drained", "resized", "fair")), note(self.chance)
         if self.chance.random() < 0.3 and (self.world.folder / "capacity").is_file():
             # a change counts only where it speaks of the capacity that there is
             content = b"before=1\ncapacity=2\n" + content
@@ -650,7 +652,7 @@ def round_of(seed: int) -> Round:
         except Exception as error:
             played.faults.append(f"{error!r}; so far: {played.done}")
         finally:
-            protocol.CALLED_S = CALLED_S
+            sections.CALLED_S = CALLED_S
             played.close()
     return played
 

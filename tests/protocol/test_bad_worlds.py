@@ -647,6 +647,7 @@ HOSTILE = {
         f"kind=fd\nlabel=x\nbeacon={ABSURD}:{ABSURD}\nadmitted={ABSURD}\nadmitted_mono=nan\nmemory={ABSURD}\n",
     ],
     "drained": [f"until={ABSURD}\nuid={ABSURD}\n", "until=1e400\n", "until=9999999999\n"],
+    "fair": [f"between=user\n{ABSURD}=u0,0\n7=u0,{ABSURD}\n8=,\n", "between=nobody\n", "7=u0,0\n"],
     "ticket": [ABSURD, "999999999999999999"],
     "epoch": [ABSURD],
     "capacity": [ABSURD],

@@ -21,7 +21,7 @@ from ipclock.errors import IpclockError, SemaphoreError
 from ipclock.linux import semaphore
 from ipclock.pool import liveness, place, policy, snapshot
 from ipclock.pool.directory import GATE, HOLDING, NUMBERS, QUEUED, STATES
-from ipclock.pool.notes import Drain
+from ipclock.pool.notes import Drain, Fairness
 from ipclock.pool.protocol import Pool
 from ipclock.pool.records import Store
 from ipclock.pool.wait_context import WaitContext
@@ -119,17 +119,21 @@ def test_no_number_and_no_note_keeps_a_pool_from_its_next_one(
 ) -> None:
     for number in NUMBERS:
         (folder / number).write_bytes(fuzz.number(chance))
-    for note in ("drained", "resized"):
+    for note in ("drained", "resized", "fair"):
         fuzz.plant(chance, os.fsencode(folder / note), fuzz.note(chance), victim)
     store = Store.open(str(SHM), place.name_of(str(folder)), create=False)
     read = (store.capacity or 0, store.epoch, store.lowest_priority, store.draw_ticket())
     store.drain = Drain("night", 0)
     store.resize(2)
     reason, change = store.drain, store.resized
-    store.drain = None
+    fair = Fairness("user", (policy.Admission("u0", 1, -5),))
+    between, store.fairness = store.fairness and store.fairness.between, fair
+    told = store.fairness
+    store.drain = store.fairness = None
     again = (store.drained, store.capacity, change and change.capacity)
     store.close()
 
+    assert (between in (None, *values.PARTIES), told) == (True, fair)
     assert (read[0] <= values.MAX_CAPACITY, -20 <= read[2] <= 19, read[3] < 10**18) == (True, True, True)
     assert (reason, again, mended(folder)) == (Drain("night", 0), (False, 2, 2), ([], 2, 2))
 

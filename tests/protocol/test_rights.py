@@ -143,6 +143,10 @@ def allows_priorities(scene: Scene) -> bool:
     return scene.run("init", "--priority-min", "-5")
 
 
+def makes_fair(scene: Scene) -> bool:
+    return scene.run("init", "--fair", "user")
+
+
 def lets_in(scene: Scene) -> bool:
     scene.run("init", "--mode", "0660", "--group", str(OTHER_GROUP))
     return scene.world.folder.stat().st_gid == OTHER_GROUP
@@ -178,6 +182,7 @@ DEEDS: dict[str, Callable[[Scene], bool]] = {
     "init --max-parallel-builds": sets_capacity,
     "MAX_PARALLEL_BUILDS": brings_capacity,
     "init --priority-min": allows_priorities,
+    "init --fair": makes_fair,
     "init --group": lets_in,
     "init": owns,
     "": writes,

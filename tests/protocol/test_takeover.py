@@ -288,18 +288,21 @@ def test_a_takeover_killed_anywhere_is_completed_by_the_next(users: Users, sampl
 
 
 def test_an_idle_pool_is_moved_by_its_owner_with_all_that_was_set_in_it(world: World, tmp_path: Path) -> None:
-    world.ask("init", "--max-parallel-builds", "3", "--priority-min", "-5")
+    world.ask("init", "--max-parallel-builds", "3", "--priority-min", "-5", "--fair", "session")
     world.run("wrap", "-q", "once", "--", "true")
+    fair = (world.folder / "fair").read_text()
     world.run("drain", "--reason", "moving")
 
     moved = world.run("init", "--move", "--lock-dir", str(tmp_path))
     now = world.status()
     folder = tmp_path / f"ipclock.{world.name[1:]}"
+    still_fair = (folder / "fair").read_text()
     back = world.run("init", "--move")
     world.run("resume")
     ticket = world.run("wrap", "-q", "next", "--", "sh", "-c", "echo $IPCLOCK_TICKET").stdout
 
     assert (moved.stdout, now["capacity"], now["drain"]["reason"], ticket) == (f"{folder}\n", 3, "moving", "2\n")
+    assert (fair.startswith("between=session\n1=s"), still_fair) == (True, fair)
     assert (back.stdout, folder.exists(), world.settled()) == (f"{world.folder}\n", False, (3, {}))
 
 

@@ -224,6 +224,23 @@ def test_one_who_is_root_inside_alone_may_ask_for_no_better_priority(users: User
 
 
 @pytest.mark.parametrize("view", VIEWS)
+def test_a_user_inside_is_a_user_of_its_own_in_a_fair_pool(view: str, users: Users) -> None:
+    assert users.run(USER, "init", "--fair", "user")[0] == 0
+    holder = users.wrap(USER, "outside")
+    inside = users.start(USER, "wrap", "-q", "inside", "--", "true", view=view)
+    until(lambda: users.world.records("gate"), "the one inside at the gate")
+    (inner,) = users.world.records("gate")
+    (outer,) = users.world.records("holding")
+
+    assert (outer, inner.startswith("2,fu"), inner.partition(",f")[2] != outer.partition(",f")[2]) == (
+        f"1.1,fu{USER}",
+        True,
+        True,
+    )
+    assert (holder.end(), inside.end()) == (0, 0)
+
+
+@pytest.mark.parametrize("view", VIEWS)
 def test_a_pool_is_drained_and_resumed_from_inside(view: str, users: Users) -> None:
     users.share()
 

@@ -63,6 +63,27 @@ def test_builds_of_both_take_turns_in_order(
     assert world.settled() == (1, {})
 
 
+def test_in_a_fair_pool_builds_of_both_go_on_and_the_old_ones_keep_their_places(
+    world: World, versions: dict[str, dict[str, str]]
+) -> None:
+    assert world.run("init", "--fair", "session", env=versions["new"]).returncode == 0
+    builds: dict[str, Build] = {}
+    for number, label in enumerate(("new a1", "old o1", "new a2", "new b1", "old o2", "new a3")):
+        version, session = label.split()
+        builds[label] = world.wrap(label, env=versions[version] | {"IPCLOCK_SESSION": session[0]})
+        until(lambda number=number: len(world.records("holding")) + world.waiting() == number + 1, "it is listed")
+
+    order = []
+    while len(order) < len(builds):
+        (holder,) = until(lambda: world.status()["holders"], "a build that holds the slot")
+        order.append(holder["label"])
+        assert builds[order[-1]].started().end() == 0
+
+    # by tickets, but for those of the sessions among themselves
+    assert order == ["new a1", "old o1", "new b1", "new a2", "old o2", "new a3"]
+    assert world.settled() == (1, {})
+
+
 @pytest.mark.parametrize("outer", ["old", "new"])
 def test_a_build_of_one_inside_of_the_other_shares_its_slot(
     outer: str, world: World, versions: dict[str, dict[str, str]]

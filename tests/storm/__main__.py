@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--removals", action="store_true", help="remove the pool's files too; LOCK_DIRs differ")
     parser.add_argument("--namespaces", action="store_true", help="clients with PIDs or clocks of their own too")
     parser.add_argument("--users", action="store_true", help="clients of two users too, of one group")
+    parser.add_argument("--fair", action="store_true", help="ten sessions take turns")
     args = parser.parse_args()
     if reason := missing(namespaces=args.namespaces, users=args.users):
         parser.error(reason)
@@ -33,7 +34,7 @@ def main() -> int:
     with TemporaryDirectory() as folder:
         users = users_ways() if args.users else ()
         jobs = plan(args.seed, args.jobs, removals=args.removals, namespaces=args.namespaces, users=users)
-        storm = Storm(world, Path(folder), args.seed, args.slots, removals=args.removals)
+        storm = Storm(world, Path(folder), args.seed, args.slots, removals=args.removals, fair=args.fair)
         report = storm.run(jobs, args.seconds)
     world.close()
     for name, value in report._asdict().items():

@@ -67,10 +67,12 @@ class Storm:
         program: list[str] | None = None,
         *,
         removals: bool = False,
+        fair: bool = False,
     ) -> None:
         self.world = world
         self.slots = slots
         self.removals = removals
+        self.fair = fair
         # a pool that is made anew has its N from its maker's settings
         self.settings = folder / "build-config.sh" if removals else None
         self.shared = False
@@ -158,6 +160,8 @@ class Storm:
     def _start(self, job: Job) -> None:
         self.observer.starts(job)
         env = self.world.env | {"PYTHON": sys.executable, "LOCK_DIR": self.dice.choice(self.lock_dirs)}
+        if self.fair:
+            env |= {"FAIR": "session", "IPCLOCK_SESSION": job.label[-1]}
         line = command(job, self.observer.witness, self.program)
         with (self.said / job.label).open("wb") as said:
             self.clients[job.label] = self._client(job, line, env, said.fileno())

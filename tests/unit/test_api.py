@@ -58,6 +58,7 @@ NOT_FOR_A_PROGRAM = {
     "Interrupted": "its handlers are the program's",
     "LocksLeft": "of `reset`",
     "NoTicket": "of `release` and `reset`",
+    "NotYourBuild": "of `cancel`",
     "NotYours": "of `release`",
     "Unprovable": "of `release`",
     "StillRunning": "of `reset --kill`",

@@ -85,9 +85,9 @@ def test_the_front_loads_no_module_before_it_is_asked() -> None:
 @pytest.mark.parametrize(
     ("door", "keepers"),
     [
-        ("fcntl", {"linux.locks"}),
+        ("fcntl", {"linux.locks", "linux.terminal"}),
         ("posix_ipc", {"linux.semaphore"}),
-        ("psutil", {"linux.process"}),
+        ("psutil", {"linux.process", "linux.process_view"}),
         ("sqlite3", {"history.database"}),
         ("rich", {"display.status_table"}),
         ("prometheus_client", {"display.prometheus"}),
@@ -119,8 +119,12 @@ def test_the_kernels_files_and_the_environment_have_their_readers(door: str, kee
 
 
 def test_psutil_is_loaded_only_when_it_is_needed() -> None:
-    functions = [node for node in ast.walk(TREES["linux.process"]) if isinstance(node, ast.FunctionDef)]
-    statements = [node for node in TREES["linux.process"].body if node not in functions]
+    statements = [
+        node
+        for module in ("linux.process", "linux.process_view")
+        for node in TREES[module].body
+        if not isinstance(node, ast.FunctionDef)
+    ]
 
     assert [node for node in statements if any(name.startswith("psutil") for name in imports(node))] == []
 

@@ -77,6 +77,8 @@ FAILURES = [
     (errors.StatusUnknown(17, "its status was not kept"), 80, ["ticket 17", "its status was not kept"]),
     (errors.NoLog("staging", "/var/log/x"), 2, ["staging", "/var/log/x", "'ipclock wrap --detach'"]),
     (errors.LogUnreadable("/x.log", 1000, "Permission denied"), 77, ["/x.log", "uid 1000", "Permission denied"]),
+    (errors.TicketWaits(17), 2, ["ticket 17", "waiting", "'ipclock cancel 17'"]),
+    (errors.NotYourBuild(17, "staging", 1000), 77, ["ticket 17", "staging", "uid 1000", "root"]),
     (errors.NotYours(17, "staging", "41"), 77, ["ticket 17", "staging (PID: 41)", "by itself"]),
     (errors.Unprovable(17, "staging", "?"), 77, ["ticket 17", "staging (PID: ?)", "'ipclock reset 17'"]),
     (
@@ -99,6 +101,8 @@ FAILURES = [
     (errors.CommandFailed("mkae", NOT_THERE), 127, ["mkae", "command not found"]),
     (errors.CommandFailed("./x", NOT_RUNNABLE), 126, ["./x", "Permission denied"]),
     (errors.Interrupted(15), 143, ["15"]),
+    (errors.CancelledError("staging", "mira"), 143, ["staging", "cancelled by mira"]),
+    (errors.CancelledError("staging", "", 41), 143, ["staging", "process 41 has ended"]),
 ]
 
 

@@ -260,6 +260,7 @@ def test_python_programs_are_refused(shared: SharedWorld) -> None:
         (["wrap", "--memory", "1G", "a", "--", "true"], "MEMORY, MIN_FREE_MEMORY"),
         (["acquire", "--fd", "9", "a"], "--fd"),
         (["init", "--priority-min", "-5"], "PRIORITY_MIN"),
+        (["init", "--fair", "user"], "FAIR"),
         (["init", "--mode", "0660"], "LOCK_GROUP, LOCK_MODE"),
     ],
 )

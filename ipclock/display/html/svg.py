@@ -38,6 +38,7 @@ OUTCOMES = {
     "busy": ("left", N_("no free slot")),
     "interrupted": ("left", N_("interrupted")),
     "superseded": ("left", N_("superseded")),
+    "cancelled": ("", N_("cancelled")),  # with a slot or without
 }
 # in pixels
 BAR = 20
@@ -98,7 +99,7 @@ def legend(parent: Element, rows: Sequence[Row]) -> None:
     names = {
         "good": _("done"),
         "bad": _("failed, killed by a signal or out of memory (taller bar)"),
-        "lost": _("slot released by force, or orphaned (dashed)"),
+        "lost": _("slot released by force, cancelled or orphaned (dashed)"),
         "wait": _("waited"),
         "late": _("timed out (dot)"),
         "left": _("left the queue without a slot (ring)"),
@@ -120,7 +121,8 @@ def legend(parent: Element, rows: Sequence[Row]) -> None:
 
 
 def _kind(row: Row) -> str:
-    return OUTCOMES.get(row.outcome, ("left" if row.held_s is None else "lost", ""))[0]
+    shape = OUTCOMES.get(row.outcome, ("", ""))[0]
+    return shape or ("left" if row.held_s is None else "lost")
 
 
 def strip(parent: Element, stretch: Strip, before: Mapping[Row, Row]) -> None:

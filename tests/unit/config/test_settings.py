@@ -29,6 +29,7 @@ SOURCES: dict[str, tuple[tuple[str, Any], tuple[str, Any], tuple[str, Any], Any]
     "MAX_PER_LABEL": (("2", 2), ("3", 3), ("4", 4), None),
     "BUILD_PRIORITY": (("-20", -20), ("19", 19), ("-1", -1), 0),
     "PRIORITY_MIN": (("-20", -20), ("19", 19), ("-1", -1), None),
+    "FAIR": (("user", "user"), ("session", "session"), ("off", "off"), None),
     "MEMORY": (("3G", 3 << 30), ("auto", "auto"), ("1.5M", 3 << 19), None),
     "MIN_FREE_MEMORY": (("3g", 3 << 30), ("1KiB", 1024), ("7", 7), None),
     "LOCK_MODE": (("0660", 0o660), ("600", 0o600), ("660", 0o660), None),

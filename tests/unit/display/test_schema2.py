@@ -99,6 +99,14 @@ def test_in_schema_2_a_key_tells_the_kind_of_its_value_and_the_unknown_is_null(n
     assert (wrong, second()[name]["schema"]) == ([], 2)
 
 
+ORIGIN = {
+    "directory": {NOTHING},
+    "terminal": {NOTHING},
+    "caller_pid": {NOTHING},
+    "caller_gone": {NOTHING},
+    "detached": {bool},
+    "log": {str, NOTHING},
+}
 HOLDER = {
     "ticket": {int},
     "within_ticket": {int, NOTHING},
@@ -120,6 +128,7 @@ HOLDER = {
     "host": {str, NOTHING},
     "session_seconds": {float, NOTHING},
     "token": {str, NOTHING},
+    **ORIGIN,
 }
 WAITER = {
     "ticket": {int},
@@ -138,6 +147,9 @@ WAITER = {
     "left_max_seconds": {float, NOTHING},
     "host": {str, NOTHING},
     "session_seconds": {float, NOTHING},
+    "command": {NOTHING},
+    "pids_are_ours": {bool},
+    **ORIGIN,
 }
 SUMMARY = {
     "label": {str, NOTHING},

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ipclock.linux import process
+from ipclock.linux import process, process_view
 from ipclock.linux.process import Identity
 from tests.helpers.crash_at import OTHER_USER, USER, child, in_child, unshared
 from tests.helpers.world import until
@@ -216,7 +216,7 @@ def test_a_child_is_a_fork_until_it_runs_a_program_even_the_same_one() -> None:
 
 
 def test_a_process_is_shown_with_its_command_and_age() -> None:
-    shown = process.usage([os.getpid(), gone().pid])
+    shown = process_view.usage([os.getpid(), gone().pid])
 
     assert [(row.pid, "python" in row.command or "pytest" in row.command, row.age_s > 0) for row in shown] == [
         (os.getpid(), True, True)
@@ -262,14 +262,14 @@ def test_the_use_of_a_tree_counts_each_process_once_and_ended_children_too() -> 
             "the time of the child that has ended",
         )
         until(lambda: process.descendants_of(pid), "the child that stays")
-        alone, doubled = process.use_of([pid]), process.use_of([pid, *process.descendants_of(pid)])
+        alone, doubled = process_view.use_of([pid]), process_view.use_of([pid, *process.descendants_of(pid)])
 
         assert alone
         assert doubled
         assert (alone.cpu_s >= 0.09, doubled.cpu_s < 2 * alone.cpu_s) == (True, True)
         for one in process.descendants_of(pid):
             os.kill(one, signal.SIGKILL)
-    assert process.use_of([gone().pid]) is None
+    assert process_view.use_of([gone().pid]) is None
 
 
 def test_a_signal_reaches_the_very_process_and_no_other() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from random import Random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
@@ -225,3 +228,243 @@ def test_nobody_is_overtaken_by_one_that_comes_late_enough(own: int, others: int
     late = RecordName(1000 + policy.PLACES * max(0, own - others) + 1, priority=others)
 
     assert policy.rank(waiter) < policy.rank(late)
+
+
+# Parties
+
+
+parties = some.sampled_from(["ua", "ub", "uc"])
+waiters = some.lists(
+    some.builds(
+        RecordName,
+        ticket=some.integers(1, 200),
+        units=some.integers(1, 3),
+        priority=some.integers(-1, 1),
+        party=some.sampled_from(["", "ua", "ub", "uc"]),
+    ),
+    max_size=25,
+    unique_by=lambda entry: entry.ticket,
+)
+holders = some.lists(
+    some.builds(RecordName, ticket=some.integers(201, 210), slot=some.integers(1, 4), party=parties), max_size=4
+)
+admissions = some.lists(
+    some.builds(policy.Admission, party=parties, ticket=some.integers(1, 210), priority=some.integers(-1, 1)),
+    max_size=60,
+)
+
+
+@steady
+@given(waiters)
+def test_in_a_pool_that_is_not_fair_parties_mean_nothing(line: list[RecordName]) -> None:
+    by_rank = sorted(line, key=policy.rank)
+
+    assert (list(policy.in_order(line)), policy.forecast(line)) == (by_rank, by_rank)
+
+
+@steady
+@given(waiters, holders, admissions)
+def test_parties_share_out_the_places_of_their_own_priority_alone(
+    line: list[RecordName], holding: list[RecordName], admitted: list[policy.Admission]
+) -> None:
+    by_rank = sorted(line, key=policy.rank)
+
+    for order in (
+        list(policy.in_order(line, policy.Served(holding, admitted))),
+        policy.forecast(line, policy.Served(holding, admitted)),
+    ):
+        assert sorted(order) == sorted(line)
+        assert [(one.priority, bool(one.party)) for one in order] == [
+            (one.priority, bool(one.party)) for one in by_rank
+        ]
+        # one of a version that knows no parties keeps its very place
+        assert [place for place, one in enumerate(order) if not one.party and one != by_rank[place]] == []
+        for entry in order:
+            own = [one.ticket for one in order if (one.party, one.priority) == (entry.party, entry.priority)]
+            assert own == sorted(own)
+
+
+@steady
+@given(waiters, holders, admissions)
+def test_the_forecast_begins_with_the_one_that_is_called(
+    line: list[RecordName], holding: list[RecordName], admitted: list[policy.Admission]
+) -> None:
+    called = next(policy.in_order(line, policy.Served(holding, admitted)), None)
+
+    assert policy.forecast(line, policy.Served(holding, admitted))[:1] == ([called] if called else [])
+
+
+@steady
+@given(waiters, holders, admissions, some.sets(some.integers(1, 200)))
+def test_one_that_may_not_go_changes_nothing_for_the_others(
+    line: list[RecordName], holding: list[RecordName], admitted: list[policy.Admission], barred: set[int]
+) -> None:
+    served = policy.Served(holding, admitted)
+    able = [entry for entry in line if entry.ticket not in barred]
+
+    found = policy.in_order(line, served, lambda entry: entry.ticket not in barred)
+
+    assert list(found) == list(policy.in_order(able, served))
+
+
+@steady
+@given(some.lists(some.integers(1, 200), unique=True, max_size=30), holders, admissions, parties)
+def test_builds_of_one_party_go_in_the_order_of_their_tickets(
+    tickets: list[int], holding: list[RecordName], admitted: list[policy.Admission], party: str
+) -> None:
+    order = policy.in_order([RecordName(ticket, party=party) for ticket in tickets], policy.Served(holding, admitted))
+
+    assert [entry.ticket for entry in order] == sorted(tickets)
+
+
+class FairLine:
+    """A fair pool as the rules want it: all take one slot, and note their admissions."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.ticket = 0
+        self.waiting: list[RecordName] = []
+        self.running: list[RecordName] = []
+        self.admissions: tuple[policy.Admission, ...] = ()
+        self.admitted: list[RecordName] = []
+        self.overtaken: dict[int, int] = {}
+
+    def arrive(self, party: str) -> RecordName:
+        self.ticket += 1
+        newcomer = RecordName(self.ticket, party=party)
+        self.waiting.append(newcomer)
+        self.admit()
+        return newcomer
+
+    def end(self, number: int) -> None:
+        if self.running:
+            del self.running[number % len(self.running)]
+            self.admit()
+
+    def admit(self) -> None:
+        while self.waiting and len(self.running) < self.capacity:
+            first = next(policy.in_order(self.waiting, policy.Served(self.running, self.admissions)))
+            self.waiting.remove(first)
+            self.running.append(first._replace(slot=policy.lowest_free_slot([one.slot for one in self.running])))
+            latest = policy.Admission(first.party, first.ticket, first.priority)
+            self.admissions = policy.noted(self.admissions, latest)
+            self.admitted.append(first)
+            for other in self.waiting:
+                if other.ticket < first.ticket:
+                    self.overtaken[other.ticket] = self.overtaken.get(other.ticket, 0) + 1
+
+
+@steady
+@given(
+    some.integers(1, 4), some.lists(some.one_of(some.sampled_from("ab"), some.integers(0, 3)), max_size=80), some.data()
+)
+def test_a_single_build_waits_for_one_build_of_another_party_at_most_besides_those_that_hold(
+    capacity: int, story: list[str | int], data: some.DataObject
+) -> None:
+    line = FairLine(capacity)
+    for event in story:
+        line.end(event) if isinstance(event, int) else line.arrive(event)
+    # the party's own builds are over, however many it had
+    line.waiting = [entry for entry in line.waiting if entry.party != "b"]
+    line.running = [entry for entry in line.running if entry.party != "b"]
+    line.admit()
+    for _ in range(data.draw(some.integers(0, 30))):
+        line.arrive("a")
+    before = len(line.admitted)
+    single = line.arrive("b")
+    while single in line.waiting:
+        line.arrive("a")
+        line.end(data.draw(some.integers(0, 3)))
+
+    assert line.admitted.index(single) - before <= 1
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 3])
+@pytest.mark.parametrize("own", [1, 5])
+def test_new_parties_without_end_overtake_a_build_a_bounded_number_of_times(capacity: int, own: int) -> None:
+    line = FairLine(capacity)
+    line.arrive("a")
+    for _ in range(capacity - 1):
+        line.arrive("b")
+    builds = [line.arrive("a") for _ in range(own)]
+    for stranger in range(own * policy.OVERTAKEN * 2):
+        line.arrive(f"new{stranger}")
+        # the build of the party itself never ends, where there is another slot
+        line.end(len(line.running) - 1)
+
+    counts = [line.overtaken.get(build.ticket, 0) for build in builds]
+    assert [build for build in builds if build in line.waiting] == []
+    assert [place for place, count in enumerate(counts, 1) if count > policy.OVERTAKEN * place] == []
+
+
+@steady
+@given(some.lists(some.one_of(some.sampled_from(["a", "b", "c", "d"]), some.integers(0, 3)), max_size=200))
+def test_whatever_comes_and_ends_no_build_is_overtaken_for_ever(story: list[str | int]) -> None:
+    line = FairLine(2)
+    for event in story:
+        line.end(event) if isinstance(event, int) else line.arrive(event)
+    while line.running:
+        line.end(0)
+
+    builds = {entry.ticket: [other.party for other in line.admitted].count(entry.party) for entry in line.admitted}
+    assert line.waiting == []
+    assert all(count <= policy.OVERTAKEN * builds[ticket] for ticket, count in line.overtaken.items())
+
+
+@pytest.mark.parametrize("others", [1, 3, 25])
+def test_a_burst_beside_parties_that_come_again_and_again_never_has_two_turns_in_a_row(others: int) -> None:
+    line = FairLine(1)
+    for _ in range(5 * policy.OVERTAKEN):
+        line.arrive("a")
+    for _ in range(3 * policy.OVERTAKEN // others + 2):
+        for number in range(others):
+            line.arrive(f"b{number}")
+        for _ in range(others + 1):
+            line.end(0)
+
+    turns = [entry.party == "a" for entry in line.admitted]
+    assert (turns.count(True) > 2, [number for number, both in enumerate(pairwise(turns)) if all(both)]) == (True, [])
+
+
+def test_the_forecast_counts_what_a_party_gets_for_those_behind() -> None:
+    waiting = [RecordName(ticket, party=party) for ticket, party in enumerate("aaabbc", 2)]
+
+    order = policy.forecast(waiting, policy.Served([RecordName(1, slot=1, party="a")], [policy.Admission("a", 1, 0)]))
+
+    assert "".join(entry.party for entry in order) == "bcabaa"
+
+
+def test_a_burst_makes_no_build_of_its_own_overdue() -> None:  # INV-6f
+    served = policy.Served([], [policy.Admission("a", ticket, 0) for ticket in range(1, 100)])
+
+    order = policy.in_order(
+        [*(RecordName(ticket, party="a") for ticket in range(100, 130)), RecordName(130, party="b")], served
+    )
+
+    assert next(order).ticket == 130
+
+
+def test_one_that_holds_counts_once_with_all_that_is_nested_in_it() -> None:
+    holding = [RecordName(1, slot=1, party="a"), RecordName(2, slot=1, party="a", within=1)]
+    holding.append(RecordName(3, slot=2, units=2, party="b"))
+
+    order = policy.in_order([RecordName(4, party="b"), RecordName(5, party="a")], policy.Served(holding, []))
+
+    assert [entry.ticket for entry in order] == [5, 4]
+
+
+@steady
+@given(some.randoms(use_true_random=False), some.integers(0, 400))
+def test_what_is_noted_of_admissions_is_enough_and_never_grows(chance: Random, count: int) -> None:
+    stream = [(chance.randrange(200), chance.choice([0, 0, 0, 5])) for _ in range(count)]
+    log: tuple[policy.Admission, ...] = ()
+    everything = [policy.Admission(f"u{party}", ticket, priority) for ticket, (party, priority) in enumerate(stream, 1)]
+    for latest in everything:
+        log = policy.noted(log, latest)
+
+    recent = list(dict.fromkeys(one.party for one in reversed(everything)))[: policy.PARTIES]
+    assert len(log) <= policy.OVERTAKEN * 40 + policy.PARTIES
+    assert set(recent) <= {one.party for one in log}
+    for priority in {one.priority for one in everything}:
+        last = [one for one in everything if one.priority == priority][-policy.OVERTAKEN :]
+        assert [one for one in log if one in last] == last

@@ -19,6 +19,7 @@ entries = some.builds(
     reserved=some.integers(0, 1000),
     by=numbers,
     key=some.sampled_from(["", "0badcafe"]),
+    party=some.sampled_from(["", "u1000", "s0badcafe"]),
     rest=some.sampled_from(["", ",z9", ",zx,u7"]),
 )
 
@@ -36,6 +37,7 @@ def test_an_entry_survives_its_name(entry: RecordName) -> None:
         (RecordName(17, slot=2), "17.2"),
         (RecordName(17, slot=2, units=3, limit=1, key="0badcafe"), "17.2,u3,l1,k0badcafe"),
         (RecordName(17, priority=-5, by=18), "17,p-5,b18"),
+        (RecordName(17, units=2, limit=1, key="0badcafe", party="u1000"), "17,u2,l1,k0badcafe,fu1000"),
     ],
 )
 def test_only_what_is_unusual_is_written(entry: RecordName, name: str) -> None:
@@ -59,7 +61,7 @@ def test_a_name_without_room_for_what_is_added_to_it_is_no_records(letter: str) 
     assert (parse(name), parse(longest)) == (None, RecordName(17, rest=longest[2:]))
 
 
-@pytest.mark.parametrize("piece", ["u0", "u-5", "u999x", "r-1", "l-1", "z", "p5x", "p--5"])
+@pytest.mark.parametrize("piece", ["u0", "u-5", "u999x", "r-1", "l-1", "z", "p5x", "p--5", "f", "fu1=2", "fé"])
 def test_what_cannot_be_understood_makes_nobody_lighter(piece: str) -> None:
     found = parse(f"17.1,{piece}")
 

@@ -56,7 +56,8 @@ def test_each_lane_has_its_name_and_its_bars_beside_it() -> None:
 
 def test_an_outcome_is_told_by_a_shape_too() -> None:
     rows = [build(outcome, NOON + 10 * at, 10, outcome=outcome) for at, outcome in enumerate(outcomes.HELD)]
-    rows += [wait(outcome, NOON, 9, outcome) for outcome in outcomes.OUTCOMES if outcome not in outcomes.HELD]
+    without = [outcome for outcome in outcomes.OUTCOMES if outcome not in outcomes.HELD]
+    rows += [wait(outcome, NOON, 9, outcome) for outcome in (*without, "cancelled")]
 
     tree = strip_of(*rows)
 
@@ -64,9 +65,11 @@ def test_an_outcome_is_told_by_a_shape_too() -> None:
     heights = {label: float(group.find("rect").get("height", "")) for label, group in holds.items()}  # type: ignore[union-attr]
     kinds = {facts_of(group)["label"]: group.get("class", "").split()[1] for group in of_class(tree, "wait")}
     tall, usual = svg.BAR + svg.ABOVE, svg.BAR
-    assert heights == {"done": usual, "evicted": usual, "orphaned": usual, "failed": tall, "signal": tall, "oom": tall}
-    assert {label for label, group in holds.items() if "lost" in group.get("class", "")} == {"evicted", "orphaned"}
-    assert kinds == {"timeout": "late", "busy": "left", "interrupted": "left", "superseded": "left"}
+    low = dict.fromkeys(("done", "evicted", "orphaned", "cancelled"), usual)
+    assert heights == low | dict.fromkeys(("failed", "signal", "oom"), tall)
+    lost = {label for label, group in holds.items() if "lost" in group.get("class", "")}
+    assert lost == {"evicted", "orphaned", "cancelled"}
+    assert kinds == {"timeout": "late"} | dict.fromkeys(("busy", "interrupted", "superseded", "cancelled"), "left")
 
 
 def test_every_outcome_of_the_history_has_its_shape_and_its_word() -> None:
