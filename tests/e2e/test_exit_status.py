@@ -246,7 +246,10 @@ def test_a_mistake_on_the_command_line_is_told_in_korean(
             ["wrap", "-E", "256", "a", "--", "true"],
             "--conflict-exit-code: invalid value '256': expected a number from 0",
         ),
-        (["stats", "--since", "soon"], "--since: invalid value 'soon': expected seconds, such as 600, 0.5, 90s"),
+        (
+            ["stats", "--since", "soon"],
+            "--since: invalid value 'soon': expected a time in the past, such as 90s, 2h, 7d, 1w, yesterday",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_told_with_what_is_expected(world: World, mistake: list[str], told: str) -> None:
