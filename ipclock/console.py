@@ -18,6 +18,8 @@ PLAIN = {"✓": "[ok]", "⏳": "[..]", "❌": "[!!]", "█": "#", "░": "-", "�
 
 def encodable(text: str, stream: TextIO) -> str:
     """Return *text* with the symbols that the stream's encoding lacks spelled out."""
+    if text.isascii():
+        return text
     encoding = stream.encoding or "ascii"
     for symbol, plain in PLAIN.items():
         try:

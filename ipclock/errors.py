@@ -170,12 +170,12 @@ class PoolInUse(IpclockError):
     """A pool was to be moved while builds run or wait in it."""
 
     status = 75
-    what = N_("{folder}: cannot be moved while builds run or wait in this pool")
+    what = N_("{directory}: cannot be moved while builds run or wait in this pool")
     remedy = N_("Drain the pool ('ipclock drain') and try again after the last build has ended.")
 
-    def __init__(self, folder: str) -> None:
-        super().__init__(folder)
-        self.folder = folder
+    def __init__(self, directory: str) -> None:
+        super().__init__(directory)
+        self.directory = directory
 
 
 class PriorityNotAllowedError(IpclockError):
@@ -247,7 +247,7 @@ class ForeignLibraryError(IpclockError):
 
 
 class PoolCreateError(IpclockError):
-    """A file, folder or semaphore of the pool cannot be made or written (full, read-only, out of inodes)."""
+    """A file, directory or semaphore of the pool cannot be made or written (full, read-only, out of inodes)."""
 
     status = 73
     what = N_("{path}: cannot create or write: {reason}")
@@ -310,19 +310,19 @@ class ForeignPoolError(PoolPermissionError):
 
 
 class PoolElsewhereError(IpclockError):
-    """The pool of this name lies in `folder`, which we may not use, and not where LOCK_DIR says: at `wanted`.
+    """The pool of this name lies in `directory`, which we may not use, and not where LOCK_DIR says: at `wanted`.
 
-    A second folder would be a second pool under one semaphore, and let twice as many builds run.
+    A second directory would be a second pool under one semaphore, and let twice as many builds run.
     """
 
     status = 78
-    what = N_("{wanted}: the pool of this name is in {folder}, which cannot be used: {reason}")
+    what = N_("{wanted}: the pool of this name is in {directory}, which cannot be used: {reason}")
     remedy = N_("Use another name (--name), or ask the owner or root for access.")
 
-    def __init__(self, wanted: str, folder: str, reason: str) -> None:
-        super().__init__(wanted, folder, reason)
+    def __init__(self, wanted: str, directory: str, reason: str) -> None:
+        super().__init__(wanted, directory, reason)
         self.wanted = wanted
-        self.folder = folder
+        self.directory = directory
         self.reason = reason
 
 
@@ -531,7 +531,7 @@ class StillRunning(IpclockError):
 
 
 class LocksLeft(IpclockError):
-    """Builds of a removed folder of the pool, which only their locks tell of, still count: `units` of slots."""
+    """Builds of a removed directory of the pool, which only their locks tell of, still count: `units` of slots."""
 
     status = 77
     what = N_("slots held by locks without a record here: {units} (PIDs: {pids}): not killed")

@@ -30,4 +30,6 @@ def native(text: str) -> str:
 
 def printable(text: str) -> str:
     """Return *text* with whatever could move a terminal's cursor or change its colours written out."""
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -51,7 +51,9 @@ COMMANDS = (
     "status",
     "logs",
     "wait",
+    "log",
     "stats",
+    "plan",
     "metrics",
     "drain",
     "resume",
@@ -64,7 +66,7 @@ COMMANDS = (
     "version",
 )
 LENIENT = ("config", "doctor", "help", "version")  # a wrong setting does not keep them from their work
-WITHOUT_PROC = (*LENIENT, "stats", "complete")
+WITHOUT_PROC = (*LENIENT, "log", "stats", "complete")
 EXAMPLES = ("ipclock wrap staging -- make", "ipclock status", "sudo ipclock reset")
 UNLISTED = ("complete",)  # for the shells' completions alone
 

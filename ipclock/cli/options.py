@@ -161,16 +161,16 @@ def teller(args: Namespace) -> Callable[[str], None]:
     return (lambda _text: None) if args.quiet else say
 
 
-def add_since(parser: ArgumentParser, help_text: str, default: str = "7d") -> None:
-    """Add the option for the moment from which on the history counts; its value is that of time.time()."""
-    forms = _("90s, 2h, 7d, 1w, yesterday, 2026-01-11 or 2026-01-11T14:00 (default: {default})")
-    parser.add_argument(
-        "--since",
-        metavar="TIME",
-        type=lambda text: checked(values.since, text, "--since"),
-        default=default,
-        help=f"{help_text}: {forms.format(default=default)}",
-    )
+def add_since(parser: ArgumentParser, *, all_by_default: bool = False) -> None:
+    """Add the option for the moment from which on builds count; its value is that of time.time(), None for all."""
+    week = _("include builds that ended since TIME: 90s, 2h, 1w, yesterday, 2026-01-11, 2026-01-11T14:00 (default: 7d)")
+    ever = _("show only builds that ended since TIME: 90s, 7d, yesterday, 2026-01-11, 2026-01-11T14:00 (default: all)")
+    default, help_text = (None, ever) if all_by_default else ("7d", week)
+    parser.add_argument("--since", metavar="TIME", type=_moment, default=default, help=help_text)
+
+
+def _moment(text: str) -> float:
+    return checked(values.since, text, "--since")
 
 
 def add_color(parser: ArgumentParser) -> None:

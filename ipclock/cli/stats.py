@@ -45,7 +45,7 @@ LEFT_OUT = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
-    options.add_since(parser, _("include builds that ended since TIME"))
+    options.add_since(parser)
     parser.add_argument("--label", metavar="LABEL", help=_("show only builds of this label"))
     form = parser.add_mutually_exclusive_group()
     options.add_json(form)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
+DEFAULT_PAGER = "less -FRX"
 JOB_VARIABLES = ("CARGO_BUILD_JOBS", "CMAKE_BUILD_PARALLEL_LEVEL")
 
 
@@ -46,6 +47,18 @@ def colours(is_terminal: bool) -> bool:
     if os.environ.get("NO_COLOR"):
         return False
     return is_terminal or bool(os.environ.get("FORCE_COLOR"))
+
+
+def pager() -> str:
+    """Return the command line, for sh(1), of the program that shows long output: as git has it; "" for none."""
+    return next(
+        (text for key in ("IPCLOCK_PAGER", "PAGER") if (text := os.environ.get(key)) is not None), DEFAULT_PAGER
+    )
+
+
+def pager_environment() -> dict[str, str]:
+    """Return the environment of a pager: ours, and how less(1) and lv(1) are to behave, unless that is set."""
+    return {"LESS": "FRX", "LV": "-c", **inherited_environment()}
 
 
 def debugging() -> bool:

@@ -159,7 +159,7 @@ def name(text: str) -> str:
 
 
 def directory(text: str) -> str:
-    """An absolute path of a folder. Returns it native."""
+    """An absolute path of a directory. Returns it native."""
     if not (_printable(text, 4000) and text[0] == "/"):
         raise ValueError(N_("an absolute path"))
     return utf8.native(os.path.normpath(text))

@@ -6,6 +6,7 @@ import time
 
 from ipclock._typing import TYPE_CHECKING
 from ipclock.display.cells import cut
+from ipclock.errors import N_
 from ipclock.history import simulation
 from ipclock.i18n import _
 from ipclock.linux.process import user_name
@@ -18,6 +19,19 @@ if TYPE_CHECKING:
     from ipclock.pool.snapshot import Holder, Snapshot
 
 COMMAND_WIDTH = 40
+OUTCOMES = {
+    "done": N_("done"),
+    "failed": N_("failed"),
+    "signal": N_("killed by a signal"),
+    "oom": N_("out of memory"),
+    "evicted": N_("slot released by force"),
+    "orphaned": N_("orphaned"),
+    "timeout": N_("timed out"),
+    "busy": N_("no free slot"),
+    "interrupted": N_("interrupted"),
+    "superseded": N_("superseded"),
+    "cancelled": N_("cancelled"),
+}
 
 
 def shown(pid: int) -> str:
@@ -65,6 +79,12 @@ def unlisted(pool: Snapshot) -> str:
     """Return what is known of the builds that only their locks tell of."""
     text = _("slots held by locks without a record here: {units} (PIDs: {pids})")
     return text.format(units=pool.unlisted, pids=", ".join(map(str, pool.unlisted_pids)) or "?")
+
+
+def outcome(name: str, code: int | None) -> str:
+    """Return how a build ended, in words, with its exit status or the number of its signal."""
+    word = _(OUTCOMES[name]) if name in OUTCOMES else printable(name)
+    return f"{word} ({code})" if code else word
 
 
 def size(count: float) -> str:

@@ -17,6 +17,8 @@ from ipclock.linux import process
 if TYPE_CHECKING:
     from ipclock.display.estimates import Standing
     from ipclock.display.origins import Facts
+    from ipclock.history.finished import Row
+    from ipclock.history.replay import Figures, Plan
     from ipclock.history.statistics import Past, Report, Spread, Summary
     from ipclock.pool.notes import Drain
     from ipclock.pool.snapshot import Holder, Waiter
@@ -135,6 +137,28 @@ def _user(name: str) -> str | None:
     return None if name in NOBODY else name
 
 
+def build(row: Row) -> dict[str, Any]:
+    """Return one build that has ended."""
+    by_signal = row.outcome == "signal"
+    return {
+        "ticket": row.ticket or None,
+        "label": row.label,
+        "user": _user(row.user),
+        "outcome": row.outcome,
+        "exit_status": None if by_signal else row.code,
+        "signal": row.code if by_signal else None,
+        "slot": row.slot,
+        "slots": row.slots,
+        "arrived": iso(row.arrived),
+        "admitted": iso(row.admitted),
+        "ended": iso(row.ended),
+        "waited_seconds": row.waited_s,
+        "held_seconds": row.held_s,
+        "cpu_seconds": row.cpu_s,
+        "memory_bytes": row.memory,
+    }
+
+
 def past(found: Past, report: Report, name: str) -> dict[str, Any]:
     """Return what ended in the pool *name*, in numbers."""
     return {
@@ -149,6 +173,33 @@ def past(found: Past, report: Report, name: str) -> dict[str, Any]:
         "builds_that_fit": report.fits,
         "all": _summary(report.all),
         "labels": [_summary(summary) for summary in report.labels],
+    }
+
+
+def plan(found: Plan) -> dict[str, Any]:
+    """Return what other numbers of slots would do; `actual` is null where there are too few builds to tell."""
+    return {
+        "schema": SCHEMA,
+        "name": found.pool,
+        "label": found.label,
+        "since": iso(found.begin),
+        "until": iso(found.end),
+        "builds": found.builds,
+        "slots": found.slots,
+        "slots_changed": found.changed,
+        "memory_total_bytes": found.memory,
+        "actual": found.actual and _figures(found.actual),
+        "plans": [{"slots": number, **_figures(one)} for number, one in found.replays.items()],
+    }
+
+
+def _figures(found: Figures) -> dict[str, Any]:
+    return {
+        "waited_seconds": {"mean": found.mean_s, "p90": found.p90_s, "longest": found.longest_s},
+        "utilization": found.in_use,
+        "gave_up": found.gave_up,
+        "memory_short": found.short,
+        "too_large": found.too_large,
     }
 
 

@@ -104,7 +104,7 @@ def opened(path: str, schema: Schema, *, write: bool, seconds: float = BUSY_S) -
                 _make_file(real)
             _look_at(path, real)
             quoted = real.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-            # never rwc: SQLite's O_CREAT on an existing file is refused in a sticky folder (fs.protected_regular)
+            # never rwc: SQLite's O_CREAT on an existing file is refused in a sticky directory (fs.protected_regular)
             uri = f"file:{quoted}?mode={'rw' if write else 'ro'}"
             connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
             try:
@@ -144,13 +144,13 @@ def _harden(connection: Connection, until: float) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
 
 
-def _keeper(path: str, folder: str) -> tuple[int, int]:
+def _keeper(path: str, directory: str) -> tuple[int, int]:
     """Return (uid, gid) of the users who may put things at the path besides root: (0, 0) where none may.
 
-    Goes down from / to the *folder*: the owner of each decides what is beneath. Raises HistoryFailed where
+    Goes down from / to the *directory*: the owner of each decides what is beneath. Raises HistoryFailed where
     all users may.
     """
-    names = folder.split("/")
+    names = directory.split("/")
     for count in range(1, len(names) + 1):
         try:
             status = os.lstat("/".join(names[:count]) or "/")
@@ -172,7 +172,7 @@ def _rights_of(uid: int, gid: int) -> AbstractContextManager[None]:
 
 
 def _make_file(path: str) -> None:
-    """Make an empty file, which is an empty database, and its folders, for its user alone. SQLite's follow its mode."""
+    """Make an empty file, which is an empty database, and its directories, for its user alone. SQLite's own follow."""
     umask = os.umask(0o077)
     try:
         with suppress(FileExistsError):

@@ -6,18 +6,21 @@ Passes over what is not sound.
 
 from __future__ import annotations
 
+import heapq
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ipclock.errors import HistoryFailed
 from ipclock.history import counters as counted
 from ipclock.history import database
 from ipclock.history.finished import SCHEMA, Row, read_as, sound
-from ipclock.history.outcomes import OUTCOMES
+from ipclock.history.outcomes import HELD, OUTCOMES
+from ipclock.history.replay import Arrival
 from ipclock.history.statistics import Bin, Grid, Part, Past
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import TypeVar
 
     from ipclock.history.counters import Total
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 PATIENCE_S = 10.0  # of a person who asks for all of a past; a million builds take less than two seconds
+FIRST_PAGE, PAGE = 200, 10_000  # rows that `newest` reads at once
 SAMPLE = 2000  # of more than twice as many builds of a kind only so many, spaced evenly, are read one by one
 
 
@@ -35,6 +39,15 @@ class Recent(NamedTuple):
     rows: list[Row]
     grid: Grid
     bins: list[Bin]
+
+
+class Which(NamedTuple):
+    """Which builds of a pool: those that ended from `begin` on with these outcomes, of one label and user, or all."""
+
+    begin: float = 0.0
+    label: str | None = None
+    user: str | None = None
+    outcomes: tuple[str, ...] = OUTCOMES
 
 
 def known_labels(path: str) -> list[str]:
@@ -70,6 +83,33 @@ def recent(path: str, pool: str, begin: float, label: str | None, limit: int, gr
     """
     bins = [Bin(0, 0.0, 0.0)] * grid.spans
     return _answer(path, partial(_recent, pool, begin, label, limit, grid), Recent([], grid, bins))
+
+
+def newest(path: str, pool: str, which: Which, most: int | None) -> Iterator[Row]:
+    """Yield *most* builds, the newest first, all with None. Reads on only when the reader does.
+
+    Raises HistoryFailed (73).
+    """
+    before: tuple[float, int] | None = None
+    size = FIRST_PAGE
+    while most is None or most > 0:
+        size = size if most is None else min(size, most)
+        found: list[tuple[Any, ...]] = _answer(path, partial(_page, pool, which, before, size), [])
+        yield from (Row(*row) for _number, *row in found)
+        if len(found) < size:
+            return
+        most = None if most is None else most - size
+        before = found[-1][1 + Row._fields.index("ended")], found[-1][0]
+        size = PAGE
+
+
+def arrivals(path: str, pool: str, begin: float, end: float, most: int) -> tuple[Past, list[Arrival]]:
+    """Return what came to the pool and ended from *begin* to *end*, in order of arrival: the last *most* of it.
+
+    The past has no parts, and begins with the first arrival where that is later. Raises HistoryFailed (73).
+    """
+    nothing = Past(begin, end, [], []), list[Arrival]()
+    return _answer(path, partial(_arrivals, pool, begin, end, most), nothing)
 
 
 def totals(path: str, pool: str) -> list[Total]:
@@ -132,6 +172,49 @@ def _last_rows(connection: Connection, pool: str, begin: float, label: str | Non
         asked = [(begin, pool, label, outcome, limit) for outcome in OUTCOMES]
         found = [row for values in asked for row in connection.execute(question + which, values)]
     return sorted((Row(*row) for row in found), key=lambda row: (row.ended, row.ticket))[-limit:]
+
+
+def _page(
+    pool: str, which: Which, before: tuple[float, int] | None, size: int, connection: Connection
+) -> list[tuple[Any, ...]]:
+    """Return the next rows, each behind its id: those that ended before the row *before*."""
+    ended, number = before or (float("inf"), 0)
+    question = (
+        f"SELECT id, {read_as(*Row._fields)} FROM finished WHERE ended >= ? AND ended <= ? AND (ended < ? OR id < ?)"  # noqa: S608 - our names
+        f" AND pool = ? AND {sound(*Row._fields)}"
+    )
+    values: tuple[object, ...] = (which.begin, ended, ended, number, pool)
+    if which.user is not None:
+        question, values = f"{question} AND user = ?", (*values, which.user)
+    # of a label that is seldom built, the index by time would be read from end to end
+    narrowed = " AND label = ? AND outcome = ?" if which.label is not None else ""
+    if not narrowed and which.outcomes != OUTCOMES:
+        narrowed = f" AND outcome IN ({', '.join('?' * len(which.outcomes))})"
+        values = (*values, *which.outcomes)
+    kinds = [(which.label, outcome) for outcome in which.outcomes] if which.label is not None else [()]
+    question = f"{question}{narrowed} ORDER BY ended DESC, id DESC"
+    found = [connection.execute(question, (*values, *kind)) for kind in kinds]
+    at = 1 + Row._fields.index("ended")
+    return list(islice(heapq.merge(*found, key=lambda row: (row[at], row[0]), reverse=True), size))
+
+
+def _arrivals(pool: str, begin: float, end: float, most: int, connection: Connection) -> tuple[Past, list[Arrival]]:
+    columns = ("ended", "label", "outcome", "waited_s", "held_s", "slots", "memory")
+    question = (
+        f"SELECT {read_as(*columns)} FROM finished WHERE ended >= ? AND ended <= ? AND pool = ?"  # noqa: S608 - our names
+        f" AND {sound(*columns)} ORDER BY ended DESC LIMIT ?"
+    )
+    # by the spans, which no step of the wall clock has changed
+    found = [
+        Arrival(ended - (held_s or 0.0) - waited_s, label, waited_s, held_s, slots, memory)
+        for ended, label, outcome, waited_s, held_s, slots, memory in connection.execute(
+            question, (begin, end, pool, most)
+        )
+        if held_s is not None or outcome not in HELD  # else its command could not be started
+    ]
+    found.sort()
+    begin = max(begin, found[0].arrived) if found else begin
+    return Past(begin, end, _capacities(connection, pool, begin, end), []), found
 
 
 def _waits(connection: Connection, pool: str, begin: float, label: str, grid: Grid) -> list[tuple[int, Bin]]:

@@ -133,7 +133,7 @@ def report(past: Past, total_memory: int | None) -> Report:
     whole = _summary_of("", past.parts)
     return Report(
         held_slot_s=sum(part.slot_s for part in past.parts),
-        slot_s=_available(past),
+        slot_s=available(past),
         all=whole,
         labels=sorted(labels, key=lambda summary: (-summary.builds, summary.label)),
         total_memory=total_memory,
@@ -148,7 +148,8 @@ def boxes(past: Past) -> dict[str, Box]:
     return {label: Box(*(quantile(holds, share) for share in shares)) for label, holds in found.items()}
 
 
-def _available(past: Past) -> float:
+def available(past: Past) -> float:
+    """Return how many slot seconds there were."""
     ends = [when for when, _ in past.capacities[1:]] + [past.end]
     return sum((end - begin) * capacity for (begin, capacity), end in zip(past.capacities, ends, strict=False))
 

@@ -56,15 +56,15 @@ def own_descriptors() -> list[int]:
     return [int(name) for name in os.listdir("/proc/self/fd")]
 
 
-def locked_files(folder: str) -> set[str]:
-    """Return what some process has open and locked in a folder of this name, wherever it lies: paths from there on.
+def locked_files(directory: str) -> set[str]:
+    """Return what some process has open and locked in a directory of this name, wherever it lies: paths from there on.
 
     Removed files too. As far as we may look. Slow: walks all of /proc.
     """
     found = set()
     for link in _descriptors():
         with suppress(OSError):  # gone meanwhile
-            _, inside, path = os.readlink(link).removesuffix(_DELETED).partition(f"/{folder}/")
+            _, inside, path = os.readlink(link).removesuffix(_DELETED).partition(f"/{directory}/")
             # a daemon that a build left behind has the file open too, but its lock was undone
             if inside and _locks(link.replace("/fd/", "/fdinfo/")):
                 found.add(path)

@@ -20,7 +20,7 @@ _MOST = 1 << 16  # bytes at once
 
 
 class Event(NamedTuple):
-    """What has happened to a watched file, by the number of its watch; in a watched folder to `name`, else ""."""
+    """What has happened to a watched file, by the number of its watch; in a watched directory to `name`, else ""."""
 
     watch: int
     what: int
@@ -34,12 +34,12 @@ class Inotify:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self.fd = self._checked(self._libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
 
-    def watch(self, path: str, what: int, *, folder: bool = False) -> int:
-        """Watch for *what* to happen to a file, or in a *folder*; return the number of the watch. Raises OSError.
+    def watch(self, path: str, what: int, *, directory: bool = False) -> int:
+        """Watch for *what* to happen to a file, or in a *directory*; return the number of the watch. Raises OSError.
 
         No link is followed.
         """
-        flags = what | _NO_LINK | (_ONLY_A_FOLDER if folder else 0)
+        flags = what | _NO_LINK | (_ONLY_A_FOLDER if directory else 0)
         return self._checked(self._libc.inotify_add_watch(self.fd, os.fsencode(path), flags))
 
     def forget(self, watch: int) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ipclock.linux.procfs import Mount
 
 LOGIN_DEFS = "/etc/login.defs"
-# the order of logind.conf(5): of two files with one name the earlier folder's counts
+# the order of logind.conf(5): of two files with one name the earlier directory's counts
 LOGIND_FOLDERS = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")
 MAX_BYTES = 1 << 20  # of a configuration file
 
@@ -81,7 +81,7 @@ def room(path: str) -> Room:
 
 
 def try_writing(path: str) -> None:
-    """Make a file without a name in the folder, fill one block of it, and let it go. Raises OSError."""
+    """Make a file without a name in the directory, fill one block of it, and let it go. Raises OSError."""
     try:
         # O_TMPFILE of open(2): gone with its descriptor, even if we are killed here
         fd = os.open(path, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
@@ -147,12 +147,12 @@ def _remove_ipc() -> bool:
 
 def _logind_files() -> Iterator[str]:
     """Yield the files in the order in which they are read, the last word counts."""
-    main = (f"{folder}/logind.conf" for folder in LOGIND_FOLDERS)
+    main = (f"{directory}/logind.conf" for directory in LOGIND_FOLDERS)
     yield from [path for path in main if os.path.lexists(path)][:1]
     found: dict[str, str] = {}
-    for folder in LOGIND_FOLDERS:
+    for directory in LOGIND_FOLDERS:
         with suppress(OSError):
-            for name in os.listdir(f"{folder}/logind.conf.d"):
+            for name in os.listdir(f"{directory}/logind.conf.d"):
                 if name.endswith(".conf"):
-                    found.setdefault(name, f"{folder}/logind.conf.d/{name}")
+                    found.setdefault(name, f"{directory}/logind.conf.d/{name}")
     yield from [found[name] for name in sorted(found)]

@@ -54,7 +54,7 @@ def pressure(root: str = "") -> float | None:
 
     "full avg10" of the machine or of our cgroup, whichever is higher (accounting/psi.rst); None without PSI.
     """
-    files = [f"{root}/proc/pressure/memory", *(f"{folder}/memory.pressure" for folder in _levels(root, _V2)[:1])]
+    files = [f"{root}/proc/pressure/memory", *(f"{directory}/memory.pressure" for directory in _levels(root, _V2)[:1])]
     found = []
     for path in files:
         with suppress(OSError, KeyError):  # a kernel without PSI, or one that was started with psi=0
@@ -64,21 +64,21 @@ def pressure(root: str = "") -> float | None:
 
 def _limits(root: str) -> Iterator[tuple[int, int]]:
     """Yield the limit of each memory cgroup around us, and how much of it is left."""
-    for folder in _levels(root, _V2):
+    for directory in _levels(root, _V2):
         with suppress(OSError, ValueError):  # the root has no such file; "max" is no limit
-            limit = _only_number(f"{folder}/memory.max")
-            cache = procfs.numbers(f"{folder}/memory.stat")["inactive_file"]
-            yield limit, limit - _only_number(f"{folder}/memory.current") + cache
-    for folder in _levels(root, _V1):
+            limit = _only_number(f"{directory}/memory.max")
+            cache = procfs.numbers(f"{directory}/memory.stat")["inactive_file"]
+            yield limit, limit - _only_number(f"{directory}/memory.current") + cache
+    for directory in _levels(root, _V1):
         with suppress(OSError):
-            fields = procfs.numbers(f"{folder}/memory.stat")
+            fields = procfs.numbers(f"{directory}/memory.stat")
             # of limit_in_bytes here and above, where it is not mounted for us to see too
             limit = fields["hierarchical_memory_limit"]
-            yield limit, limit - _only_number(f"{folder}/memory.usage_in_bytes") + fields["total_inactive_file"]
+            yield limit, limit - _only_number(f"{directory}/memory.usage_in_bytes") + fields["total_inactive_file"]
 
 
 def _levels(root: str, version: str) -> list[str]:
-    """Return the folders of our (memory) cgroup of that version and of its ancestors, itself first.
+    """Return the directories of our (memory) cgroup of that version and of its ancestors, itself first.
 
     As far as they are mounted where we see them: a mount may show only a branch of the hierarchy.
     """
@@ -95,7 +95,9 @@ def _levels(root: str, version: str) -> list[str]:
                     if f"{path}/".startswith(f"{branch}/")
                 ]
     # another mount may hide one of these
-    return max((folders[::-1] for folders in found if not folders or os.path.isdir(folders[-1])), key=len)
+    return max(
+        (directories[::-1] for directories in found if not directories or os.path.isdir(directories[-1])), key=len
+    )
 
 
 def _mounts(root: str, version: str) -> Iterator[tuple[str, str]]:
@@ -218,8 +220,8 @@ def _open_log(root: str) -> int | None:
 
 def _kills(root: str) -> dict[str, int]:
     """Return how many processes the killer has taken in each memory cgroup around us, by its file."""
-    files = [f"{folder}/memory.events" for folder in _levels(root, _V2)]
-    files += [f"{folder}/memory.oom_control" for folder in _levels(root, _V1)]
+    files = [f"{directory}/memory.events" for directory in _levels(root, _V2)]
+    files += [f"{directory}/memory.oom_control" for directory in _levels(root, _V1)]
     found = {}
     for path in files:
         with suppress(OSError, KeyError):  # the root has none; an older kernel does not count

@@ -27,7 +27,7 @@ _ESCAPES = ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\043", "#"), (r
 
 
 class Mount(NamedTuple):
-    """What is mounted at `path`: the kind of file system, which one (device and folder in it), its options."""
+    """What is mounted at `path`: the kind of file system, which one (device and directory in it), its options."""
 
     path: str
     kind: str
@@ -114,7 +114,7 @@ def shows_us() -> bool:
 
 
 def at(pid: int | str) -> str:
-    """Return the folder of a process; one that is not there for none."""
+    """Return the directory of a process; one that is not there for none."""
     return f"/proc/{pid if pid == 'self' else there(int(pid))}"
 
 

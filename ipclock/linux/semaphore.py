@@ -200,19 +200,19 @@ def create(name: str, mode: int, group: int | None = None, giver: int | None = N
     """Make the semaphore *name* with value 0, for *group* too if that is given; None if there is one already.
 
     It appears under its name finished, by one linkat(2) of a file that had no name before: sem_open(3) goes by way of a
-    temporary name, which stays for ever if we are killed there. The caller sees to the owner (`Directory.creating`).
-    A group that has no gid here is that of the folder *giver*, on the same file system, and comes with its setgid bit.
+    temporary name, which stays for ever if we are killed there. The caller sees to the owner (`Directory.creating`). A
+    group that has no gid here is that of the directory *giver*, on the same file system, and comes with its setgid bit.
     Raises PoolCreateError (73), UnavailableError (69), PoolPermissionError (77).
     """
     path = path_of(name)
     sys.audit("ipclock.sem_create", name)
     try:
-        folder = os.open(FOLDER, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.open(FOLDER, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             within = FOLDER if giver is None else "."
             fd = os.open(within, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=giver)
         except OSError:
-            os.close(folder)
+            os.close(directory)
             raise
         try:
             os.write(fd, bytes(8) + SHARED_MARK + bytes(SIZE - 12))
@@ -220,12 +220,12 @@ def create(name: str, mode: int, group: int | None = None, giver: int | None = N
                 os.fchown(fd, -1, group)
             os.fchmod(fd, mode)
             # with a descriptor, since os.link follows the link to our file only in linkat(2), never in link(2)
-            os.link(f"/proc/self/fd/{fd}", os.path.basename(path), dst_dir_fd=folder, follow_symlinks=True)
+            os.link(f"/proc/self/fd/{fd}", os.path.basename(path), dst_dir_fd=directory, follow_symlinks=True)
             status = os.fstat(fd)
             semaphore = posix_ipc.Semaphore(name)
         finally:
             os.close(fd)
-            os.close(folder)
+            os.close(directory)
     except FileExistsError:
         return None
     except posix_ipc.ExistentialError:

@@ -1,7 +1,7 @@
-"""Who may use the folder of a pool, and how what belongs to it gets its owner, its group and its modes.
+"""Who may use the directory of a pool, and how what belongs to it gets its owner, its group and its modes.
 
-The folder is its owner's alone, or shared with one group: then it is group-writable with setgid, and what is made in it
-is the group's. Nothing is given away that may not be the pool's.
+The directory is its owner's alone, or shared with one group: then it is group-writable with setgid, and what is made in
+it is the group's. Nothing is given away that may not be the pool's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ipclock.pool import place
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-# of files; of the folders beside them, whose setgid bit gives new files the pool's group
+# of files; of the directories beside them, whose setgid bit gives new files the pool's group
 PRIVATE, SHARED = 0o600, 0o660
 FOLDER_MODES = {PRIVATE: 0o700, SHARED: 0o2770}
 
@@ -28,10 +28,10 @@ def is_ours(group: int) -> bool:
     return group in (os.getegid(), *os.getgroups())
 
 
-def _lets_us_in(folder: int, group: int) -> bool:
-    """Return whether we are a member of the group, to which alone the folder is open."""
+def _lets_us_in(directory: int, group: int) -> bool:
+    """Return whether we are a member of the group, to which alone the directory is open."""
     if users.is_hidden_group(group):
-        return os.access(".", os.W_OK, dir_fd=folder, effective_ids=True)
+        return os.access(".", os.W_OK, dir_fd=directory, effective_ids=True)
     return is_ours(group)
 
 
@@ -44,34 +44,34 @@ def require_group(path: str, group: int | None) -> None:
 def give(fd: int, mode: int, group: int | None) -> None:
     """Give what belongs to a pool the pool's mode and group; leave alone what is not ours to give."""
     status = os.fstat(fd)
-    folder = stat.S_ISDIR(status.st_mode)
+    directory = stat.S_ISDIR(status.st_mode)
     # a second link would let the pool's owner make root give away a file elsewhere
-    if users.owns(fd) and (folder or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)):
+    if users.owns(fd) and (directory or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)):
         if group is not None and status.st_gid != group:
             os.fchown(fd, -1, group)
-        wanted = FOLDER_MODES[mode] if folder else mode
+        wanted = FOLDER_MODES[mode] if directory else mode
         if stat.S_IMODE(os.fstat(fd).st_mode) != wanted:  # chown(2) takes setgid away; a needless change wakes lookers
             os.fchmod(fd, wanted)
 
 
 def group_of(status: os.stat_result) -> int | None:
-    """Return the group that a folder is shared with; None where it is its owner's alone."""
+    """Return the group that a directory is shared with; None where it is its owner's alone."""
     # without setgid the files in it would get the groups of their makers
     return status.st_gid if status.st_mode & stat.S_IWGRP and status.st_mode & stat.S_ISGID else None
 
 
-def accept(path: str, folder: int) -> None:
-    """Raise PoolPermissionError (77) for a folder that is neither ours, nor root's, nor shared with a group of ours."""
-    status = os.fstat(folder)
+def accept(path: str, directory: int) -> None:
+    """Raise PoolPermissionError (77) for a directory that is not ours, nor root's, nor of a group of ours."""
+    status = os.fstat(directory)
     group = group_of(status)
     if status.st_mode & stat.S_IWOTH:
         raise PoolPermissionError(path, N_("writable by all users"))
-    if not (users.owns(folder) or status.st_uid == 0 or (group is not None and _lets_us_in(folder, group))):
+    if not (users.owns(directory) or status.st_uid == 0 or (group is not None and _lets_us_in(directory, group))):
         raise ForeignPoolError(path, status.st_uid)
 
 
 def require_safe(lock_dir: str, fd: int) -> None:
-    """Raise PoolPermissionError (77) for a folder in which users other than root can replace each other's files."""
+    """Raise PoolPermissionError (77) for a directory in which users other than root can replace each other's files."""
     if not place.is_safe(lock_dir, os.fstat(fd)):
         raise PoolPermissionError(lock_dir, N_("writable by all users, but not owned by root with the sticky bit"))
 
@@ -82,7 +82,7 @@ def as_user(uid: int, gid: int) -> AbstractContextManager[None]:
 
 
 def make_lock_dir(path: str) -> str:
-    """Make a folder for pools and its parents, if need be; return its path without links.
+    """Make a directory for pools and its parents, if need be; return its path without links.
 
     All users may look into what is made, and only we may write. Raises PoolPermissionError (77), OSError.
     """

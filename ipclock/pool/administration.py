@@ -80,7 +80,7 @@ class Administration(Sections):
     ) -> list[tuple[RecordName, Record]]:
         """Take all holders, or those in the slot of *ticket*, off the records; return those of the living.
 
-        A reset of all also forgets the builds of an earlier folder, which only their locks tell of. Without *nested*
+        A reset of all also forgets the builds of an earlier directory, which only their locks tell of. Without *nested*
         only the one with *ticket* goes; the slot stays taken while others live in it. Their processes go on. Works in
         place: waiters sleep on the semaphore that is there, so it is never replaced.
         Raises NoTicket (2).
@@ -93,7 +93,7 @@ class Administration(Sections):
             entries = [entry for entry in holders if entry.outer in outer and (nested or entry.ticket == ticket)]
             # epoch first: a holder that misses its record under the old epoch would write it again
             self.store.epoch += 1
-            if ticket is None:  # one slot given back says nothing of the builds of an earlier folder
+            if ticket is None:  # one slot given back says nothing of the builds of an earlier directory
                 self.store.settled = True
                 self.store.remove_strays()
             living = [entry for entry in entries if not self._is_dead(HOLDING, entry)]

@@ -1,9 +1,9 @@
 """The builds of a pool as a process sees them that is none of its clients, and waits for their ends.
 
 Keeps the record of each build open, so that its client's last word can be read when the record is gone. Sleeps in one
-poll(2): on a pidfd of each build's client, or of one of the processes that keep it, and on inotify of the folders of
-the pool's states. What neither of them can tell is looked at every BLIND_S seconds, and a pool that was removed every
-REMADE_S. Takes and changes nothing.
+poll(2): on a pidfd of each build's client, or of one of the processes that keep it, and on inotify of the directories
+of the pool's states. What neither of them can tell is looked at every BLIND_S seconds, and a pool that was removed
+every REMADE_S. Takes and changes nothing.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Build:
 
     @property
     def is_listed(self) -> bool:
-        """Whether its record lies in a pool's folder."""
+        """Whether its record lies in a pool's directory."""
         return any(os.fstat(fd).st_nlink for fd in self._fds)
 
     @property
@@ -232,7 +232,7 @@ class PoolWatch:
             if self.inotify:
                 for state in PLACES:
                     with suppress(OSError):  # removed just now, or max_user_watches
-                        self.inotify.watch(f"{fresh.path}/{state}", MOVES, folder=True)
+                        self.inotify.watch(f"{fresh.path}/{state}", MOVES, directory=True)
 
     def _listed(self, wanted: Callable[[RecordName], bool]) -> Iterator[Build]:
         """Yield the builds of a wanted name, each with its record open."""
@@ -257,7 +257,7 @@ class PoolWatch:
                 if fits(build):
                     return build
                 build.close()
-            # one that goes from a folder that we have not read yet to one that we have read is seen in neither
+            # one that goes from a directory that we have not read yet to one that we have read is seen in neither
             if not any(entry and wanted(entry) for entry in map(parse, self._events())):
                 break
         return None
@@ -329,8 +329,8 @@ class PoolWatch:
         return not (build.has_command and build.has_client)
 
     def _find_again(self, build: Build) -> bool:
-        """Find a build whose record was removed with its folder: its client writes it again. Return whether it has."""
-        # of any ticket: another client may have drawn its own from the new folder
+        """Find a build whose record is gone with its directory: its client writes it again. Return whether it has."""
+        # of any ticket: another client may have drawn its own from the new directory
         found = self._search(lambda entry: True, lambda other: build.is_same(other.record))
         if found:
             build.adopt(found)

@@ -1,4 +1,4 @@
-"""A pool's folder, opened without trusting what lies at its path.
+"""A pool's directory, opened without trusting what lies at its path.
 
 Knows where things lie in it and who may use it. Guarantees: everything goes through directory descriptors, no link is
 followed, nothing is created over an existing name, and a file has its final owner and mode from the moment it exists,
@@ -57,12 +57,12 @@ RECORD_FLAGS = FILE_FLAGS | os.O_APPEND
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | SAFE_FLAGS
 
 TRIES = 10
-MAKING_S = 0.5  # a maker shares its folder within a moment, or was killed or stopped
+MAKING_S = 0.5  # a maker shares its directory within a moment, or was killed or stopped
 SETTLED_S = 0.1  # a time stamp of a file system may be so coarse that a later change has the same one
 
 
 class Directory:
-    """An opened pool folder: the descriptors of all that belongs into it. `path` is for messages.
+    """An opened pool directory: the descriptors of all that belongs into it. `path` is for messages.
 
     `group` is the gid that its owner shares it with, None where it is the owner's alone.
     """
@@ -91,12 +91,12 @@ class Directory:
 
     @classmethod
     def open(cls, lock_dir: str, pool: str, *, create: bool, group: int | None = None) -> Self:
-        """Open the folder of *pool* (named without slash), making whatever lacks if *create*.
+        """Open the directory of *pool* (named without slash), making whatever lacks if *create*.
 
         A new one is made in *lock_dir*, shared with *group* if that is given; one that is there is used where it lies.
 
-        Raises NoPoolError (69), PoolPermissionError (77) for a foreign or planted folder, PoolElsewhereError (78) for
-        one that lies elsewhere than in a *lock_dir* that was asked for and may not be used, PoolCreateError (73).
+        Raises NoPoolError (69), PoolPermissionError (77) for a foreign or planted directory, PoolElsewhereError (78)
+        for one that lies elsewhere than in a *lock_dir* that was asked for and may not be used, PoolCreateError (73).
         """
         path = place.path_of(pool)
         for left in reversed(range(TRIES if create else 1)):
@@ -113,7 +113,7 @@ class Directory:
                 continue  # removed just now, or to be made again
             except (OSError, PoolPermissionError) as error:
                 if left and found and _is_in_the_making(pool, found):
-                    continue  # a maker has not shared its folder yet; refused now, a member's first build would fail
+                    continue  # a maker has not shared its directory yet; refused now, a member's first build would fail
                 failure = error if isinstance(error, PoolPermissionError) else from_os(error, path)
                 raise _explained(failure, lock_dir, found) if found else failure from None
         raise NoPoolError(path)
@@ -126,24 +126,24 @@ class Directory:
                 _share_bare(root, group)
             return cls._filled(pool, found, root, create=create)
         except FileNotFoundError:
-            if create and found.inside:  # a place that tells of a folder which is gone
+            if create and found.inside:  # a place that tells of a directory which is gone
                 _make_again(pool, found, group)
             raise
 
     @classmethod
     def _filled(cls, pool: str, found: Place, root: int, *, create: bool) -> Self:
-        folder = cls(pool, found, root)
+        directory = cls(pool, found, root)
         try:
-            folder._accept()
-            folder._fill(create)
+            directory._accept()
+            directory._fill(create)
         except BaseException:
-            folder.close()
+            directory.close()
             raise
-        return folder
+        return directory
 
     @classmethod
     def stage(cls, pool: str, path: str) -> Self:
-        """Make a whole folder at *path*, which is to be the pool's. Raises OSError."""
+        """Make a whole directory at *path*, which is to be the pool's. Raises OSError."""
         umask = os.umask(0o077)
         try:
             os.mkdir(path, 0o700)
@@ -152,7 +152,7 @@ class Directory:
         return cls._filled(pool, Place(os.lstat(path), path), os.open(path, FOLDER_FLAGS), create=True)
 
     def close(self) -> None:
-        """Close every descriptor of the folder."""
+        """Close every descriptor of the directory."""
         for fd in (*self._fds.values(), self._root):
             os.close(fd)
         self._fds.clear()
@@ -199,11 +199,11 @@ class Directory:
             os.umask(umask)
 
     def _fill(self, create: bool) -> None:
-        """Open all that belongs into the folder; make what lacks: a creator may have died half way."""
+        """Open all that belongs into the directory; make what lacks: a creator may have died half way."""
         for state in STATES:
             if create:
                 with self.creating():
-                    _make_folder(self._root, state, 0o777)  # setgid comes with the folder that it is made in
+                    _make_directory(self._root, state, 0o777)  # setgid comes with the directory that it is made in
             self._fds[state] = os.open(state, FOLDER_FLAGS, dir_fd=self._root)
         for number in NUMBERS:
             self._fds[number] = self._open_number(number, create)
@@ -235,20 +235,20 @@ class Directory:
 
     @property
     def group_giver(self) -> int | None:
-        """The folder, where files must be made in it to get the pool's group, which has no gid here; else None."""
+        """The directory, where files must be made in it to get the pool's group, which has no gid here; else None."""
         return None if self.group is None or not users.is_hidden_group(self.group) else self._root
 
     def is_ours(self) -> bool:
-        """Return whether we are root or the folder's owner."""
+        """Return whether we are root or the directory's owner."""
         return users.owns(self._root)
 
     def require_owner(self) -> None:
-        """Raise ForeignPoolError (77) unless we are root or the folder's owner."""
+        """Raise ForeignPoolError (77) unless we are root or the directory's owner."""
         if not self.is_ours():
             raise ForeignPoolError(self.path, self._owner[0])
 
     def share(self, group: int | None) -> None:
-        """Share the folder and all that is in it with *group*, or make it private. Only its owner and root may.
+        """Share the directory and all that is in it with *group*, or make it private. Only its owner and root may.
 
         In the mutex: a record that is made meanwhile may stay as it was. Raises ForeignPoolError (77).
         """
@@ -260,10 +260,10 @@ class Directory:
         give(self._root, PRIVATE, None)  # shut the door first, open it last
         for fd in self._fds.values():
             give(fd, mode, group)
-        for folder in (self._root, *(self._fds[state] for state in STATES)):
-            for name in set(os.listdir(folder)).difference(self._fds):
+        for directory in (self._root, *(self._fds[state] for state in STATES)):
+            for name in set(os.listdir(directory)).difference(self._fds):
                 try:
-                    fd = os.open(name, os.O_RDONLY | SAFE_FLAGS, dir_fd=folder)
+                    fd = os.open(name, os.O_RDONLY | SAFE_FLAGS, dir_fd=directory)
                 except OSError:
                     continue  # gone meanwhile, or a link that is no part of the pool
                 try:
@@ -288,19 +288,19 @@ class Directory:
             give(fd, self.mode, self.group)
 
     def _is_part(self, status: os.stat_result) -> bool:
-        """Return whether a file or folder was made for this pool, and not moved into it.
+        """Return whether a file or directory was made for this pool, and not moved into it.
 
-        A user who may write to the pool may move a file of root's there, from a folder of its own.
+        A user who may write to the pool may move a file of root's there, from a directory of its own.
         """
         return status.st_uid == self.owner if self.group is None else status.st_gid == self.group
 
     @property
     def folder_mode(self) -> int:
-        """The mode of the pool's folders."""
+        """The mode of the pool's directories."""
         return FOLDER_MODES[self.mode]
 
     def misfits(self) -> list[str]:
-        """Return what lies in the folder without the pool's mode or group, or with an owner that it does not trust.
+        """Return what lies in the directory without the pool's mode or group, or with an owner that it does not trust.
 
         Drafts are left out: scripts make them, with modes of their own.
         """
@@ -319,7 +319,7 @@ class Directory:
         return stat.S_IMODE(status.st_mode) == mode and shared and self.trusts(status)
 
     def vanished(self) -> bool:
-        """Return whether the folder, or anything that belongs into it, was removed or replaced under us.
+        """Return whether the directory, or anything that belongs into it, was removed or replaced under us.
 
         Nothing comes or goes while its st_ctime stands (inode(7)), so mostly one look is enough.
         """
@@ -343,8 +343,8 @@ class Directory:
         return False
 
     def stands(self) -> bool:
-        """Return whether the place of the pool still says that this folder is its."""
-        # asked once the holder's beacon is lit: another folder that comes later finds that (INV-8)
+        """Return whether the place of the pool still says that this directory is its."""
+        # asked once the holder's beacon is lit: another directory that comes later finds that (INV-8)
         try:
             status = os.lstat(place.path_of(self.pool))
         except OSError:
@@ -352,12 +352,12 @@ class Directory:
         return (status.st_dev, status.st_ino) == self.place.identity
 
     def changed_at(self, state: str) -> int:
-        """Return the moment of the last change of what lies in a state folder; any change makes it another one."""
+        """Return the moment of the last change of what lies in a state directory; any change makes it another one."""
         return os.fstat(self._fds[state]).st_ctime_ns
 
 
 def _explained(error: IpclockError, lock_dir: str, found: Place) -> IpclockError:
-    """Return the failure to use the pool that was found: with a LOCK_DIR that asks for another folder, name both."""
+    """Return the failure to use the pool that was found: with a LOCK_DIR that asks for another directory, name both."""
     lock_dir = os.path.realpath(lock_dir)
     wanted = f"{lock_dir}/{os.path.basename(found.path)}"
     default = lock_dir == os.path.realpath(place.SHM)
@@ -368,17 +368,17 @@ def _explained(error: IpclockError, lock_dir: str, found: Place) -> IpclockError
 
 
 def _open_root(found: Place) -> int:
-    """Open the folder that a place tells of. Raises PoolPermissionError (77), OSError."""
-    folder = os.path.dirname(found.path)
-    parent = place.open_parent(found.path) if found.inside else os.open(folder, place.PATH_FLAGS)
+    """Open the directory that a place tells of. Raises PoolPermissionError (77), OSError."""
+    directory = os.path.dirname(found.path)
+    parent = place.open_parent(found.path) if found.inside else os.open(directory, place.PATH_FLAGS)
     try:
-        require_safe(folder, parent)
-        return _open_folder(parent, found.path)
+        require_safe(directory, parent)
+        return _open_directory(parent, found.path)
     finally:
         os.close(parent)
 
 
-def _open_folder(parent: int, path: str) -> int:
+def _open_directory(parent: int, path: str) -> int:
     try:
         return os.open(os.path.basename(path), FOLDER_FLAGS, dir_fd=parent)
     except OSError as error:
@@ -394,13 +394,13 @@ def _is_in_the_making(pool: str, found: Place) -> bool:
         if now is None or now.identity != found.identity:
             return True
         if abs(time.time() - os.lstat(found.path).st_ctime) < MAKING_S:
-            time.sleep(MAKING_S / TRIES)  # nothing announces the moment in which a folder is shared
+            time.sleep(MAKING_S / TRIES)  # nothing announces the moment in which a directory is shared
             return True
     return False
 
 
 def _make(lock_dir: str, pool: str, group: int | None) -> None:
-    """Make an empty folder for the pool, and its place. Does nothing where another maker is first."""
+    """Make an empty directory for the pool, and its place. Does nothing where another maker is first."""
     name = os.path.basename(place.path_of(pool))
     lock_dir = make_lock_dir(lock_dir)
     parent = place.open_parent(f"{lock_dir}/{name}")
@@ -410,17 +410,18 @@ def _make(lock_dir: str, pool: str, group: int | None) -> None:
             raise NoMemberError(f"{lock_dir}/{name}", group)
         umask = os.umask(0o077)
         try:
-            made = _make_folder(parent, name, 0o700)
+            made = _make_directory(parent, name, 0o700)
         finally:
             os.umask(umask)
         if not made and lock_dir == os.path.realpath(place.SHM):
             return  # what lies there is the place, perhaps a symlink that was put there just now
-        root = _open_folder(parent, f"{lock_dir}/{name}")
+        root = _open_directory(parent, f"{lock_dir}/{name}")
         try:
             accept(f"{lock_dir}/{name}", root)
             _share_bare(root, group)
-            # folder, then place: killed in between leaves an empty folder that the next maker uses; the other way round
-            # a name without a folder, which only its owner may make (test_place.py::test_a_maker_killed_anywhere_...)
+            # directory, then place: killed in between leaves an empty directory that the next maker uses; the other way
+            # round a name without a directory, which only its owner may make
+            # (test_place.py::test_a_maker_killed_anywhere_...)
             if lock_dir != os.path.realpath(place.SHM):
                 status = os.fstat(root)
                 place.point(pool, f"{lock_dir}/{name}", (status.st_dev, status.st_ino))
@@ -435,14 +436,14 @@ def _make(lock_dir: str, pool: str, group: int | None) -> None:
 
 
 def _share_bare(root: int, group: int | None) -> None:
-    """Share a bare folder of ours with the group: one of our making just now, or of a maker that died there."""
+    """Share a bare directory of ours with the group: one of our making just now, or of a maker that died there."""
     ours = os.fstat(root).st_uid == os.geteuid()
     if group is not None and ours and users.has_group(group) and not os.listdir(root):
         give(root, SHARED, group)
 
 
 def _make_again(pool: str, found: Place, group: int | None) -> None:
-    """Make the folder anew that a place tells of.
+    """Make the directory anew that a place tells of.
 
     Raises ForeignPoolError (77): that is its owner's, or root's for it.
     """
@@ -459,7 +460,7 @@ def _exists(parent: int, name: str) -> bool:
     return os.access(name, os.F_OK, dir_fd=parent, follow_symlinks=False)
 
 
-def _make_folder(parent: int, name: str, mode: int) -> bool:
+def _make_directory(parent: int, name: str, mode: int) -> bool:
     try:
         os.mkdir(name, mode, dir_fd=parent)
     except FileExistsError:
@@ -467,12 +468,12 @@ def _make_folder(parent: int, name: str, mode: int) -> bool:
     return True
 
 
-def unlink(name: str, folder: int) -> None:
-    """Unlink what lies there; a folder is no part of a pool, and one whose content is not ours gets another name."""
+def unlink(name: str, directory: int) -> None:
+    """Unlink what lies there; a directory is no part of a pool, and one whose content is not ours gets another name."""
     try:
-        os.unlink(name, dir_fd=folder)
+        os.unlink(name, dir_fd=directory)
     except IsADirectoryError:
         try:
-            os.rmdir(name, dir_fd=folder)
+            os.rmdir(name, dir_fd=directory)
         except OSError:
-            os.rename(name, f".{time.monotonic_ns()}", src_dir_fd=folder, dst_dir_fd=folder)
+            os.rename(name, f".{time.monotonic_ns()}", src_dir_fd=directory, dst_dir_fd=directory)

@@ -50,9 +50,8 @@ class Headroom:
         builds = self._running()
         self.left = memory.available() - sum(map(_still_to_grow, builds))
         self.pressed = (memory.pressure() or 0.0) > MOST_PRESSURE
-        fits = self.left >= self.need and not self.pressed
         self.alone = not builds and self.left < self.need
-        self._fits = fits or not builds
+        self._fits = policy.has_memory(self.left, self.need, alone=not builds, pressed=self.pressed)
 
 
 def _still_to_grow(build: Record) -> int:

@@ -89,7 +89,7 @@ def lockers(store: Store) -> list[int]:
 
 
 def unlisted_around_us(store: Store) -> list[tuple[RecordName, Record]]:
-    """Return the builds that this process runs inside of, of a folder of the pool that is gone, with their records.
+    """Return the builds that this process runs inside of, of a directory of the pool that is gone, with their records.
 
     None once the pool is settled: then they have ended, or a reset has forgotten them.
     """

@@ -49,7 +49,7 @@ class LocalPool(Pool):
 
     @property
     def where(self) -> str:
-        """The pool's folder."""
+        """The pool's directory."""
         return self.store.path
 
     def note(self, claim: Claim, **facts: object) -> None:
@@ -259,7 +259,7 @@ def open_for_administrator(
 
 
 def move(settings: Settings) -> None:
-    """Let the pool's folder lie where the settings say, if no client holds or waits. Raises PoolInUse (75)."""
+    """Let the pool's directory lie where the settings say, if no client holds or waits. Raises PoolInUse (75)."""
     from ipclock.pool import takeover
 
     with suppress(NoPoolError):

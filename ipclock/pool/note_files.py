@@ -1,4 +1,4 @@
-"""The notes of a pool (`notes`) as files in its folder: a drain, who has changed N, between whom the pool is fair.
+"""The notes of a pool (`notes`) as files in its directory: a drain, who has changed N, between whom the pool is fair.
 
 Guarantees: a note changes by one rename(2), so a reader finds the old one or the whole new one. One that cannot be read
 raises nothing: it drains the pool, or counts for nothing.
@@ -19,7 +19,7 @@ _MOST_BYTES = 1 << 16  # of a note: as many admissions as are ever remembered ta
 
 
 class NoteFiles(Numbers):
-    """The notes of an opened pool folder, beside its numbers."""
+    """The notes of an opened pool directory, beside its numbers."""
 
     @property
     def drained(self) -> bool:

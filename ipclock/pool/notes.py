@@ -1,6 +1,6 @@
 """Notes about a pool for its later clients: a drain, who has changed N last, between whom it is fair.
 
-A note is a small file of `key=value` lines in the pool's folder. This is what they say, wherever they are kept.
+A note is a small file of `key=value` lines in the pool's directory. This is what they say, wherever they are kept.
 """
 
 from __future__ import annotations

@@ -26,9 +26,10 @@ _HIGHEST_NICE, _LOWEST_NICE = -20, 19  # the file counts from there: its numbers
 
 
 class Numbers(Directory):
-    """The mutex and the numbers of an opened pool folder."""
+    """The mutex and the numbers of an opened pool directory."""
 
-    # what the state folders hold, as far as it was read in the section that we are in: no other client changes it then
+    # what the state directories hold, as far as it was read in the section that we are in: no other client changes it
+    # then
     _seen: dict[str, list[RecordName]] | None = None
 
     @contextmanager
@@ -119,16 +120,16 @@ class Numbers(Directory):
 
     @property
     def era(self) -> tuple[tuple[int, int], int]:
-        """Which folder this is and how many resets it has seen: what a holder compares to tell a reset."""
+        """Which directory this is and how many resets it has seen: what a holder compares to tell a reset."""
         return self.identity, self.epoch
 
     @property
     def settled(self) -> bool:
-        """Whether it is known that no build of another folder of this name holds units.
+        """Whether it is known that no build of another directory of this name holds units.
 
-        Known under one place: a folder that comes to another one has missed what was there in between.
+        Known under one place: a directory that comes to another one has missed what was there in between.
         """
-        # an inode and no mere yes: a folder that becomes the pool's again would still say so (INV-8a)
+        # an inode and no mere yes: a directory that becomes the pool's again would still say so (INV-8a)
         return self._number("settled", LAST_WORD) == self.place.status.st_ino
 
     @settled.setter

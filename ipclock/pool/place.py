@@ -1,9 +1,9 @@
-"""Where the folder of a pool lies. One name has one such place on a machine, whatever LOCK_DIR says (INV-8).
+"""Where the directory of a pool lies. One name has one such place on a machine, whatever LOCK_DIR says (INV-8).
 
-`/dev/shm/ipclock.NAME` is the folder itself or, where it lies elsewhere, a symlink that tells its path and its
+`/dev/shm/ipclock.NAME` is the directory itself or, where it lies elsewhere, a symlink that tells its path and its
 identity: `/run/ipclock/ipclock.NAME@27:1042`. It is a symlink because symlink(2) makes it whole, and only where nothing
-is yet; it is read by readlink(2) and never followed. Another folder at the same path, put there later or seen there in
-another mount namespace, has another identity.
+is yet; it is read by readlink(2) and never followed. Another directory at the same path, put there later or seen there
+in another mount namespace, has another identity.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ _PREFIX = "ipclock."
 
 
 class Place(NamedTuple):
-    """What lies at the place of a pool: the `status` of the entry itself, and the `path` of the folder.
+    """What lies at the place of a pool: the `status` of the entry itself, and the `path` of the directory.
 
-    `inside` is the identity (st_dev, st_ino) of the folder that a symlink tells; None where the entry is the folder.
+    `inside` is the identity (st_dev, st_ino) of the directory that a symlink tells; None where the entry is the
+    directory.
     """
 
     status: os.stat_result
@@ -48,12 +49,12 @@ def path_of(pool: str) -> str:
 
 
 def name_of(path: str) -> str:
-    """Return the pool, without slash, whose folder has this path."""
+    """Return the pool, without slash, whose directory has this path."""
     return os.path.basename(path).removeprefix(_PREFIX)
 
 
 def pools() -> Iterator[str]:
-    """Yield the names, without slash, of what looks like pools; none where the folder may not be listed."""
+    """Yield the names, without slash, of what looks like pools; none where the directory may not be listed."""
     with suppress(OSError):
         yield from (name.removeprefix(_PREFIX) for name in os.listdir(SHM) if name.startswith(_PREFIX))
 
@@ -61,7 +62,7 @@ def pools() -> Iterator[str]:
 def look_up(pool: str) -> Place | None:
     """Return what lies at the place of *pool*; None where nothing does.
 
-    Raises PoolPermissionError (77) for what is neither a folder nor a symlink of ours, OSError.
+    Raises PoolPermissionError (77) for what is neither a directory nor a symlink of ours, OSError.
     """
     path = path_of(pool)
     try:
@@ -76,17 +77,17 @@ def look_up(pool: str) -> Place | None:
         text = os.readlink("", dir_fd=fd) if stat.S_ISLNK(status.st_mode) else ""
     finally:
         os.close(fd)
-    folder, _, identity = text.rpartition("@")
+    directory, _, identity = text.rpartition("@")
     numbers = identity.split(":")
-    ours = os.path.isabs(folder) and os.path.normpath(folder) == folder and name_of(folder) == pool
+    ours = os.path.isabs(directory) and os.path.normpath(directory) == directory and name_of(directory) == pool
     device, inode = (whole(number, LAST_WORD) for number in (numbers if len(numbers) == 2 else ("", "")))
     if not ours or device is None or inode is None:
         raise PoolPermissionError(path, N_("not a directory"))
-    return Place(status, folder, (device, inode))
+    return Place(status, directory, (device, inode))
 
 
 def owner_of(pool: str) -> int | None:
-    """Return the uid of the owner of what lies at the place of *pool*, or of the folder of which it tells.
+    """Return the uid of the owner of what lies at the place of *pool*, or of the directory of which it tells.
 
     None where nothing lies there.
     """
@@ -101,12 +102,12 @@ def owner_of(pool: str) -> int | None:
 
 
 def link_text(path: str, identity: tuple[int, int]) -> str:
-    """Return what a symlink says of the folder at *path* with this identity."""
+    """Return what a symlink says of the directory at *path* with this identity."""
     return f"{path}@{identity[0]}:{identity[1]}"
 
 
 def point(pool: str, path: str, identity: tuple[int, int]) -> None:
-    """Say at the place of *pool* that its folder is the one at *path*. Raises FileExistsError, OSError."""
+    """Say at the place of *pool* that its directory is the one at *path*. Raises FileExistsError, OSError."""
     # fails where something is: of two makers one makes the pool (test_place.py::test_two_makers_at_once_make_one_pool)
     os.symlink(link_text(path, identity), path_of(pool))
 
@@ -122,7 +123,7 @@ def clear(pool: str, place: Place) -> None:
 
 
 def open_parent(path: str) -> int:
-    """Return a descriptor of the folder in which *path* lies, reached without following a link. Raises OSError."""
+    """Return a descriptor of the directory in which *path* lies, reached without following a link. Raises OSError."""
     fd = os.open("/", PATH_FLAGS)
     for part in os.path.dirname(path).split("/")[1:]:
         if part:
@@ -135,7 +136,7 @@ def open_parent(path: str) -> int:
 
 
 def is_safe(path: str, status: os.stat_result) -> bool:
-    """Return whether only root can replace what others have in the folder: if all may write, it is sticky."""
+    """Return whether only root can replace what others have in the directory: if all may write, it is sticky."""
     if not trusted_path.writers(status, new=True).others:
         return True
     sticky = not trusted_path.writers(status).others
@@ -143,10 +144,10 @@ def is_safe(path: str, status: os.stat_result) -> bool:
 
 
 def _is_systems(path: str, status: os.stat_result) -> bool:
-    """Return whether the folder is root's or ours, in a user namespace in which root has no uid.
+    """Return whether the directory is root's or ours, in a user namespace in which root has no uid.
 
-    Root's shows as anybody's there. But only root, or who has mounted what we see, can have made a folder beneath
-    folders to which not all may write.
+    Root's shows as anybody's there. But only root, or who has mounted what we see, can have made a directory beneath
+    directories to which not all may write.
     """
     if users.shows_all():
         return False

@@ -257,6 +257,14 @@ def has_room_for_label(entry: RecordName, key: str, holders: Iterable[tuple[Reco
     return not limits or len({holder.place for holder in same}) < min(limits)
 
 
+def has_memory(left: int, need: int, *, alone: bool, pressed: bool = False) -> bool:
+    """Return whether a build that needs so many bytes may start: they are left, or no other build runs.
+
+    *pressed*: the machine is short of memory whatever is left.
+    """
+    return alone or (left >= need and not pressed)
+
+
 def still_to_grow(expected: int, used: int) -> int:
     """Return how many bytes a build will still take that is expected to need so many and uses so many now."""
     return max(0, expected - used)

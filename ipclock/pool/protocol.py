@@ -91,7 +91,7 @@ class Pool(Administration):
         for _ in range(TRIES - 1):
             with suppress(NoPoolError):
                 return step()
-            if mine.record:  # of the folder that is gone
+            if mine.record:  # of the directory that is gone
                 mine.record.unlock()
                 mine.record.close()
                 mine.record = None
@@ -300,10 +300,10 @@ class Pool(Administration):
                 claim.entry = self.store.move(claim.entry, GATE, GATE, reserved=reserved)
 
     def _hold(self, claim: Claim) -> None:
-        """Light the holder's beacon. Raises NoPoolError if the pool has another folder by now.
+        """Light the holder's beacon. Raises NoPoolError if the pool has another directory by now.
 
-        Beacon, then look at the place: one that puts another folder there looks for beacons afterwards, so either it
-        finds ours, or we find its folder (INV-8).
+        Beacon, then look at the place: one that puts another directory there looks for beacons afterwards, so either it
+        finds ours, or we find its directory (INV-8).
         """
         mine = self.stake(claim)
         if mine.record:
@@ -483,8 +483,8 @@ class Pool(Administration):
         for entry in [] if claim.slot else self.store.entries(QUEUED):
             if entry.ticket == claim.ticket and entry.by and self.store.has(QUEUED, entry, mine.record):
                 raise SupersededError(claim.label, entry.by, self._pid_of(entry.by))
-        folder, resets = self.store.era
-        if claim.slot and folder == mine.era[0] and resets != mine.era[1]:
+        directory, resets = self.store.era
+        if claim.slot and directory == mine.era[0] and resets != mine.era[1]:
             claim.evicted = True
             return
         old, fields = mine.record, dict(mine.record.fields)
@@ -501,7 +501,7 @@ class Pool(Administration):
         self.recover()
 
     def _draw_again(self, claim: Claim) -> None:
-        """Give the waiter another ticket: another client has drawn its own from the new folder."""
+        """Give the waiter another ticket: another client has drawn its own from the new directory."""
         mine = self.stake(claim)
         claim.entry = claim.entry._replace(ticket=self.store.draw_ticket())
         if mine.turn:
@@ -511,7 +511,7 @@ class Pool(Administration):
     def _own_slot(self, entry: RecordName) -> int:
         """Return the slot for a holder that is listed again: that of its nested builds, else its own if it is free."""
         holders = self.store.entries(HOLDING)
-        # with its very ticket: another build, which has drawn it from another folder
+        # with its very ticket: another build, which has drawn it from another directory
         taken = [other.slot for other in holders if other.outer != entry.outer or other.ticket == entry.ticket]
         inside = [other.slot for other in holders if other.outer == entry.outer]
         free = [slot for slot in (*inside, entry.slot) if slot not in taken]

@@ -26,7 +26,7 @@ def served(store: Store, waiters: Iterable[RecordName]) -> policy.Served | None:
 
 
 def line(store: Store) -> list[tuple[str, RecordName]]:
-    """Return all that wait, each with the folder of its record, in the order in which they are going to be admitted."""
+    """Return all that wait, each with the directory of its record, in the order in which they will be admitted."""
     states = {entry: state for state, entry in waiting(store)}
     return [(states[entry], entry) for entry in policy.forecast(states, served(store, states))]
 
@@ -66,7 +66,7 @@ def due_at_once(store: Store, wanted: RecordName, label: str, capacity: int, all
 
 
 def waiting(store: Store) -> list[tuple[str, RecordName]]:
-    """Return all that wait, each with the folder of its record; without those that are to leave."""
+    """Return all that wait, each with the directory of its record; without those that are to leave."""
     return [(state, entry) for state in (GATE, QUEUED) for entry in store.entries(state) if not entry.by]
 
 

@@ -147,10 +147,10 @@ class OthersRecord:
 
     @classmethod
     @contextmanager
-    def opened(cls, entry: RecordName, folder: int, path: str) -> Iterator[OthersRecord]:
-        """Open that of *entry* in a state folder. Raises PoolPermissionError (77), and NoTicket (2) for no file."""
+    def opened(cls, entry: RecordName, directory: int, path: str) -> Iterator[OthersRecord]:
+        """Open that of *entry* in a state directory. Raises PoolPermissionError (77), and NoTicket (2) for no file."""
         try:
-            fd = os.open(entry.file, RECORD_FLAGS, dir_fd=folder)
+            fd = os.open(entry.file, RECORD_FLAGS, dir_fd=directory)
         except PermissionError as error:
             raise from_os(error, f"{path}/{entry.file}") from None
         except OSError:

@@ -1,6 +1,6 @@
 """What the name of a record says: all that others must know of a build to decide when it is its turn.
 
-So the queue is read by one listing of a folder, and whatever changes of it changes by one rename(2).
+So the queue is read by one listing of a directory, and whatever changes of it changes by one rename(2).
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class RecordName(NamedTuple):
     def place(self) -> tuple[int, int]:
         """Which slot it has: the ticket that has taken it, and its number.
 
-        Two builds may have drawn one ticket, from two folders of a pool that was removed: each has a slot of its own.
+        Two builds may have drawn one ticket, from two directories of a pool that was removed: each has a slot of its
+        own.
         """
         return self.outer, self.slot
 

@@ -1,6 +1,6 @@
-"""What lies in a pool's folder: records in state folders, their beacons, and what lies beside them.
+"""What lies in a pool's directory: records in state directories, their beacons, and what lies beside them.
 
-Guarantees: a record's state is the folder that it lies in, and changes by one rename(2); a record is visible in
+Guarantees: a record's state is the directory that it lies in, and changes by one rename(2); a record is visible in
 `queued/` only when it is finished and its beacon is held (INV-1). Does not guarantee any order of steps: that is
 `protocol`'s. A `Store` must not be shared between threads, nor used after a fork: a second taker of its mutex would get
 it.
@@ -35,7 +35,7 @@ LAST_DRAWN = LAST_TICKET // 2
 
 
 class Store(NoteFiles):
-    """The records of an opened pool folder, beside its numbers and notes."""
+    """The records of an opened pool directory, beside its numbers and notes."""
 
     @property
     def beacons(self) -> Beacons:
@@ -64,13 +64,13 @@ class Store(NoteFiles):
             self._write_number("ticket", ticket)
 
     def entries(self, state: str) -> list[RecordName]:
-        """Return the records in a state folder in order of their tickets; other names there are ignored."""
+        """Return the records in a state directory in order of their tickets; other names there are ignored."""
         if self._seen is not None and state in self._seen:  # still true: records are renamed in sections only
             return list(self._seen[state])
         try:
             names = os.listdir(self._fds[state])
         except FileNotFoundError:
-            names = []  # the folder was removed, which tmpfs does not tell
+            names = []  # the directory was removed, which tmpfs does not tell
         except OSError as error:
             raise from_os(error, self.path) from None
         found = sorted(entry for entry in map(parse, names) if entry and bool(entry.slot) == (state == HOLDING))
@@ -87,7 +87,7 @@ class Store(NoteFiles):
             self._seen[state].remove(entry)
 
     def has(self, state: str, entry: RecordName, own: OwnRecord | None = None) -> bool:
-        """Return whether the record lies in the folder. With *own*, only if it is that client's.
+        """Return whether the record lies in the directory. With *own*, only if it is that client's.
 
         After a removal of the pool another client's may have the same name.
         """
@@ -127,10 +127,10 @@ class Store(NoteFiles):
         return record
 
     def redraft(self, fields: dict[str, str], holder_fd: int) -> OwnRecord:
-        """Write a record anew whose client has lost the folder that it lay in; the holder's beacon stays where it is.
+        """Write a record anew whose client has lost the directory that it lay in; the holder's beacon stays.
 
-        It is that of *holder_fd*, on an open file of that folder, which the build may have inherited. The record names
-        the file.
+        It is that of *holder_fd*, on an open file of that directory, which the build may have inherited. The record
+        names the file.
         """
         status = os.fstat(holder_fd)
         record = self.draft(fields | beacon_of(status.st_dev, status.st_ino))
@@ -167,7 +167,7 @@ class Store(NoteFiles):
         raise self._no_draft(fd)
 
     def publish(self, record: OwnRecord, state: str, entry: RecordName) -> None:
-        """Rename a draft into a state folder: finished and lit, since a recover clears what is listed unlit (INV-1)."""
+        """Rename a draft into a state directory: finished and lit, or a recover clears it (INV-1)."""
         self._rename(record.draft, NEW, entry.file, state)
         self._came(state, entry)
 
@@ -183,7 +183,7 @@ class Store(NoteFiles):
         silent: int = 0,
         party: str | None = None,
     ) -> RecordName:
-        """Rename a record, into another state folder or for a change of what its name says; return its entry there."""
+        """Rename a record, into another state directory or for what its name says; return its entry there."""
         party = entry.party if party is None else party
         moved = entry._replace(slot=slot, reserved=reserved, by=by, silent=silent, party=party)
         self._rename(entry.file, state, moved.file, to)
@@ -237,7 +237,7 @@ class Store(NoteFiles):
         """Return whether the record's beacon is held; None where we may not ask. A record that is gone: False.
 
         In `holding/` the holder's beacon counts, elsewhere the waiter's. The holder's may lie on a file that the record
-        names: that of a folder of the pool which is gone.
+        names: that of a directory of the pool which is gone.
         """
         if state != HOLDING:
             return self._beacon(state, entry.file, self.beacons.waiter)
@@ -288,7 +288,7 @@ class Store(NoteFiles):
     def unlisted(self) -> int:
         """Return how many units are held under the pool's name by builds whose record does not lie here.
 
-        Those of a folder of the pool that was removed or replaced under them, or that cannot be seen from here.
+        Those of a directory of the pool that was removed or replaced under them, or that cannot be seen from here.
         """
         # the table, then the records: a beacon that goes out in between counts too much, until the next section asks.
         # The other way round it would stand for a build that is not listed, and one more would be admitted (INV-8a)
@@ -297,15 +297,15 @@ class Store(NoteFiles):
         return max(0, held - sum(entry.units for entry in listed))
 
     def kept_unlisted(self, files: list[tuple[int, str]]) -> list[tuple[RecordName, Record]]:
-        """Return the holders whose beacon is kept lit by one of our open *files*, of a folder of the pool that is gone.
+        """Return the holders whose beacon is kept lit by one of our open *files*, of a pool's directory that is gone.
 
         *files* are descriptors with the paths that they were opened by. A file's name still says what its holder holds.
         """
         found = []
         for fd, path in files:
-            folder, name = os.path.split(path)
+            directory, name = os.path.split(path)
             entry = parse(name)
-            if entry and entry.slot and os.path.basename(folder) == HOLDING and holds(fd, self.beacons.holder()):
+            if entry and entry.slot and os.path.basename(directory) == HOLDING and holds(fd, self.beacons.holder()):
                 found.append((entry, read_record(fd)))
         return found
 
@@ -314,7 +314,7 @@ class Store(NoteFiles):
         for state in STATES[1:]:
             for name in os.listdir(self._fds[state]):
                 if parse(name) is None:
-                    with suppress(OSError):  # a folder, or gone meanwhile
+                    with suppress(OSError):  # a directory, or gone meanwhile
                         os.unlink(name, dir_fd=self._fds[state])
 
     def sweep(self) -> None:
@@ -332,7 +332,7 @@ class Store(NoteFiles):
                 if old and (self._beacon(NEW, name) is False or not stat.S_ISREG(status.st_mode)):
                     os.unlink(name, dir_fd=self._fds[NEW])
             except OSError:
-                continue  # gone meanwhile, or a planted folder
+                continue  # gone meanwhile, or a planted directory
 
 
 def _is_same(found: os.stat_result, wanted: os.stat_result) -> bool:

@@ -48,10 +48,10 @@ class Sections:
         self._found_dead: list[tuple[RecordName, Record]] = []
         self.heeds_us = True
         self._wanted = capacity
-        self._former: int | None = None  # of the folder that was there before
+        self._former: int | None = None  # of the directory that was there before
         self._searched = False
         self._between: str | None = None
-        self._unlisted = 0  # units that builds of an earlier folder of the pool hold, as long as it is not settled
+        self._unlisted = 0  # units that builds of an earlier directory of the pool hold, as long as it is not settled
 
     @classmethod
     def open(
@@ -206,7 +206,7 @@ class Sections:
             # a look at a file whose server does not answer keeps us here, rather than all others out of the mutex
             self._wanted = context.capacity(self._wanted)
             with self.store.mutex(lambda seconds, pid: context.stuck(self.store.path, seconds, pid)):
-                # a removed mutex excludes no client that opens the folder anew
+                # a removed mutex excludes no client that opens the directory anew
                 if not self.store.vanished():
                     # again: it may have changed while we waited for the mutex
                     self._wanted = context.capacity(self._wanted)
@@ -216,7 +216,7 @@ class Sections:
             self._reopen()
 
     def _settle(self) -> None:
-        """Take over the capacity that was asked for; in a new folder, see whether an old one left clients behind.
+        """Take over the capacity that was asked for; in a new directory, see whether an old one left clients behind.
 
         Its builds count until they have written themselves again or have ended.
         """
@@ -237,7 +237,7 @@ class Sections:
             self.store.settled = not self._unlisted
 
     def _spare_tickets(self) -> None:
-        """Skip the tickets of clients of an old folder, as far as their records or turns can be seen."""
+        """Skip the tickets of clients of an old directory, as far as their records or turns can be seen."""
         lost = [name.rpartition("/") for name in descriptors.locked_files(os.path.basename(self.store.path))]
         known = {entry.ticket for state, _, name in lost if state != NEW and (entry := parse(name))}
         seen = known | self.turns.tickets()
@@ -245,7 +245,7 @@ class Sections:
         self.store.skip_tickets(max((ticket for ticket in seen if ticket <= LAST_DRAWN), default=0))
 
     def _reopen(self) -> None:
-        # for a folder that has none yet: one that is there may have got another capacity since
+        # for a directory that has none yet: one that is there may have got another capacity since
         self._former = self.capacity
         fresh = Sections.open(self.name, os.path.dirname(self.store.path), self._wanted, group=self.store.group)
         self.close()

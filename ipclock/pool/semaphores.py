@@ -14,27 +14,27 @@ if TYPE_CHECKING:
     from ipclock.pool.directory import Directory
 
 
-def open_gate(name: str, folder: Directory, *, repair: bool = False) -> Semaphore:
+def open_gate(name: str, directory: Directory, *, repair: bool = False) -> Semaphore:
     """Open the gate of a pool, making it with value 0 if it is not there; with *repair* a damaged one is replaced.
 
     Raises what `open_existing` and `create` raise.
     """
     while True:
         try:
-            gate = open_existing(name, folder.trusts)
+            gate = open_existing(name, directory.trusts)
         except SemaphoreError:
             if not repair:
                 raise
             unlink(name)
             try:
-                # a folder, or in a sticky folder another user's file, is still there: trying on would never end
-                gate = open_existing(name, folder.trusts)
+                # a directory, or in a sticky directory another user's file, is still there: trying on would never end
+                gate = open_existing(name, directory.trusts)
             except SemaphoreError:
                 raise foreign(path_of(name), N_("cannot be replaced; remove it by hand")) from None
         if gate is None:
             # with value 0, which the first section levels (INV-4): with N it would wake waiters for units that are held
-            with folder.creating():
-                gate = create(name, folder.mode, folder.group, folder.group_giver)
+            with directory.creating():
+                gate = create(name, directory.mode, directory.group, directory.group_giver)
         if gate:
             return gate
 
@@ -42,9 +42,9 @@ def open_gate(name: str, folder: Directory, *, repair: bool = False) -> Semaphor
 class Turns:
     """The turn semaphores of a pool, one a waiter: `/oracle-build.17` wakes the waiter with ticket 17."""
 
-    def __init__(self, pool: str, folder: Directory) -> None:
+    def __init__(self, pool: str, directory: Directory) -> None:
         self._pool = pool
-        self._folder = folder
+        self._folder = directory
 
     def _name(self, ticket: int) -> str:
         return f"{self._pool}.{ticket}"
@@ -83,7 +83,7 @@ class Turns:
             turn.close()
 
     def tickets(self) -> set[int]:
-        """Return the tickets whose turns are there; none where the folder of all semaphores may not be listed. Slow."""
+        """Return the tickets whose turns are there; none where the semaphores' directory may not be listed. Slow."""
         prefix = os.path.basename(path_of(self._pool)) + "."
         found = []
         with suppress(PermissionError):

@@ -1,9 +1,9 @@
-"""Puts another folder in the place of a pool: for root whatever lies there, for its owner to move it.
+"""Puts another directory in the place of a pool: for root whatever lies there, for its owner to move it.
 
-The new folder is made whole beside the old one and takes the place by one exchange (renameat2(2)), so there is a pool
-at each moment and no client can slip in. Nothing of the old folder is used: what its owner still has open has no
-effect. Builds that live are written into the new one, as `Pool` does after a removal: their beacons stay where they
-are. If the old folder cannot be read, the new one is not *settled*: the kernel's locks tell how many units they hold
+The new directory is made whole beside the old one and takes the place by one exchange (renameat2(2)), so there is a
+pool at each moment and no client can slip in. Nothing of the old directory is used: what its owner still has open has
+no effect. Builds that live are written into the new one, as `Pool` does after a removal: their beacons stay where they
+are. If the old directory cannot be read, the new one is not *settled*: the kernel's locks tell how many units they hold
 (INV-8).
 """
 
@@ -32,7 +32,7 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
 
 
 class Taken(NamedTuple):
-    """What was replaced: the `uid` of its owner, and how many builds of it go on as holders in the new folder.
+    """What was replaced: the `uid` of its owner, and how many builds of it go on as holders in the new directory.
 
     `readable` is false where it could not be looked at, so that only their locks count.
     """
@@ -43,7 +43,7 @@ class Taken(NamedTuple):
 
 
 def replace(name: str, lock_dir: str, group: int | None, context: WaitContext, *, idle: bool = False) -> Taken | None:
-    """Put a new folder in *lock_dir*, shared with *group*, in the place of the pool *name*; return what was there.
+    """Put a new directory in *lock_dir*, shared with *group*, in the place of the pool *name*; return what was there.
 
     None where there was nothing. With *idle*, only while the pool is idle: raises PoolInUse (75), and what opening
     the pool raises. Without, even what cannot be opened, and its semaphore with it: root alone may do that.
@@ -60,7 +60,7 @@ def replace(name: str, lock_dir: str, group: int | None, context: WaitContext, *
                 group = old.group if group is None else group
             new = _stage(pool, lock_dir, group)
             closing.callback(new.close)
-            # in the old mutex until the exchange: a build that is admitted in between would not be in the new folder
+            # in the old mutex until the exchange: a build that is admitted in between would not be in the new directory
             builds, settled = _carry_over(old, new, trusted=idle) if old else (0, False)
             _put_in_place(new, settled=settled)
             if old:
@@ -76,7 +76,7 @@ def replace(name: str, lock_dir: str, group: int | None, context: WaitContext, *
 
 
 def _opened(pool: str, context: WaitContext, closing: ExitStack, *, required: bool) -> Store | None:
-    """Return the pool's folder as it is, in its mutex; None where that cannot be had."""
+    """Return the pool's directory as it is, in its mutex; None where that cannot be had."""
     try:
         store = Store.open(place.SHM, pool, create=False)
         closing.callback(store.close)
@@ -94,7 +94,7 @@ def _require_idle(store: Store) -> None:
 
 
 def _stage(pool: str, lock_dir: str, group: int | None) -> Store:
-    """Make a whole folder beside where it is to lie."""
+    """Make a whole directory beside where it is to lie."""
     require_group(place.path_of(pool), group)
     lock_dir = make_lock_dir(lock_dir)
     path = _beside(f"{lock_dir}/{os.path.basename(place.path_of(pool))}")
@@ -105,12 +105,12 @@ def _stage(pool: str, lock_dir: str, group: int | None) -> Store:
 
 
 def _beside(path: str) -> str:
-    folder, name = os.path.split(path)
-    return f"{folder}/.{name}"
+    directory, name = os.path.split(path)
+    return f"{directory}/.{name}"
 
 
 def _carry_over(old: Store, new: Store, *, trusted: bool) -> tuple[int, bool]:
-    """Write what the old folder says into the new one; return how many builds live, and whether that is all there is.
+    """Write what the old directory says into the new one; return how many builds live, and if that is all.
 
     In the old one's mutex.
     """
@@ -121,7 +121,7 @@ def _carry_over(old: Store, new: Store, *, trusted: bool) -> tuple[int, bool]:
         new.drain, new.fairness = old.drain, old.fairness
     new.skip_tickets(max(ticket for ticket in old.tickets() if ticket <= LAST_DRAWN))
     verdicts = {entry: liveness.verdict(old, HOLDING, entry) for entry in old.entries(HOLDING)}
-    # what cannot be asked may live (INV-3c): it is not copied, and leaves the new folder unsettled
+    # what cannot be asked may live (INV-3c): it is not copied, and leaves the new directory unsettled
     living = [entry for entry, verdict in verdicts.items() if verdict != policy.DEAD]
     found = [(entry, old.read(HOLDING, entry)) for entry in living if verdicts[entry] == policy.ALIVE]
     for entry, record in found:
@@ -134,7 +134,7 @@ def _carry_over(old: Store, new: Store, *, trusted: bool) -> tuple[int, bool]:
 
 
 def _put_in_place(new: Store, *, settled: bool) -> None:
-    """Let the folder that was made beside take the place of the pool, and remove what was there."""
+    """Let the directory that was made beside take the place of the pool, and remove what was there."""
     at = place.path_of(new.pool)
     final = f"{os.path.dirname(new.path)}/{os.path.basename(at)}"
     link = "" if os.path.dirname(final) == os.path.realpath(place.SHM) else _beside(at)
@@ -146,7 +146,7 @@ def _put_in_place(new: Store, *, settled: bool) -> None:
         # `settled` is about this inode, which the link keeps when it is renamed to the place (INV-8a)
         new.place = place.Place(os.lstat(link), final, new.identity)
     new.settled = settled
-    # folder, then link: killed in between the other way round, the place names what is not there, and is refused
+    # directory, then link: killed in between the other way round, the place names what is not there, and is refused
     _exchange(new.path, final)
     if link:
         _exchange(link, at)
@@ -155,7 +155,7 @@ def _put_in_place(new: Store, *, settled: bool) -> None:
 
 
 def _discard(old: Store) -> None:
-    """Remove the old folder where it lay elsewhere; by its parent, which may be replaced by a link meanwhile."""
+    """Remove the old directory where it lay elsewhere; by its parent, which may be replaced by a link meanwhile."""
     with suppress(OSError):
         parent = place.open_parent(old.path)
         try:

@@ -68,7 +68,7 @@ def look_up(file: str) -> str:
     Raises CommandFailed (126, 127) where there is none.
     """
     refused = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-    for path in [file] if "/" in file else [os.path.join(folder, file) for folder in os.get_exec_path() if file]:
+    for path in [file] if "/" in file else [os.path.join(directory, file) for directory in os.get_exec_path() if file]:
         try:
             if not stat.S_ISDIR(os.stat(path).st_mode) and os.access(path, os.X_OK):
                 return path

@@ -381,17 +381,8 @@ def test_a_quoted_word_is_read_as_the_shell_reads_it(word: str) -> None:
 # The page for agents
 
 
-def needs(world: World, *commands: str) -> None:
-    """Skip where `ipclock` lacks one of the commands."""
-    for command in commands:
-        if world.run(command, "--help").returncode:
-            pytest.skip(f"this ipclock has no command {command!r}")
-
-
 def test_the_page_names_commands_that_there_are(world: World) -> None:
     named = set(re.findall(r"ipclock ([a-z]+)", PAGE))
-    needs(world, *sorted(named))
-
     options = {
         command: set(re.findall(r"(?<![\w-])--?\w+", world.run(command, "--help").stdout)) for command in sorted(named)
     }
@@ -426,7 +417,6 @@ BUILD = """
 def test_two_agents_wait_in_slices_and_get_their_own_status_and_log_in_order(
     world: World, app: Path, tmp_path: Path
 ) -> None:
-    needs(world, "wait", "logs")
     start, wait, logs = re.findall(r"^(ipclock .*?) +#", PAGE, re.MULTILINE)
     start = start.replace("LABEL -- CMD", f'"$LABEL" -- bash -c {shlex.quote(BUILD)}')
     wait = wait.replace("17", '"$ticket"').replace("-w 100", "-w 0.3")

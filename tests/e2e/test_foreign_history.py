@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tests.helpers.world import World
 
 READING = ("status", "status --json", "stats", "stats --json", "stats --html -", "metrics", "complete labels")
+READING += ("log", "log --json", "plan 2", "plan 2 --json")
 PROBLEMS = ("internal error", "Traceback", "NaN", "Infinity", "\x1b")
 FINISHED = ("arrived", "waited_s", "admitted", "held_s", "ended", "code", "slots", "capacity", "memory", "cpu_s")
 FINISHED += ("slot", "uid", "ticket")
@@ -78,7 +79,7 @@ def served(world: World) -> tuple[int, int, int]:
 
 
 WELL = dict.fromkeys(READING, (0, []))
-REFUSED = WELL | {words: (73, []) for words in ("stats", "stats --json", "stats --html -", "metrics")}
+REFUSED = WELL | dict.fromkeys(("stats", "stats --json", "stats --html -", "metrics", *READING[-4:]), (73, []))
 
 
 @pytest.mark.parametrize("value", VALUES)

@@ -220,7 +220,7 @@ def test_a_build_that_never_starts_leaves_no_log(world: World, logs: Path, tmp_p
     status = []
     for number in (signal.SIGTERM, signal.SIGKILL):
         waiter = world.popen("wrap", "-q", "--log", "a", "--", "true")
-        until(lambda: world.waiting() and list(logs.iterdir()), "a waiter")
+        until(lambda: any("log=" in path.read_text() for path in (world.folder / "gate").iterdir()), "a waiter")
         waiter.signal(number)
         status.append(waiter.wait())
         until(lambda: not list(logs.iterdir()), "no log")

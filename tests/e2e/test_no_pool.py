@@ -163,7 +163,8 @@ def test_the_number_of_slots_is_none_of_its_business(command: list[str], world: 
 
 
 @pytest.mark.parametrize(
-    "command", ["release", "status", "logs", "wait", "stats", "metrics", "drain", "resume", "reset", "doctor"]
+    "command",
+    ["release", "status", "logs", "wait", "log", "stats", "plan", "metrics", "drain", "resume", "reset", "doctor"],
 )
 def test_an_option_without_an_effect_is_refused(command: str, world: World) -> None:
     world.ask("init")

@@ -26,7 +26,7 @@ FILES = {"1": "man1/ipclock.1", "5": "man5/ipclock-build-config.5"}
 EXIT_STATUS = {"en": "EXIT STATUS", "ko": "종료 상태"}
 OPTION = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*", re.ASCII)  # Korean particles follow without a space
 # of other programs, in the examples
-FOREIGN = {"--ignore-signal", "-eq", "-c"}
+FOREIGN = {"--ignore-signal", "-eq", "-c", "-FRX"}
 
 
 def page(installed: Path, language: str, section: str) -> str:

@@ -22,13 +22,15 @@ from pathlib import Path
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from ipclock.cli import plan as plan_command
 from ipclock.cli import stats as stats_command
-from ipclock.display import prometheus
+from ipclock.display import build_list, prometheus, schema2
 from ipclock.display.html import page, timeline
 from ipclock.errors import HistoryFailed
-from ipclock.history import queries, simulation, statistics
+from ipclock.history import queries, replay, simulation, statistics
 from ipclock.history.counters import Total
 from ipclock.history.finished import Row, expected_many, record
+from ipclock.history.queries import Which
 from ipclock.history.simulation import Work
 from ipclock.pool import snapshot
 from tests.helpers.histories import build, keep, storm
@@ -122,7 +124,7 @@ def forge(chance: random.Random, path: str) -> None:
 def use(path: str) -> list[str]:
     """Use the history in every way; return what kept us from it."""
     failures = []
-    for way in (_report, _metrics, _wait, _write):
+    for way in (_report, _list, _plan, _metrics, _wait, _write):
         try:
             way(path)
         except HistoryFailed as error:
@@ -137,6 +139,22 @@ def _report(path: str) -> None:
     json.dumps(stats_command.as_json(past, report, POOL), allow_nan=False)
     recent = queries.recent(path, POOL, past.begin, None, page.MOST_ROWS, timeline.grid(past.begin, past.end))
     page.render(page.View(POOL, None, "en"), past, report, recent).encode()
+
+
+def _list(path: str) -> None:
+    rows = list(queries.newest(path, POOL, Which(), None))
+    "\n".join(build_list.lines(rows, 80)).encode()
+    json.dumps(list(map(schema2.build, rows)), allow_nan=False)
+
+
+def _plan(path: str) -> None:
+    past, arrivals = queries.arrivals(path, POOL, 0.0, END, 1000)
+    jobs, pool = replay.jobs_of(arrivals, 1), replay.Pool(3, 1, 1 << 34, holds=True)
+    figures = replay.figures(jobs, replay.replay(jobs, pool), pool, past.begin, past.end, None)
+    actual = replay.recorded(arrivals, statistics.available(past), past.begin, past.end, None)
+    plan = replay.Plan(POOL, None, past.begin, past.end, len(jobs), 2, True, None, actual, {3: figures})
+    "\n".join(plan_command.text_lines(plan)).encode()
+    json.dumps(schema2.plan(plan), allow_nan=False)
 
 
 def _metrics(path: str) -> None:

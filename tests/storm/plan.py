@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Job(NamedTuple):
     """One client as the plan has it: how it asks, how long it builds, what happens to it how long after its start.
 
-    The `way` that it asks is `wrap`, `acquire`, `nested`, or one of SOURCED; what happens to those happens `after` the
-    build's start. It is in a `namespace` of NAMESPACES, and of another user if there is a `uid`.
+    The `way` that it asks is `wrap`, `acquire`, `nested`, `detached`, or one of SOURCED; what happens to those happens
+    `after` the build's start. It is in a `namespace` of NAMESPACES, and of another user if there is a `uid`.
     """
 
     label: str
@@ -64,6 +64,8 @@ def _strange(job: Job, dice: random.Random, namespaces: bool, users: Collection[
     uid = dice.choice([None, USER, OTHER_USER])
     if job.way == "acquire" and "PIDs" in namespace:
         namespace = "clocks"  # nobody outside could tell that the script is dead: contrib/cookbook.md, "Docker"
+    if job.way == "detached":
+        namespace = ""  # its caller's end would be the end of what goes on without it
     if job.way != "wrap" and namespace == "PIDs, as PID 1":
         namespace = "PIDs"  # its end would be the end of what goes on without it
     return job._replace(namespace=namespace if namespaces else "", uid=uid if job.way in users else None)

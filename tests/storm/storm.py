@@ -35,7 +35,7 @@ LOOK_S = 0.004
 STOPPED_S = 0.8
 FROZEN_S = 7.0  # longer than a waiter may be called without acting
 IN_FLIGHT = 20
-SANE = {0, 75, 76, TRAPPED, *(-number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL))}
+SANE = {0, 75, 76, 80, TRAPPED, *(-number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL))}
 
 
 class Report(NamedTuple):
@@ -85,6 +85,10 @@ class Storm:
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
         self.ended: dict[str, int] = {}
         self.odd: list[str] = []
+        self.cancels: list[subprocess.Popen[bytes]] = []
+        logs = folder / "logs"
+        logs.mkdir(0o700)
+        world.env["LOG_DIR"] = str(logs)
         self.said = folder / "said"
         self.said.mkdir()
         self.happened: dict[str, int] = {}
@@ -147,7 +151,7 @@ class Storm:
             os.chmod(folder, 0o1777)
 
     def _is_busy(self) -> bool:
-        return bool(self.observer.living() or self._pool().waiting() or self.world.records("holding"))
+        return bool(self.cancels or self.observer.living() or self._pool().waiting() or self.world.records("holding"))
 
     def _pool(self) -> World:
         """Return the world, with the folder that is the pool's now."""
@@ -227,6 +231,10 @@ class Storm:
                 if not self._is_sane(status, self.observer.jobs[label], said):
                     self.odd.append(f"{label}: {status}: {said}")
                 self.ended[str(status)] = self.ended.get(str(status), 0) + 1
+        for cancel in [cancel for cancel in self.cancels if cancel.poll() is not None]:
+            self.cancels.remove(cancel)
+            if cancel.returncode not in (0, 2) and not (self.removals and cancel.returncode == 69):
+                self.odd.append(f"cancel: {cancel.returncode}: {cancel.communicate()[1].decode(errors='replace')}")
         time.sleep(LOOK_S)
 
     def _is_sane(self, status: int, job: Job, said: str) -> bool:
@@ -264,7 +272,10 @@ class Storm:
         elif chance < 0.07:
             self.world.post()
             self._count("stranger's post")
-        elif chance < 0.09 and self.removals:
+        elif chance < 0.10 and self.observer.begun:
+            tickets = [ticket for _, ticket, _ in self.observer.begun.values()]
+            self._cancel(str(self.dice.choice([*tickets[-IN_FLIGHT:], max(tickets) + 1, max(tickets) + 2])))
+        elif chance < 0.12 and self.removals:
             self._remove()
 
     def _remove(self) -> None:
@@ -281,6 +292,11 @@ class Storm:
     def _reset(self, *ticket: str) -> None:
         self.observer.heard(self._ipclock("reset", *ticket))
         self._count("reset")
+
+    def _cancel(self, ticket: str) -> None:
+        line = [sys.executable, "-m", "ipclock", "cancel", "--grace", "0.3", ticket]
+        self.cancels.append(subprocess.Popen(line, env=self.world.env, stderr=subprocess.PIPE))
+        self._count("cancel")
 
     def _set_capacity(self, capacity: int) -> None:
         self.observer.changes(capacity)

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement
 
 from ipclock.display.cells import columns, shortened
-from ipclock.display.formatting import size, span
+from ipclock.display.formatting import outcome, size, span
 from ipclock.display.html import timeline
-from ipclock.errors import N_
 from ipclock.i18n import _
 from ipclock.utf8 import printable
 
@@ -26,20 +25,9 @@ if TYPE_CHECKING:
     from ipclock.history.queries import Recent
     from ipclock.history.statistics import Box
 
-# the shape of a build's end, and its word
-OUTCOMES = {
-    "done": ("good", N_("done")),
-    "failed": ("bad", N_("failed")),
-    "signal": ("bad", N_("killed by a signal")),
-    "oom": ("bad", N_("out of memory")),
-    "evicted": ("lost", N_("slot released by force")),
-    "orphaned": ("lost", N_("orphaned")),
-    "timeout": ("late", N_("timed out")),
-    "busy": ("left", N_("no free slot")),
-    "interrupted": ("left", N_("interrupted")),
-    "superseded": ("left", N_("superseded")),
-    "cancelled": ("", N_("cancelled")),  # with a slot or without
-}
+# the shape of a build's end
+SHAPES = dict.fromkeys(("failed", "signal", "oom"), "bad") | dict.fromkeys(("evicted", "orphaned"), "lost")
+SHAPES |= {"done": "good", "timeout": "late"} | dict.fromkeys(("busy", "interrupted", "superseded"), "left")
 # in pixels
 BAR = 20
 ABOVE = 6  # what the bar of a failed build sticks out
@@ -64,7 +52,6 @@ def add(parent: Element, tag: str, text: str = "", /, **attributes: str | float)
 
 def facts(row: Row, before: Mapping[Row, Row]) -> list[tuple[str, str]]:
     """Return what is known of a build, in words; *before* says whose slot it got."""
-    word = _(OUTCOMES[row.outcome][1]) if row.outcome in OUTCOMES else printable(row.outcome)
     found = [
         (_("label"), printable(row.label)),
         (_("user"), printable(row.user)),
@@ -78,7 +65,7 @@ def facts(row: Row, before: Mapping[Row, Row]) -> list[tuple[str, str]]:
         found.append((_("held"), span(row.held_s)))
     if row.slots > 1:
         found.append((_("slots"), str(row.slots)))
-    found.append((_("outcome"), f"{word} ({row.code})" if row.code else word))
+    found.append((_("outcome"), outcome(row.outcome, row.code)))
     if row.memory is not None:
         found.append((_("memory"), size(row.memory)))
     return found
@@ -121,8 +108,7 @@ def legend(parent: Element, rows: Sequence[Row]) -> None:
 
 
 def _kind(row: Row) -> str:
-    shape = OUTCOMES.get(row.outcome, ("", ""))[0]
-    return shape or ("left" if row.held_s is None else "lost")
+    return SHAPES.get(row.outcome, "left" if row.held_s is None else "lost")
 
 
 def strip(parent: Element, stretch: Strip, before: Mapping[Row, Row]) -> None:

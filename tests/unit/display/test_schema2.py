@@ -16,10 +16,13 @@ from ipclock.cli import checks, doctor, stats, status
 from ipclock.cli.checks import Check
 from ipclock.display import schema2
 from ipclock.history import statistics
-from tests.helpers import known_pool
+from ipclock.history.replay import Figures, Plan
+from tests.helpers import histories, known_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from ipclock.history.finished import Row
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests/golden"
@@ -55,6 +58,20 @@ def first() -> dict[str, Any]:
     }
 
 
+def builds() -> list[Row]:
+    """Return a build of which all is known, one ended by a signal, one that got no slot and one that never started."""
+    whole = histories.build("web", 1767225600.0, 61.5, waited_s=3.0, cpu_s=80.25)
+    killed = whole._replace(outcome="signal", code=15, memory=None, cpu_s=None)
+    return [whole, killed, histories.wait("web", 1767225600.0, 600.0), whole._replace(ticket=0, user="")]
+
+
+def plan() -> Plan:
+    """Return a plan of one label for two numbers of slots."""
+    some = Figures(60.5, 120.0, 600.0, 0.5, 1, 2, 0)
+    bare = some._replace(in_use=None, short=None)
+    return Plan("/known", "web", 1767225600.0, 1767232800.0, 40, 2, False, 1 << 34, some, {2: some, 3: bare})
+
+
 def second() -> dict[str, Any]:
     """Return the same in schema 2."""
     idle = statistics.report(known_pool.nothing(), None)
@@ -63,6 +80,8 @@ def second() -> dict[str, Any]:
         "status-2-idle": schema2.pool(known_pool.idle(), made=False),
         "stats-2": schema2.past(known_pool.past(), known_pool.report(), "/known"),
         "stats-2-nothing": schema2.past(known_pool.nothing(), idle, "/known"),
+        "log-2": {"schema": schema2.SCHEMA, "builds": list(map(schema2.build, builds()))},
+        "plan-2": schema2.plan(plan()),
         "doctor-2": doctor.as_json(CHECKS, "/known", "2"),
     }
 
@@ -92,7 +111,10 @@ def test_in_schema_2_a_key_tells_the_kind_of_its_value_and_the_unknown_is_null(n
         if value == ""
         or (key.endswith("_seconds") and not isinstance(value, float | NOTHING))
         or (key.endswith("_bytes") and type(value) not in (int, NOTHING))
-        or (key in ("since", "until", "at") and not (value is None or MOMENT.fullmatch(str(value))))
+        or (
+            key in ("since", "until", "at", "arrived", "admitted", "ended")
+            and not (value is None or MOMENT.fullmatch(str(value)))
+        )
         or (key.endswith("_s") or key in ("drained", "memory", "left_s"))
     ]
 
@@ -162,6 +184,24 @@ SUMMARY = {
     "memory_bytes": {dict, NOTHING},
 }
 
+BUILD = {
+    "ticket": {int, NOTHING},
+    "label": {str},
+    "user": {str, NOTHING},
+    "outcome": {str},
+    "exit_status": {int, NOTHING},
+    "signal": {int, NOTHING},
+    "slot": {int, NOTHING},
+    "slots": {int},
+    "arrived": {str},
+    "admitted": {str, NOTHING},
+    "ended": {str},
+    "waited_seconds": {float},
+    "held_seconds": {float, NOTHING},
+    "cpu_seconds": {float, NOTHING},
+    "memory_bytes": {int, NOTHING},
+}
+
 
 def kinds(rows: list[dict[str, Any]]) -> dict[str, set[type]]:
     """Return the types of each key over all rows, each of which has all the keys, in one order."""
@@ -175,6 +215,7 @@ def test_the_rows_of_schema_2_have_all_of_their_keys_and_each_its_types() -> Non
     found = [kinds(pool["holders"]), kinds(pool["waiters"]), kinds([past["all"], *past["labels"]])]
 
     assert found == [HOLDER, WAITER, SUMMARY]
+    assert kinds(second()["log-2"]["builds"]) == BUILD
     assert (pool["drain"], pool["resize"]["slots_before"]) == ({"reason": None, "user": "root", "until": None}, 2)
     assert [(row["left_min_seconds"], row["left_max_seconds"]) for row in pool["waiters"]] == [
         (30.0, 58.5),

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipclock.history import outcomes, queries
+from ipclock.history import database, outcomes, queries
+from ipclock.history.queries import Which
 from ipclock.history.statistics import Bin, Grid
 from tests.unit.history.rows import NOW, POOL, build, past_of, timeout
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from ipclock.history.finished import Row
 
 
 @pytest.fixture
@@ -53,6 +57,62 @@ def test_the_last_rows_are_read_the_oldest_first_and_no_more_of_them(path: Path)
     enough = queries.recent(str(path), POOL, NOW, None, 100, grid)
 
     assert (everything.rows, one_label.rows, enough.rows) == (rows[-5:], rows[1::2][-5:], rows)
+
+
+ROWS = [
+    build("ab"[at % 2], 10.0 * (at // 2), 1, ticket=at, outcome=outcomes.HELD[at % 5], user=f"u{at % 3}")
+    for at in range(1, 40)
+]
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000], ids="{} a page".format)
+@pytest.mark.parametrize(
+    ("which", "wanted"),
+    [
+        pytest.param(Which(), lambda _row: True, id="all"),
+        pytest.param(Which(label="a"), lambda row: row.label == "a", id="label"),
+        pytest.param(Which(user="u1"), lambda row: row.user == "u1", id="user"),
+        pytest.param(Which(begin=NOW + 100), lambda row: row.ended >= NOW + 100, id="since"),
+        pytest.param(Which(outcomes=outcomes.FAILURES), lambda row: row.outcome in outcomes.FAILURES, id="failed"),
+        pytest.param(
+            Which(NOW + 50, "b", "u2", outcomes.FAILURES),
+            lambda row: (row.label, row.user) == ("b", "u2") and row.outcome in outcomes.FAILURES and row.ended > NOW,
+            id="all of it",
+        ),
+    ],
+)
+def test_the_newest_come_first_each_once_however_many_a_page_has(
+    which: Which, wanted: Callable[[Row], bool], size: int, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "FIRST_PAGE", size)
+    monkeypatch.setattr(queries, "PAGE", size)
+    past_of(path, *ROWS, build("a", 500, 1, pool="/other"))
+
+    found = list(queries.newest(str(path), POOL, which, None))
+
+    assert found == [row for row in reversed(ROWS) if wanted(row)]
+    assert list(queries.newest(str(path), POOL, which, 2)) == found[:2]
+
+
+def test_no_more_pages_are_read_than_the_reader_wants(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    page = queries._page
+
+    def counted(*arguments: Any) -> list[tuple[Any, ...]]:
+        asked.append(arguments[3])
+        return page(*arguments)
+
+    monkeypatch.setattr(queries, "_page", counted)
+    monkeypatch.setattr(queries.database, "ask", database.answer)  # in this process, where it can be counted
+    monkeypatch.setattr(queries, "FIRST_PAGE", 4)
+    past_of(path, *ROWS)
+    asked.clear()
+
+    rows = queries.newest(str(path), POOL, Which(), None)
+    four = [next(rows).ticket for _ in range(4)]
+    few = list(queries.newest(str(path), POOL, Which(), 2))
+
+    assert (four, len(few), asked) == ([39, 38, 37, 36], 2, [4, 2])
 
 
 def test_waits_count_where_they_were_over(path: Path) -> None:

@@ -37,7 +37,7 @@ def test_what_leaves_a_folder_what_comes_and_what_is_deleted_is_told_by_its_name
     for folder in (here, there):
         folder.mkdir()
     (here / "17").touch()
-    watches = [watcher.watch(str(folder), MOVES, folder=True) for folder in (here, there)]
+    watches = [watcher.watch(str(folder), MOVES, directory=True) for folder in (here, there)]
     before = readable(watcher), watcher.events()
 
     (here / "17").rename(there / "17,u2")
@@ -68,7 +68,7 @@ def test_a_file_tells_of_what_is_written_and_of_its_loss_while_it_is_open(tmp_pa
 
 def test_as_many_events_as_there_are_are_read_whatever_their_names(tmp_path: Path, watcher: Inotify) -> None:
     names = [f"{number}".ljust(1 + number % 200, "x") for number in range(3000)] + [os.fsdecode(b"\xff")]
-    watcher.watch(str(tmp_path), inotify.DELETED, folder=True)
+    watcher.watch(str(tmp_path), inotify.DELETED, directory=True)
     for name in names:
         (tmp_path / name).touch()
         (tmp_path / name).unlink()
@@ -84,7 +84,7 @@ def test_what_cannot_be_watched_is_an_oserror_and_a_link_to_a_folder_is_none(
     (tmp_path / "link").symlink_to(tmp_path)
 
     with pytest.raises(OSError, match=r"Not a directory|No such file"):
-        watcher.watch(str(tmp_path / name), MOVES, folder=folder)
+        watcher.watch(str(tmp_path / name), MOVES, directory=folder)
 
 
 def test_it_is_not_inherited(watcher: Inotify) -> None:
