@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 # for an encoding that lacks them (EUC-KR has none of the three)
-PLAIN = {"✓": "[ok]", "⏳": "[..]", "❌": "[!!]", "█": "#", "░": "-"}
+PLAIN = {"✓": "[ok]", "⏳": "[..]", "❌": "[!!]", "█": "#", "░": "-", "…": "~"}
 
 
 def encodable(text: str, stream: TextIO) -> str:

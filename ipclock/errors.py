@@ -63,6 +63,26 @@ class UsageError(IpclockError):
         self.command = command
 
 
+class MistypedError(UsageError):
+    """The same, of a command line that resembles another one, which was probably `meant`."""
+
+    remedy = N_("Did you mean '{meant}'?")
+
+    def __init__(self, message: str, meant: str) -> None:
+        super().__init__(message)
+        self.meant = meant
+
+
+class IncompleteError(UsageError):
+    """The same, of a command line that lacks a word; `example` is a whole one."""
+
+    remedy = N_("For example: {example}")
+
+    def __init__(self, message: str, example: str) -> None:
+        super().__init__(message)
+        self.example = example
+
+
 class InvalidValueError(IpclockError, ValueError):
     """A value that a setting cannot take: where it stood, the `value` as written, what is expected instead."""
 
@@ -393,7 +413,7 @@ class NoTicket(IpclockError):
 
     status = 2
     what = N_("no such ticket: {ticket}")
-    remedy = N_("'ipclock status --json' lists the tickets.")
+    remedy = N_("'ipclock status' lists the tickets.")
 
     def __init__(self, ticket: int) -> None:
         super().__init__(ticket)

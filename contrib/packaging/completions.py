@@ -6,10 +6,10 @@ What an argument takes is told by the name that its help gives it.
 from argparse import ArgumentParser
 from pathlib import Path
 
-import manual
 import shtab
 
 from ipclock.cli import command_line
+from ipclock.cli.parser import commands_of
 from ipclock.config import values
 
 FOLDER = Path("contrib/completions")
@@ -28,7 +28,13 @@ KINDS = {
     "DIR": shtab.DIRECTORY,
     "GROUP": {"bash": "_ipclock_groups", "zsh": "_groups", "fish": "(__fish_complete_groups)"},
 }
-CHOICES = {"HOW": values.LEFTOVERS, "MODE": ("0600", "0660"), "BETWEEN": (*values.PARTIES, "off")}
+CHOICES = {
+    "HOW": values.LEFTOVERS,
+    "MODE": ("0600", "0660"),
+    "BETWEEN": (*values.PARTIES, "off"),
+    "COMMAND": command_line.COMMANDS,
+    "WHEN": values.COLOURS,
+}
 
 
 def write(root: Path) -> None:
@@ -44,7 +50,7 @@ def write(root: Path) -> None:
 def parser() -> ArgumentParser:
     """Return the parser with what completes each argument, as shtab wants it."""
     made = command_line.get_parser()
-    for command in manual.commands(made).values():
+    for command in commands_of(made).values():
         for action in command._actions:
             if action.metavar in KINDS:
                 action.complete = KINDS[action.metavar]

@@ -6,13 +6,14 @@ right what it leaves. `write_settings` writes ipclock-build-config(5) from `conf
 """
 
 import re
-from argparse import ArgumentParser, _SubParsersAction
+from argparse import ArgumentParser
 from pathlib import Path
 
 from argparse_manpage.compat import get_reproducible_date
 
 from ipclock import __version__, i18n
 from ipclock.cli import command_line
+from ipclock.cli.parser import commands_of
 from ipclock.config.settings import SETTINGS, Setting
 
 FOLDERS = {"en": "man", "ko": "man/ko"}
@@ -50,14 +51,9 @@ def _parser(language: str) -> ArgumentParser:
         i18n.use("en")
     # the page has sections of its own for these, and a command's summary above them
     parser.description = parser.epilog = None
-    for command in commands(parser).values():
-        command.description = None
+    for command in commands_of(parser).values():
+        command.description = command.epilog = None
     return parser
-
-
-def commands(parser: ArgumentParser) -> dict[str, ArgumentParser]:
-    """Return the parsers of the commands by their names."""
-    return next(action.choices for action in parser._actions if isinstance(action, _SubParsersAction))
 
 
 def finish(root: Path, language: str) -> None:

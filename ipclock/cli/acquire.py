@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
 
 SUMMARY = N_("acquire a slot for the calling script and print its ticket")
+EXAMPLES = (
+    "ticket=$(ipclock acquire staging)",
+    "ipclock acquire -n --slots 2 staging",
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -40,6 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help=_("hold the slot while process PID is alive (default: the caller)"),
     )
     options.add_on_lost(parser)
+    options.add_color(parser)
     options.add_pool_options(parser, create=True)
     parser.add_argument("label", metavar="LABEL", help=_("label of the build, shown to waiting builds"))
 

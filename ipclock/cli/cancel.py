@@ -10,7 +10,6 @@ from ipclock.cli import options
 from ipclock.cli.waiting import MutexWait
 from ipclock.config import values
 from ipclock.config.settings import checked
-from ipclock.console import say
 from ipclock.errors import N_, NoTicket, StillRunning, UnsupportedError, UsageError
 from ipclock.history import recorder
 from ipclock.i18n import _
@@ -26,6 +25,10 @@ if TYPE_CHECKING:
     from ipclock.pool.local import LocalPool
 
 SUMMARY = N_("end builds, whether they wait or run")
+EXAMPLES = (
+    "ipclock cancel 17",
+    "ipclock cancel --grace 60 17 18",
+)
 HEED_S = 3.0  # a client that has not heeded it by then is stopped, dead, or of a version that does not know how
 MORE_S = 10.0  # beyond the grace, until a client that does what it can has not done it
 LOOK_S = 0.05
@@ -33,13 +36,14 @@ LOOK_S = 0.05
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
-    help_text = _("of a build that waits or runs, as 'ipclock status --json' lists it")
+    help_text = _("of a build that waits or runs, as 'ipclock status' lists it")
     parser.add_argument("ticket", metavar="TICKET", nargs="+", type=options.number("TICKET", 10**19), help=help_text)
     parser.add_argument(
         "--grace",
         metavar="SEC",
         help=_("how long a build has from SIGTERM to SIGKILL (default: 10)"),
     )
+    options.add_quiet(parser)
     options.add_pool_options(parser)
 
 
@@ -62,7 +66,7 @@ def run(args: Namespace, settings: Settings) -> int:
             failure = error
             continue
         text = _("✓ {label} (ticket {ticket}) was cancelled.")
-        say(text.format(label=one.shown, ticket=one.entry.ticket))
+        options.teller(args)(text.format(label=one.shown, ticket=one.entry.ticket))
     pool.close()
     if failure:
         raise failure

@@ -15,7 +15,7 @@ from importlib import import_module
 from ipclock import __version__, i18n, utf8
 from ipclock._typing import TYPE_CHECKING
 from ipclock.cli.fast_parser import Reader
-from ipclock.config.environment import debugging, language
+from ipclock.config.environment import debugging, language, use_colours
 from ipclock.config.settings import load_settings
 from ipclock.console import say
 from ipclock.errors import (
@@ -60,9 +60,14 @@ COMMANDS = (
     "cancel",
     "reset",
     "init",
+    "config",
     "doctor",
+    "help",
+    "version",
 )
-WITHOUT_PROC = ("doctor", "log", "stats", "complete")
+LENIENT = ("config", "doctor", "help", "version")  # a wrong setting does not keep them from their work
+WITHOUT_PROC = (*LENIENT, "log", "stats", "complete")
+EXAMPLES = ("ipclock wrap staging -- make", "ipclock status", "sudo ipclock reset")
 UNLISTED = ("complete",)  # for the shells' completions alone
 
 
@@ -77,7 +82,7 @@ def get_parser(only: str | None = None) -> ArgumentParser:
     parser = Parser(
         prog="ipclock",
         description=_("Run at most N builds at once on this machine; the others wait in a queue."),
-        epilog=_("See 'ipclock COMMAND --help' for the options of a command."),
+        epilog=_("See 'ipclock COMMAND --help' for the options of a command.") + "\n\n" + _shown_examples(EXAMPLES),
     )
     parser.add_argument(
         "-V",
@@ -92,8 +97,13 @@ def get_parser(only: str | None = None) -> ArgumentParser:
     for name in [only] if only else COMMANDS:
         module = _module(name)
         summary = _(module.SUMMARY)
-        module.add_arguments(commands.add_parser(name, help=summary, description=summary))
+        epilog = _shown_examples(module.EXAMPLES)
+        module.add_arguments(commands.add_parser(name, help=summary, description=summary, epilog=epilog))
     return parser
+
+
+def _shown_examples(examples: Sequence[str]) -> str:
+    return "\n  ".join([_("examples:"), *examples])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,9 +121,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             _flush()
             raise
         quiet, conflict_status = getattr(args, "quiet", False), getattr(args, "conflict_status", None)
+        use_colours(getattr(args, "color", None))
         args.options = {key.upper(): value for key, value in vars(args).items() if isinstance(value, str)}
-        # the doctor tells what is wrong with them
-        settings = load_settings(args.options, lenient=args.command == "doctor")
+        settings = load_settings(args.options, lenient=args.command in LENIENT)
         if args.command not in WITHOUT_PROC:
             procfs.require()
         status: int = _module(args.command).run(args, settings)
@@ -183,7 +193,9 @@ def _parse(arguments: list[str]) -> Namespace:
     args = _read_usual(ours) or _parse_all([*ours, *arguments[end:]], end)
     args.command_line = arguments[end + 1 :]
     if args.command == "wrap" and not args.command_line:
-        raise UsageError(_(NO_COMMAND), "ipclock wrap")
+        from ipclock.cli import mistakes
+
+        raise mistakes.no_command(args.label)
     if args.command_line and args.command != "wrap":
         raise UsageError(_("unrecognized arguments: {arguments}").format(arguments=" ".join(arguments[end:])))
     return args
@@ -201,15 +213,22 @@ def _read_usual(words: list[str]) -> Namespace | None:
 
 
 def _parse_all(arguments: list[str], end: int) -> Namespace:
-    named = next((word for word in arguments[:end] if not word.startswith("-")), None)
-    parser = get_parser(named if named in COMMANDS + UNLISTED else None)
-    args, unknown = parser.parse_known_args(arguments[:end])
-    if unknown and named == "wrap" and end == len(arguments):
-        raise UsageError(_(NO_COMMAND), "ipclock wrap")
+    from ipclock.cli import mistakes
+    from ipclock.cli.parser import commands_of
+
+    words = mistakes.command_first(arguments[:end] if arguments else ["--help"])
+    named = words[0] if words and not words[0].startswith("-") else None
+    if named not in (None, *COMMANDS, *UNLISTED):
+        raise mistakes.command(str(named))
+    parser = get_parser(named)
+    try:
+        args, unknown = parser.parse_known_args(words)
+    except UsageError as error:
+        raise mistakes.incomplete(error, str(named), arguments[end + 1 :]) from None
+    if unknown and named == "wrap" and end == len(arguments) and not unknown[0].startswith("-"):
+        raise mistakes.no_command(args.label, unknown)
     if unknown:
-        raise UsageError(
-            _("unrecognized arguments: {arguments}").format(arguments=" ".join(unknown)), f"ipclock {named}"
-        )
+        raise mistakes.unrecognized(unknown, args.command, commands_of(parser)[args.command]._option_string_actions)
     return args
 
 

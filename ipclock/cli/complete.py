@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
 
 SUMMARY = N_("list words for shell completion")
+EXAMPLES = ("ipclock complete tickets release", "ipclock complete labels wrap")
 
 
 def add_arguments(parser: ArgumentParser) -> None:

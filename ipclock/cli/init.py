@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
 
 SUMMARY = N_("create the pool and print its directory")
+EXAMPLES = (
+    "ipclock init",
+    "sudo ipclock init --mode 0660 --group builders --max-parallel-builds 2",
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,11 @@ if TYPE_CHECKING:
     from ipclock.history.finished import Row
 
 SUMMARY = N_("list the finished builds, the newest first")
+EXAMPLES = (
+    "ipclock log",
+    "ipclock log --failed --since yesterday",
+    "ipclock log -n 20 --label staging",
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -53,7 +57,7 @@ def run(args: Namespace, settings: Settings) -> int:
     if settings.history is None:
         raise UsageError(_("no history is kept (HISTORY=off)"), "ipclock log")
     which = Which(
-        begin=0.0 if args.since is None else max(0.0, time.time() - args.since),
+        begin=args.since or 0.0,
         label=None if args.label is None else checked(values.label, args.label, "--label"),
         user=args.user,
         outcomes=FAILURES if args.failed else OUTCOMES,

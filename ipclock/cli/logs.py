@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from ipclock.run.logs import Log
 
 SUMMARY = N_("show the output of a build")
+EXAMPLES = (
+    "ipclock logs",
+    "ipclock logs -f staging",
+    "ipclock logs -n 20 17",
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -35,6 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=options.number("--lines", LAST_WORD),
         help=_("begin with the last LINES lines (default: all)"),
     )
+    options.add_color(parser)
     options.add_pool_options(parser)
     help_text = _("which build: the newest of a label (default: the newest of the pool)")
     parser.add_argument("build", metavar="TICKET|LABEL", nargs="?", help=help_text)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from ipclock.config.settings import Settings
 
 SUMMARY = N_("print metrics for Prometheus")
+EXAMPLES = (
+    "ipclock metrics",
+    "ipclock metrics -o /var/lib/node_exporter/ipclock.prom",
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

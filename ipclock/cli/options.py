@@ -89,7 +89,7 @@ def add_wait_options(parser: ArgumentParser) -> None:
         help=_("exit with status CODE instead of 75"),
     )
     how_much = parser.add_mutually_exclusive_group()
-    how_much.add_argument("-q", "--quiet", action="store_true", help=_("print errors only"))
+    add_quiet(how_much)
     how_much.add_argument(
         "-v", "--verbose", action="store_true", help=_("print the ticket, the slot and the wait time")
     )
@@ -145,22 +145,40 @@ def number(where: str, most: int, expected: str = N_("a number")) -> Callable[[s
     return read
 
 
-def add_since(parser: ArgumentParser, *, all_by_default: bool = False) -> None:
-    """Add the option that says how long ago a build may have ended."""
-    week = _("include builds that ended within SPAN: seconds, or 90s, 10m, 2h, 7d (default: 7d)")
-    ever = _("show only builds that ended within SPAN: seconds, or 90s, 10m, 2h, 7d (default: all)")
-    default, help_text = (None, ever) if all_by_default else ("7d", week)
-    parser.add_argument("--since", metavar="SPAN", type=_span, default=default, help=help_text)
-
-
-def _span(text: str) -> float:
-    return checked(values.seconds, text, "--since")
-
-
 def add_json(parser: ArgumentParser | _MutuallyExclusiveGroup) -> None:
     """Add the option that has a program's words instead of a person's: by itself of schema 1, as it always was."""
     help_text = _("print JSON of schema 1, with --json=2 of schema 2")
     parser.add_argument("--json", metavar="SCHEMA", nargs="?", const="1", choices=("1", "2"), help=help_text)
+
+
+def add_quiet(parser: ArgumentParser | _MutuallyExclusiveGroup) -> None:
+    """Add the option that has no message but errors."""
+    parser.add_argument("-q", "--quiet", action="store_true", help=_("print errors only"))
+
+
+def teller(args: Namespace) -> Callable[[str], None]:
+    """Return what writes a message to stderr that is no error: with `--quiet` nothing does."""
+    return (lambda _text: None) if args.quiet else say
+
+
+def add_since(parser: ArgumentParser, *, all_by_default: bool = False) -> None:
+    """Add the option for the moment from which on builds count; its value is that of time.time(), None for all."""
+    week = _("include builds that ended since TIME: 90s, 2h, 1w, yesterday, 2026-01-11, 2026-01-11T14:00 (default: 7d)")
+    ever = _("show only builds that ended since TIME: 90s, 7d, yesterday, 2026-01-11, 2026-01-11T14:00 (default: all)")
+    default, help_text = (None, ever) if all_by_default else ("7d", week)
+    parser.add_argument("--since", metavar="TIME", type=_moment, default=default, help=help_text)
+
+
+def _moment(text: str) -> float:
+    return checked(values.since, text, "--since")
+
+
+def add_color(parser: ArgumentParser) -> None:
+    """Add the option for colours."""
+    help_text = _("use colours: always, never, or auto for a terminal (default: auto)")
+    parser.add_argument(
+        "--color", metavar="WHEN", type=lambda text: checked(values.colour, text, "--color"), help=help_text
+    )
 
 
 def add_ticket(parser: ArgumentParser, help_text: str) -> None:

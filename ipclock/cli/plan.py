@@ -13,7 +13,8 @@ from ipclock.config import values
 from ipclock.config.settings import checked
 from ipclock.console import encodable
 from ipclock.display import schema2
-from ipclock.display.formatting import clock, columns, span
+from ipclock.display.cells import columns
+from ipclock.display.formatting import clock, span
 from ipclock.errors import N_, UsageError
 from ipclock.history import queries, replay, statistics
 from ipclock.history.replay import Plan
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from ipclock.history.statistics import Past
 
 SUMMARY = N_("estimate waits and slot utilization for other numbers of slots")
+EXAMPLES = (
+    "ipclock plan",
+    "ipclock plan 2 3 4 --since 30d",
+)
 MOST = 100_000  # builds, the last ones: so that an answer takes no longer however long the past
 
 
@@ -52,7 +57,7 @@ def run(args: Namespace, settings: Settings) -> int:
     now = time.time()
     label = None if args.label is None else checked(values.label, args.label, "--label")
     options.require_pool_or_past(settings)
-    past, arrivals = queries.arrivals(settings.history, settings.pool_name, max(0.0, now - args.since), now, MOST)
+    past, arrivals = queries.arrivals(settings.history, settings.pool_name, args.since, now, MOST)
     plan = _plan(past, arrivals, label, args.slots, settings)
     if args.json:
         print(json.dumps(schema2.plan(plan), indent=2))

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from ipclock.pool.record_name import RecordName
 
 SUMMARY = N_("release a slot acquired with acquire")
+EXAMPLES = (
+    'ipclock release "$ticket"',
+    "ipclock release --now 17",
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--now", action="store_true", help=_("release the slot even if processes of the build still run")
     )
-    parser.add_argument("-q", "--quiet", action="store_true", help=_("print errors only"))
+    options.add_quiet(parser)
     options.add_pool_options(parser)
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from ipclock.cli import options
 from ipclock.cli.waiting import MutexWait
-from ipclock.console import say
 from ipclock.display.formatting import pid_of, unlisted
 from ipclock.errors import N_, LocksLeft, NoTicket, TicketWaits, UsageError
 from ipclock.history import recorder
@@ -21,22 +20,29 @@ if TYPE_CHECKING:
     from ipclock.pool.engine import Engine
 
 SUMMARY = N_("release all slots by force, or one")
+EXAMPLES = (
+    "ipclock reset 17",
+    "ipclock reset 17 --kill",
+    "sudo ipclock reset",
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
-    help_text = _("release only the slot of this ticket (see status --json)")
+    help_text = _("release only the slot of this ticket (see status)")
     options.add_ticket(parser, help_text)
     parser.add_argument(
         "--kill", action="store_true", help=_("also kill the processes: SIGTERM, then SIGKILL after 5 s")
     )
+    options.add_quiet(parser)
     options.add_pool_options(parser)
 
 
 def run(args: Namespace, settings: Settings) -> int:
     """Take the slots back and say on stderr whose builds go on without one."""
     pool = options.open_for_administrator(settings)
-    context = MutexWait(options.MUTEX_PATIENCE_S)
+    context = MutexWait(options.MUTEX_PATIENCE_S, quiet=args.quiet)
+    tell = options.teller(args)
     now = pool.snapshot()
     slots = {holder.within or holder.ticket for holder in now.holders if args.ticket in (None, holder.ticket)}
     if not slots and args.ticket in {waiter.ticket for waiter in now.waiters}:
@@ -56,7 +62,7 @@ def run(args: Namespace, settings: Settings) -> int:
             # one by one: a build that is admitted meanwhile keeps its slot
             with suppress(NoTicket):
                 recorder.holds_ended(pool, settings, pool.evict(context, holder.ticket, nested=False), "evicted")
-            say(_("ipclock: {label} (PID: {pid}) was killed").format(label=holder.label, pid=pid_of(holder)))
+            tell(_("ipclock: {label} (PID: {pid}) was killed").format(label=holder.label, pid=pid_of(holder)))
         left = pool.snapshot()
         if others and left.unlisted:
             raise LocksLeft(left.unlisted, left.unlisted_pids)
@@ -65,17 +71,17 @@ def run(args: Namespace, settings: Settings) -> int:
         evicted = pool.evict(context, args.ticket)
         for one in evicted:
             text = _("ipclock: {label} (PID: {pid}) lost its slot; the build keeps running")
-            say(text.format(label=one.shown, pid=one.pid))
+            tell(text.format(label=one.shown, pid=one.pid))
         if others:
-            say(_("ipclock: {found}: ignored from now on; the builds keep running").format(found=unlisted(now)))
+            tell(_("ipclock: {found}: ignored from now on; the builds keep running").format(found=unlisted(now)))
         recorder.holds_ended(pool, settings, evicted, "evicted")
     pool.close()
     if args.ticket is None and not (holders or evicted or others):
-        say(_("✓ no slot is held: nothing to release."))
+        tell(_("✓ no slot is held: nothing to release."))
     elif args.ticket is None:
-        say(_("✓ all locks have been released."))
+        tell(_("✓ all locks have been released."))
     else:
-        say(_("✓ the slot of ticket {ticket} has been released.").format(ticket=args.ticket))
+        tell(_("✓ the slot of ticket {ticket} has been released.").format(ticket=args.ticket))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,8 @@ from ipclock.config import values
 from ipclock.config.environment import language
 from ipclock.config.settings import checked
 from ipclock.console import encodable
-from ipclock.display import schema2
-from ipclock.display.formatting import columns, cut, iso, size, span
+from ipclock.display import cells, schema2, status_table
+from ipclock.display.formatting import iso, size, span
 from ipclock.errors import N_, UsageError
 from ipclock.history import queries, statistics
 from ipclock.i18n import _
@@ -27,8 +28,19 @@ if TYPE_CHECKING:
     from ipclock.history.statistics import Past, Report, Spread, Summary
 
 SUMMARY = N_("show slot utilization, wait times and build times")
+EXAMPLES = (
+    "ipclock stats",
+    "ipclock stats --since 30d --label staging",
+    "ipclock stats --html builds.html",
+)
 SCHEMA = 1
 LABEL_WIDTH = 30
+NARROW_LABEL = 20  # so much of a label stays before columns are left out
+# what a narrow terminal leaves out, the first first, by group and name
+LEFT_OUT = (
+    *(("wait", "p99"), ("build", "p99"), ("wait", "p50"), ("build", "p50"), ("memory", "p50")),
+    *(("build", "p90"), ("wait", "p90"), ("memory", "p90"), ("", "failed")),
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,6 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     options.add_json(form)
     form.add_argument("--html", metavar="FILE", help=_("write a page with charts to FILE (- for stdout)"))
+    parser.add_argument("--wide", action="store_true", help=_("print all columns, however narrow the terminal"))
     options.add_pool_options(parser)
 
 
@@ -47,9 +60,8 @@ def run(args: Namespace, settings: Settings) -> int:
         raise UsageError(_("no history is kept (HISTORY=off)"), "ipclock stats")
     now = time.time()
     label = None if args.label is None else checked(values.label, args.label, "--label")
-    begin = max(0.0, now - args.since)
     options.require_pool_or_past(settings)
-    past = queries.read(settings.history, settings.pool_name, begin, now, label)
+    past = queries.read(settings.history, settings.pool_name, args.since, now, label)
     report = statistics.report(past, _total_memory())
     if args.html is not None:
         page = _page(settings.history, settings.pool_name, label, past, report).encode()
@@ -61,7 +73,9 @@ def run(args: Namespace, settings: Settings) -> int:
         render = schema2.past if args.json == "2" else as_json
         print(json.dumps(render(past, report, settings.pool_name), indent=2))
     else:
-        for line in text_lines(past, report):
+        narrow = status_table.is_terminal() and not args.wide
+        room = os.get_terminal_size(sys.stdout.fileno()).columns if narrow else 0
+        for line in text_lines(past, report, room):
             print(encodable(line, sys.stdout) if sys.stdout else line)
     return 0
 
@@ -101,31 +115,74 @@ def as_json(past: Past, report: Report, pool: str) -> dict[str, Any]:
     }
 
 
-def text_lines(past: Past, report: Report) -> list[str]:
-    """Return the report as lines for people."""
+def text_lines(past: Past, report: Report, room: int = 0) -> list[str]:
+    """Return the report as lines for people, of at most *room* cells; 0: as wide as they are."""
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(past.begin))
     if not report.all.builds:
-        return [_("no build has ended since {since}").format(since=since)]
+        return _folded([_("no build has ended since {since}").format(since=since)], room)
     text = _("since {since}: {builds} builds, slots in use {share} of the time")
-    lines = [text.format(since=since, builds=report.all.builds, share=_percent(report.in_use or 0))]
-    rows = [_heads()] + [_cells(summary) for summary in report.labels]
+    first = text.format(since=since, builds=report.all.builds, share=_percent(report.in_use or 0))
+    rows = [_cells(summary) for summary in report.labels]
     if len(report.labels) > 1:
         rows.append(_cells(report.all))
-    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
-    for first, *others in rows:
-        padded = [" " * (width - columns(cell)) + cell for width, cell in zip(widths[1:], others, strict=True)]
-        lines.append("  ".join([first + " " * (widths[0] - columns(first)), *padded]))
+    last = []
     if report.fits is not None and report.total_memory and report.all.memory:
         text = _("memory fits {builds} concurrent builds: {total} / {each} (9 of 10 builds need less)")
         sizes = {"total": size(report.total_memory), "each": size(report.all.memory.p90)}
-        lines.append(text.format(builds=report.fits, **sizes))
+        last.append(text.format(builds=report.fits, **sizes))
+    return [*_folded([first], room), *_table(rows, room), *_folded(last, room)]
+
+
+def _folded(lines: list[str], room: int) -> list[str]:
+    return [part for line in lines for part in cells.wrapped(line, room)] if room else lines
+
+
+def _table(rows: list[list[str]], room: int) -> list[str]:
+    """Return the rows below their heads, without the columns that have no room."""
+    shown = list(range(len(_columns())))
+    out = [_columns().index(column) for column in LEFT_OUT]
+    while True:
+        heads = _heads(shown)
+        table = [heads, *([row[number] for number in shown] for row in rows)]
+        widths = [max(map(cells.columns, column)) for column in zip(*table, strict=True)]
+        others = sum(widths[1:]) + 2 * len(widths[1:])
+        if not room or not out or others + min(widths[0], NARROW_LABEL) <= room:
+            break
+        shown.remove(out.pop(0))
+    if room:
+        widths[0] = max(1, min(widths[0], room - others))
+    lines = [
+        "  ".join([cells.left(cells.shortened(label, widths[0]), widths[0]), *map(cells.right, figures, widths[1:])])
+        for label, *figures in table
+    ]
+    if room and (left_out := len(_columns()) - len(shown)):
+        lines += _folded([_("columns left out: {count}; --wide shows all").format(count=left_out)], room)
     return lines
 
 
-def _heads() -> list[str]:
-    each = ["p50", "p90", "p99"]
-    wait, build, memory = _("wait: mean"), _("build: mean"), _("memory: p50")
-    return [_("label"), _("builds"), _("failed"), _("timed out"), wait, *each, build, *each, memory, "p90"]
+def _columns() -> list[tuple[str, str]]:
+    """Return the columns, each with the group that it belongs to, by the names that LEFT_OUT has for them."""
+    spread = ("mean", "p50", "p90", "p99")
+    groups = [("wait", spread), ("build", spread), ("memory", ("p50", "p90"))]
+    alone = [("", name) for name in ("label", "builds", "failed", "timed out")]
+    return alone + [(group, name) for group, names in groups for name in names]
+
+
+def _heads(shown: list[int]) -> list[str]:
+    """Return the heads of these columns: the first of a group names it."""
+    groups = {"wait": _("wait: {what}"), "build": _("build: {what}"), "memory": _("memory: {what}")}
+    names = {
+        "label": _("label"),
+        "builds": _("builds"),
+        "failed": _("failed"),
+        "timed out": _("timed out"),
+        "mean": _("mean"),
+    }
+    heads = []
+    for number in shown:
+        group, name = _columns()[number]
+        heads.append(groups.pop(group, "{what}").format(what=names.get(name, name)))
+    return heads
 
 
 def _cells(summary: Summary) -> list[str]:
@@ -136,7 +193,7 @@ def _cells(summary: Summary) -> list[str]:
         return [span(value) for value in spread] if spread else ["-"] * 4
 
     return [
-        cut(printable(summary.label), LABEL_WIDTH) or _("all"),
+        cells.shortened(printable(summary.label), LABEL_WIDTH) or _("all"),
         str(summary.builds),
         counted(summary.failed),
         counted(summary.timed_out),

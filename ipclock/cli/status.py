@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from ipclock.pool.snapshot import Holder, Waiter
 
 SUMMARY = N_("show running and waiting builds")
+EXAMPLES = (
+    "ipclock status",
+    "ipclock status --watch",
+    "ipclock status --json=2",
+)
 SCHEMA = 1
 LOOK_S = 0.25  # between two looks at what a build uses
 
@@ -31,6 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
     options.add_json(parser)
     parser.add_argument("--watch", action="store_true", help=_("refresh every second until q is typed"))
+    options.add_color(parser)
     options.add_pool_options(parser)
 
 

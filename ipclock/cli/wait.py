@@ -32,7 +32,12 @@ if TYPE_CHECKING:
     from ipclock.pool.build_watch import Build
 
 SUMMARY = N_("wait until builds have ended, and exit as they did")
-USAGE = "%(prog)s [-w SEC] [-f] [OPTION ...] TICKET ...\n       %(prog)s [-w SEC] [OPTION ...] --idle"
+EXAMPLES = (
+    "ipclock wait 17",
+    "ipclock wait -w 10m -f 17",
+    "ipclock wait --idle",
+)
+USAGE = "%(prog)s [-w SEC] [-f] [OPTION ...] TICKET ...\n%(prog)s [-w SEC] [OPTION ...] --idle"
 NOT_OVER = SlotUnavailable.status
 
 
@@ -43,6 +48,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-w", "--wait", "--timeout", dest="seconds", metavar="SEC", help=help_text)
     parser.add_argument("-f", "--follow", action="store_true", help=_("show the build's log meanwhile"))
     parser.add_argument("--idle", action="store_true", help=_("wait until no build runs or waits"))
+    options.add_color(parser)
     options.add_pool_options(parser)
     parser.add_argument(
         "tickets",

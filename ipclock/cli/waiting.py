@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 class MutexWait(WaitContext):
     """The time of a command that needs the pool's mutex; it says which process keeps that for long."""
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, *, quiet: bool = False) -> None:
         super().__init__(timeout)
-        self._line = WaitingLine(quiet=False, interval=1)
+        self._line = WaitingLine(quiet=quiet, interval=1)
 
     def mutex_held(self, seconds: float, pid: int) -> None:
         """Show that another process keeps the pool's mutex."""

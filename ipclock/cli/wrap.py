@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 
 CALLER_PACE_S = 1.0  # from one look at whether the caller is still there to the next
 SUMMARY = N_("run a command in a build slot")
-USAGE = "%(prog)s [-w SEC | -n] [-E CODE] [-q | -v] [OPTION ...] LABEL -- COMMAND [ARG ...]"
+EXAMPLES = (
+    "ipclock wrap staging -- make",
+    'ipclock wrap -w 10m "Staging Deployment" -- ./build.sh',
+    "ipclock wrap --per-label 1 --supersede staging -- ./deploy.sh",
+)
+USAGE = "%(prog)s [-w SEC | -n] [OPTION ...] LABEL -- COMMAND [ARG ...]"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,6 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_wait_options(parser)
     options.add_queue_options(parser)
     options.add_on_lost(parser)
+    options.add_color(parser)
     options.add_pool_options(parser, create=True)
     parser.add_argument(
         "--detach",

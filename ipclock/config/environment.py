@@ -31,9 +31,22 @@ def plain_terminal() -> bool:
     return os.environ.get("TERM", "dumb") == "dumb"
 
 
-def colours() -> bool:
-    """Whether a terminal may be written on in colours (https://no-color.org)."""
-    return not os.environ.get("NO_COLOR")
+_colours: str | None = None
+
+
+def use_colours(when: str | None) -> None:
+    """Have colours "always" or "never" in this process from here on; as the environment says for "auto" and None."""
+    global _colours
+    _colours = when
+
+
+def colours(is_terminal: bool) -> bool:
+    """Whether to write in colours (https://no-color.org, https://force-color.org)."""
+    if _colours in ("always", "never"):
+        return _colours == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    return is_terminal or bool(os.environ.get("FORCE_COLOR"))
 
 
 def pager() -> str:

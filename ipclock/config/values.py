@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from contextlib import suppress
 
 from ipclock import users, utf8
@@ -20,6 +21,7 @@ MAX_LABEL_BYTES = 255
 MAX_NAME_BYTES = 200
 LEFTOVERS = ("release", "wait", "kill")
 ON_LOST = ("kill", "warn")
+COLOURS = ("auto", "always", "never")
 PARTIES = ("user", "session")  # between whom a pool can be fair
 _DIGITS, _FLOAT = set("0123456789."), set("0123456789.eE+-")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -78,6 +80,35 @@ def seconds(text: str) -> float:
     if not math.isfinite(span):
         raise ValueError(N_("seconds, such as 600, 0.5, 90s, 10m or 2h"))
     return span
+
+
+def since(text: str) -> float:
+    """A moment in the past, in seconds of time.time(): how long ago, in weeks (`1w`) too, a day or an ISO 8601 time.
+
+    `today` and `yesterday` begin at midnight; a time without an offset is local.
+    """
+    now = time.time()
+    try:
+        weeks = text[-1:] == "w"
+        return max(0.0, now - (7 * seconds(text[:-1] + "d") if weeks else seconds(text)))
+    except ValueError:
+        from datetime import datetime, timedelta  # few say a day
+
+    days = {"today": 0, "yesterday": 1}
+    with suppress(ValueError, OverflowError, OSError):
+        if text in days:
+            midnight = datetime.fromtimestamp(now).replace(hour=0, minute=0, second=0, microsecond=0)
+            return (midnight - timedelta(days[text])).timestamp()
+        if (when := datetime.fromisoformat(text).timestamp()) <= now:
+            return max(0.0, when)
+    raise ValueError(N_("a time in the past, such as 90s, 2h, 7d, 1w, yesterday, 2026-01-11 or 2026-01-11T14:00"))
+
+
+def colour(text: str) -> str:
+    """When to write in colours: auto, always or never."""
+    if text not in COLOURS:
+        raise ValueError(N_("auto, always or never"))
+    return text
 
 
 def grace(text: str) -> float:

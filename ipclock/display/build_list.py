@@ -6,7 +6,8 @@ import signal
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from ipclock.display.formatting import clock, columns, cut, outcome, size, span
+from ipclock.display.cells import columns, cut
+from ipclock.display.formatting import clock, outcome, size, span
 from ipclock.i18n import _
 from ipclock.utf8 import printable
 

@@ -1,10 +1,11 @@
-"""What is known of a pool, in words for people: spans, sizes, states, estimates; and how wide a word is."""
+"""What is known of a pool, in words for people: spans, sizes, states, estimates."""
 
 from __future__ import annotations
 
 import time
 
 from ipclock._typing import TYPE_CHECKING
+from ipclock.display.cells import cut
 from ipclock.errors import N_
 from ipclock.history import simulation
 from ipclock.i18n import _
@@ -33,33 +34,11 @@ OUTCOMES = {
 }
 
 
-def cut(text: str, width: int) -> str:
-    """Return the head of *text* that fills at most *width* columns of a terminal; a Korean letter takes two."""
-    used = 0
-    for index, letter in enumerate(text):
-        used += columns(letter)
-        if used > width:
-            return text[:index]
-    return text
-
-
 def shown(pid: int) -> str:
     """Return a process by its command line, or the head of it, and its PID."""
     command = cut(printable(command_of(pid)), COMMAND_WIDTH)
     # gone meanwhile, or another user's under hidepid: the PID alone
     return f"{command} (PID: {pid})" if command else f"PID: {pid}"
-
-
-def columns(text: str) -> int:
-    """Return how many columns of a terminal *text* fills."""
-    if text.isascii():
-        return len(text)
-    import unicodedata
-
-    return sum(
-        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-        for letter in text
-    )
 
 
 def span(seconds: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ipclock.display.formatting import cut
+from ipclock.display.cells import cut
 from ipclock.i18n import _
 from ipclock.linux import process, process_view
 from ipclock.utf8 import printable

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from ipclock.config.environment import colours, plain_terminal
 from ipclock.console import encodable
 from ipclock.display import alternate_screen, origins
+from ipclock.display.cells import cut
 from ipclock.display.formatting import (
     activity_of,
     clock,
-    cut,
     drained,
     estimate,
     of_usual,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ipclock.pool.snapshot import Holder, Snapshot, Waiter
 
 REDRAW_S = 1.0
+BOLD, RED = "\x1b[1m", "\x1b[31m"
 
 
 def is_terminal() -> bool:
@@ -50,28 +51,38 @@ def is_terminal() -> bool:
 def show(now: Standing) -> None:
     """Print the pool once."""
     rows = is_terminal() and table(now, os.get_terminal_size(sys.stdout.fileno()).columns)
-    for row in rows or lines(now):
+    coloured = colours(is_terminal())
+    for row in rows or lines(now, coloured=coloured):
         print(encodable(row, sys.stdout) if sys.stdout else row)
 
 
-def lines(now: Standing) -> list[str]:
+def lines(now: Standing, *, coloured: bool = False) -> list[str]:
     """Return the pool as lines that need no width."""
+    return [f"{style}{text}\x1b[0m" if coloured and style else text for text, style in _styled_lines(now)]
+
+
+def _styled_lines(now: Standing) -> list[tuple[str, str]]:
     pool = now.pool
-    found = _headings(pool)
+    found = [(heading, BOLD) for heading in _headings(pool)]
     for holder in pool.holders:
         mark = "  -" if holder in pool.outermost else "    -"
         text = f"{mark} [{clock(holder.since)}] {holder.label} (PID: {pid_of(holder)})"
-        found.append(text + _holder_notes(holder, now))
-        found += [f"      {known}"] if (known := origins.in_words(holder)) else []
-        found += [f"      {row.pid}  {span(row.age_s)}  {printable(row.command)}" for row in holder.processes]
+        found.append((text + _holder_notes(holder, now), "" if holder.state == "running" else RED))
+        found += [(f"      {known}", "")] if (known := origins.in_words(holder)) else []
+        found += [(f"      {row.pid}  {span(row.age_s)}  {printable(row.command)}", "") for row in holder.processes]
     if pool.waiters:
-        found.append(_("⏳ builds waiting: {count}").format(count=len(pool.waiters)))
+        found.append((_("⏳ builds waiting: {count}").format(count=len(pool.waiters)), BOLD))
     for waiter in pool.waiters:
         text = f"  {waiter.position}. [{clock(waiter.since)}] {waiter.label} (PID: {waiter.pid or '?'})"
         text += _(" waiting for {span}").format(span=span(waiter.waited_s or 0))
-        found.append(" · ".join(filter(None, [text, *_asks(waiter), estimate(now.waits.get(waiter.ticket))])))
-        found += [f"      {known}"] if (known := origins.in_words(waiter)) else []
+        facts = [text, _ticket(waiter), *_asks(waiter), estimate(now.waits.get(waiter.ticket))]
+        found.append((" · ".join(filter(None, facts)), ""))
+        found += [(f"      {known}", "")] if (known := origins.in_words(waiter)) else []
     return found
+
+
+def _ticket(client: Holder | Waiter) -> str:
+    return _("ticket {ticket}").format(ticket=client.ticket)
 
 
 def _headings(pool: Snapshot) -> list[str]:
@@ -95,7 +106,7 @@ def _holder_notes(holder: Holder, now: Standing) -> str:
         "stopped": _(" stopped"),
         "doubtful": _(" doubtful: its host does not respond"),
     }
-    facts = _where(holder)
+    facts = [_ticket(holder), *_where(holder)]
     facts += of_usual(holder.held_s or 0, now.usual.get(holder.label)) + activity_of(now.uses.get(holder.ticket))
     return "".join([notes.get(holder.state, ""), *(f" · {fact}" for fact in facts)])
 
@@ -123,7 +134,9 @@ def table(now: Standing, width: int) -> list[str]:
         from rich.console import Console
     except ImportError:
         return []
-    console = Console(width=width, force_terminal=True, color_system="standard" if colours() else None, highlight=False)
+    # no_color, or rich would ask the environment by itself
+    system = {"color_system": "standard", "no_color": False} if colours(True) else {"color_system": None}
+    console = Console(width=width, force_terminal=True, highlight=False, **system)
     pool = now.pool
     with console.capture() as captured:
         for heading in _headings(pool):
@@ -136,12 +149,19 @@ def table(now: Standing, width: int) -> list[str]:
 
 
 def _draw(console: Console, heads: Sequence[tuple[str, str, int]], rows: Sequence[Sequence[str]]) -> None:
-    """Draw a table: of each column its head, how it is aligned, and from which width of the terminal on it is shown."""
+    """Draw a table: of each column its head, how it is aligned, and from which width of the terminal on it is shown.
+
+    A column in which nothing stands is left out.
+    """
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    shown = [number for number, (_head, _align, width) in enumerate(heads) if console.width >= width]
+    shown = [
+        number
+        for number, (_head, _align, width) in enumerate(heads)
+        if console.width >= width and any(row[number] for row in rows)
+    ]
 
     def cell(text: str, style: str = "") -> Text:
         # a label in square brackets is no markup, and what has no room is cut, not wrapped
@@ -162,6 +182,7 @@ def _named(client: Holder | Waiter) -> str:
 
 def _holder_heads() -> list[tuple[str, str, int]]:
     return [
+        (_("ticket"), "right", 0),
         (_("slot"), "right", 0),
         (_("label"), "left", 0),
         ("PID", "right", 0),
@@ -179,6 +200,7 @@ def _holder_rows(holder: Holder, now: Standing) -> Iterator[list[str]]:
     use, usual, held_s = now.uses.get(holder.ticket), now.usual.get(holder.label), holder.held_s or 0
     known = origins.facts(holder)
     yield [
+        str(holder.ticket),
         str(holder.slot) if holder.slots == 1 else f"{holder.slot}+{holder.slots - 1}",
         " ".join(["└ " * nested + _named(holder), *_in_brackets(state_of(holder), holder, known)]),
         pid_of(holder),
@@ -191,11 +213,12 @@ def _holder_rows(holder: Holder, now: Standing) -> Iterator[list[str]]:
         "" if holder.state == "running" else "red",
     ]
     for row in holder.processes:
-        yield ["", f"  {printable(row.command)}", str(row.pid), "", span(row.age_s), "", "", "", "", "", "", "dim"]
+        yield ["", "", f"  {printable(row.command)}", str(row.pid), "", span(row.age_s), "", "", "", "", "", "", "dim"]
 
 
 def _waiter_heads() -> list[tuple[str, str, int]]:
     return [
+        (_("ticket"), "right", 0),
         (_("position"), "right", 0),
         (_("waiting"), "left", 0),
         ("PID", "right", 0),
@@ -224,6 +247,7 @@ def _in_brackets(words: list[str], client: Holder | Waiter, known: Facts) -> lis
 def _waiter_row(waiter: Waiter, now: Standing) -> list[str]:
     known = origins.facts(waiter)
     return [
+        str(waiter.ticket),
         str(waiter.position),
         " ".join([_named(waiter), *_in_brackets([], waiter, known)]),
         str(waiter.pid or "?"),

@@ -44,7 +44,7 @@ class WaitingLine:
         self._written = ""
         self._rows: list[str] = []  # of ours on the terminal, the cursor in the last one
         self._painted_at = float("-inf")
-        self._coloured = colours()
+        self._coloured = colours(canvas is not None)
         self._stuck_said = False
 
     @property
@@ -120,7 +120,7 @@ class WaitingLine:
             width, height = os.get_terminal_size(sys.stderr.fileno())
         except (OSError, ValueError):
             width, height = 80, 24
-        from ipclock.display.formatting import cut  # few have to wait
+        from ipclock.display.cells import cut  # few have to wait
 
         filled = round(BAR * (1 - max(0.0, left)))
         bar = "   " + "█" * filled + "░" * (BAR - filled) + "  " + estimated

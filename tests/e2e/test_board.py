@@ -77,14 +77,13 @@ def test_the_table_tells_who_builds_how_far_and_who_waits_for_how_long(
     assert (status, head, holders.split(), waiters.split()) == (
         0,
         "⏳ builds running: 1/1",
-        ["slot", "label", "PID", "user", "age", "of", "usual", "CPU", "memory", *origin],
-        ["position", "waiting", "PID", "user", "waited", "limit", "estimate", "requests", *origin],
+        ["ticket", "slot", "label", "PID", "user", "age", "of", "usual", "CPU", "memory", *origin],
+        ["ticket", "position", "waiting", "PID", "user", "waited", "limit", "estimate", *origin],
     )
-    assert row.split()[:4] == ["1", "staging", str(holder.command_pid), "root"]
+    assert row.split()[:5] == ["1", "1", "staging", str(holder.command_pid), "root"]
     assert re.search(r"0 % / 16 min +\d+ % +\d+ MB +\S*python", row)
-    assert re.fullmatch(
-        rf" +1  \[red\]next\[/\] +{waiter.pid}  root +\d s  10 min  starting in about 1[67] min .*stub_build.*", second
-    )
+    waits = rf" +2 +1  \[red\]next\[/\] +{waiter.pid}  root +\d s  10 min  starting in about 1[67] min .*stub_build.*"
+    assert re.fullmatch(waits, second)
     assert (holder.end(), waiter.started().end()) == (0, 0)
 
 
@@ -140,10 +139,10 @@ def test_a_long_command_is_cut_and_leaves_the_other_columns_whole(
 
     _head, heads, row, waits, second = plain(screen.text)[:5]
     assert [text in heads + waits for text in ("slot", "label", "PID", "age", "CPU", "memory", "waited")] == [True] * 7
-    assert (row.split()[:3], "…" in row, second.split()[:3]) == (
-        ["1", "staging", str(holder.command_pid)],
+    assert (row.split()[:4], "…" in row, second.split()[:4]) == (
+        ["1", "1", "staging", str(holder.command_pid)],
         columns >= 110,  # where there is a command
-        ["1", "next", str(waiter.pid)],
+        ["2", "1", "next", str(waiter.pid)],
     )
     assert (holder.end(), waiter.started().end()) == (0, 0)
 

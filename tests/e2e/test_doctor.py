@@ -113,7 +113,7 @@ def test_a_line_a_check_and_its_remedy_below(world: World) -> None:
     shm = Path(path_of(world.name))
     shm.touch()
 
-    result = world.run("doctor")
+    result = world.run("doctor", "--all")
 
     lines = result.stdout.splitlines()
     bad = next(number for number, line in enumerate(lines) if line.startswith("bad"))
@@ -128,8 +128,20 @@ def test_a_line_a_check_and_its_remedy_below(world: World) -> None:
     )
 
 
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_what_is_in_order_is_only_counted(world: World, language: str) -> None:
+    Path(path_of(world.name)).touch()
+    env = {"IPCLOCK_LANG": language}
+
+    short, whole = (world.run("doctor", *words, env=env).stdout.splitlines() for words in ((), ("--all",)))
+
+    good = [line for line in whole if line.startswith("ok ")]
+    assert short[:-1] == [line for line in whole if line not in good]
+    assert (len(good) > 20, f" {len(good)}" in short[-1], "'ipclock doctor --all'" in short[-1]) == (True, True, True)
+
+
 def test_the_findings_are_korean_where_the_locale_is(world: World) -> None:
-    text = world.run("doctor", env={"LANG": "ko_KR.UTF-8"}).stdout
+    text = world.run("doctor", "-v", env={"LANG": "ko_KR.UTF-8"}).stdout
 
     assert ("아직 만들어지지 않았습니다" in text, "not created yet" in text) == (True, False)
 
@@ -266,7 +278,7 @@ def test_a_lock_folder_of_root_in_which_a_shared_pool_takes_files_will_do(world:
     for path in place.rglob("*"):
         shutil.chown(path, USER, USER)
 
-    client = Client("doctor", "--lock-dir", str(place), env=world.env | {"HOME": "/nonexistent"}, uid=USER)
+    client = Client("doctor", "--all", "--lock-dir", str(place), env=world.env | {"HOME": "/nonexistent"}, uid=USER)
     lines = []
     while line := client.line():
         lines.append(line)

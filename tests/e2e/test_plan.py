@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipclock.display.formatting import columns
+from ipclock.display.cells import columns
 from tests.helpers.histories import build, keep, wait
 
 if TYPE_CHECKING:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipclock.display.formatting import columns
+from ipclock.display.cells import columns
 from ipclock.history.finished import Row, record
+from tests.helpers.terminal import on_terminal
 
 if TYPE_CHECKING:
     from tests.helpers.world import World
@@ -108,6 +109,23 @@ def test_a_single_label_has_no_line_for_all_and_the_columns_stand_below_each_oth
     assert (len(lines), lines[2].split()[:2], columns(lines[1])) == (3, ["스테이징", "배포"], columns(lines[2]))
 
 
+@pytest.mark.parametrize("language", ["en", "ko"])
+@pytest.mark.parametrize(("width", "is_whole"), [(60, False), (80, False), (110, False), (160, True)])
+def test_a_terminal_gets_as_many_columns_as_it_has_room_for(
+    width: int, is_whole: bool, language: str, world: World, path: Path
+) -> None:
+    lines = on_terminal(world, "stats", language=language, width=width)
+
+    wide = on_terminal(world, "stats", "--wide", language=language, width=width)
+    piped = world.run("stats", env={"IPCLOCK_LANG": language}).stdout.splitlines()
+    told = any("--wide" in line for line in lines)
+    assert ([line for line in lines if columns(line) > width], told) == ([], not is_whole)
+    assert (wide[1:], wide[1:] == lines[1:], max(map(columns, wide)) > 130) == (piped[1:], is_whole, True)
+    web = next(line for line in lines if line.startswith("web")).split()
+    # builds, failed, in time, the mean wait: what was asked for stays
+    assert web[1:3] == ["4", "1"] if width > 60 else web[1] == "4"
+
+
 def test_json_has_the_documented_keys_and_types(world: World, path: Path) -> None:
     found = stats(world)
 
@@ -158,8 +176,23 @@ def test_a_span_a_label_or_a_pool_can_be_asked_for(
     assert {row["label"]: row["builds"] for row in found["labels"]} == counts
 
 
+@pytest.mark.parametrize("since", ["2w", "yesterday", "date", "time", "offset"])
+def test_a_span_may_begin_on_a_day_or_at_a_time(world: World, path: Path, since: str) -> None:
+    begin = datetime.now().astimezone() - timedelta(days=9)
+    words = {
+        "date": f"{begin:%Y-%m-%d}",
+        "time": f"{begin:%Y-%m-%dT%H:%M}",
+        "offset": begin.astimezone(UTC).isoformat(timespec="seconds"),
+    }
+
+    builds = stats(world, "--since", words.get(since, since))["all"]["builds"]
+
+    # one of eight days ago; of the last two days all others
+    assert builds == (5 if since == "yesterday" else 6)
+
+
 @pytest.mark.parametrize(
-    ("arguments", "where"), [(("--since", "soon"), "seconds, such as 600"), (("--label", "a\nb"), "--label")]
+    ("arguments", "where"), [(("--since", "soon"), "1w, yesterday, 2026-01-11"), (("--label", "a\nb"), "--label")]
 )
 def test_what_cannot_be_asked_for_is_a_usage_error(
     arguments: tuple[str, ...], where: str, world: World, path: Path

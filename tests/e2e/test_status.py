@@ -6,17 +6,20 @@ import json
 import os
 import re
 import subprocess
+import sys
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ipclock.linux.locks import try_lock
+from tests.helpers.terminal import Terminal
 from tests.helpers.world import until
 
 if TYPE_CHECKING:
     from tests.helpers.world import World
 
+IPCLOCK = [sys.executable, "-m", "ipclock"]
 HOLDER = {
     "ticket": int,
     "slot": int,
@@ -141,9 +144,9 @@ def test_the_text_shows_holders_and_the_line(world: World) -> None:
     told = [line for line in lines if not line.startswith("      ")]  # where they come from: test_status_facts
     assert [re.sub(r"[0-9.]+ (MB|GB)$", "n MB", line.split("] ")[-1]) for line in told] == [
         "⏳ builds running: 1/1",
-        f"Staging Deployment (PID: {holder.command_pid}) · n MB",
+        f"Staging Deployment (PID: {holder.command_pid}) · ticket 1 · n MB",
         "⏳ builds waiting: 1",
-        f"next (PID: {waiter.pid}) waiting for 0 s",
+        f"next (PID: {waiter.pid}) waiting for 0 s · ticket 2",
     ]
     assert (holder.end(), waiter.started().end()) == (0, 0)
 
@@ -274,3 +277,73 @@ def test_a_record_holds_no_command_line_and_no_environment(world: World) -> None
         False,
         0,
     )
+
+
+def test_the_tickets_that_are_shown_are_those_that_a_reset_takes(world: World) -> None:
+    holder = world.noted(world.wrap("Staging Deployment"))
+    waiter = world.wrap("next")
+    until(lambda: world.records("gate"), "the waiter at the gate")
+
+    lines = world.run("status", env={"IPCLOCK_LANG": "ko"}).stdout.splitlines()
+
+    # two lines are asked for to the letter; more may follow on them
+    assert lines[0] == "⏳ 진행 중인 빌드: 1/1"
+    begun = rf"  - \[\d{{4}}(-\d\d){{2}} \d\d(:\d\d){{2}}\] Staging Deployment \(PID: {holder.command_pid}\)"
+    shown = re.match(rf"{begun} · 티켓 (\d+)(?: ·|$)", lines[1])
+    assert shown
+    assert any(line.endswith(" · 티켓 2") for line in lines)
+    assert world.run("reset", shown[3], env={"IPCLOCK_LANG": "en"}).stderr.splitlines()[-1] == (
+        "✓ the slot of ticket 1 has been released."
+    )
+    assert (waiter.started().end(), holder.end()) == (0, 0)
+
+
+STYLE = "\x1b["
+
+
+@pytest.mark.parametrize(
+    ("option", "env", "is_coloured"),
+    [
+        ((), {}, False),
+        ((), {"FORCE_COLOR": "1"}, True),
+        ((), {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        (("--color", "always"), {"NO_COLOR": "1"}, True),
+        (("--color=never",), {"FORCE_COLOR": "1"}, False),
+        (("--color", "auto"), {"FORCE_COLOR": "1"}, True),
+    ],
+)
+def test_a_pipe_has_the_same_lines_with_colours_where_they_are_asked_for(
+    world: World, option: tuple[str, ...], env: dict[str, str], is_coloured: bool
+) -> None:
+    world.ask("init")
+    plain = world.run("status").stdout
+
+    shown = world.run("status", *option, env=env).stdout
+
+    assert (re.sub(r"\x1b\[\d*m", "", shown), STYLE in shown) == (plain, is_coloured)
+
+
+@pytest.mark.parametrize(
+    ("option", "env", "is_coloured"),
+    [
+        ((), {}, True),
+        ((), {"NO_COLOR": "1"}, False),
+        (("--color", "never"), {"FORCE_COLOR": "1"}, False),
+        (("--color", "always"), {"NO_COLOR": "1"}, True),
+    ],
+)
+def test_a_terminal_has_colours_unless_they_are_refused(
+    world: World, option: tuple[str, ...], env: dict[str, str], is_coloured: bool
+) -> None:
+    world.ask("init")
+    terminal = Terminal([*IPCLOCK, "status", *option], world.env | {"TERM": "xterm"} | env)
+    try:
+        assert (terminal.wait(), STYLE in terminal.text) == (0, is_coloured)
+    finally:
+        terminal.close()
+
+
+def test_another_word_for_colours_is_a_mistake(world: World) -> None:
+    done = world.run("status", "--color", "sometimes")
+
+    assert (done.returncode, "--color" in done.stderr, "auto, always or never" in done.stderr) == (2, True, True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import struct
+import sys
 import termios
 import threading
 from pathlib import Path
@@ -15,6 +17,10 @@ from tests.helpers.world import HANG_S, until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from tests.helpers.world import World
+
+LOCALES = {"en": "C.UTF-8", "ko": "ko_KR.UTF-8"}
 
 
 class Terminal:
@@ -90,3 +96,16 @@ class Terminal:
             self._status = -signal.SIGKILL
         self._reader.join(HANG_S)  # else it would go on reading what gets this descriptor's number next
         os.close(self.master)
+
+
+def on_terminal(
+    world: World, *arguments: str, language: str = "en", width: int = 80, status: int = 0, **more: str
+) -> list[str]:
+    """Return the lines that an `ipclock` writes on a terminal of its own, without colours; it ends with *status*."""
+    env = world.env | {"TERM": "xterm", "LANG": LOCALES[language]} | more
+    terminal = Terminal([sys.executable, "-m", "ipclock", *arguments], env, columns=width)
+    try:
+        assert terminal.wait() == status, terminal.text
+        return re.sub(r"\x1b\[[0-9;]*m", "", terminal.text).replace("\r", "").splitlines()
+    finally:
+        terminal.close()

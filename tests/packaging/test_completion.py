@@ -125,18 +125,21 @@ def shells(world: World, installed: Path, tmp_path: Path) -> Shells:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_shell_offers_the_commands(shells: Shells, shell: str) -> None:
-    assert shells.offered(shell, "ipclock re") == [{"release", "reset", "resume"}]
+    res = {"release", "reset", "resume"}
+
+    assert shells.offered(shell, "ipclock re", "ipclock help re") == [res, res]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_shell_offers_the_options_of_a_command_and_what_they_take(shells: Shells, shell: str) -> None:
-    lines = ("ipclock init --m", "ipclock wrap --leftovers ", "ipclock init --mode ", "ipclock init --fair ")
+    lines = ("init --m", "wrap --leftovers ", "init --mode ", "init --fair ", "status --color ")
 
-    offered = shells.offered(shell, *lines)
+    offered = shells.offered(shell, *(f"ipclock {line}" for line in lines))
 
     options, *values = offered
     assert options == {"--mode", "--max-parallel-builds", "--move"}
-    assert values == [{"release", "wait", "kill"}, {"0600", "0660"}, {"user", "session", "off"}]
+    words = [{"release", "wait", "kill"}, {"0600", "0660"}, {"user", "session", "off"}, {"auto", "always", "never"}]
+    assert values == words
 
 
 @pytest.mark.parametrize("shell", ["bash", "fish"])

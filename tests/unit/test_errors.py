@@ -42,6 +42,8 @@ NOT_RUNNABLE = PermissionError(errno.EACCES, "Permission denied")
 FAILURES = [
     (IpclockError(), 70, ["internal error"]),
     (errors.UsageError("no command", "ipclock wrap"), 2, ["no command", "'ipclock wrap --help'"]),
+    (errors.MistypedError("no such command: top", "ipclock status"), 2, ["no such command: top", "'ipclock status'"]),
+    (errors.IncompleteError("missing label", "ipclock wrap a -- b"), 2, ["missing label", ": ipclock wrap a -- b"]),
     (errors.InvalidValueError("--wait", "x", "seconds", usage=True), 2, ["--wait", "'x'", "seconds"]),
     (errors.InvalidValueError("$BUILD_TIMEOUT", "\x1b", "seconds"), 78, ["$BUILD_TIMEOUT", "\\x1b", "seconds"]),
     (
@@ -71,7 +73,7 @@ FAILURES = [
     (errors.SemaphoreError("/dev/shm/sem.x", "wrong size"), 69, ["/dev/shm/sem.x", "wrong size", "'ipclock reset'"]),
     (errors.NoProcError("/proc"), 69, ["/proc", "mount -t proc proc /proc"]),
     (errors.NoPoolError("/dev/shm/ipclock.x"), 69, ["/dev/shm/ipclock.x", "'ipclock init'"]),
-    (errors.NoTicket(17), 2, ["17", "'ipclock status --json'"]),
+    (errors.NoTicket(17), 2, ["17", "'ipclock status'"]),
     (errors.StatusUnknown(17, "its status was not kept"), 80, ["ticket 17", "its status was not kept"]),
     (errors.NoLog("staging", "/var/log/x"), 2, ["staging", "/var/log/x", "'ipclock wrap --detach'"]),
     (errors.LogUnreadable("/x.log", 1000, "Permission denied"), 77, ["/x.log", "uid 1000", "Permission denied"]),

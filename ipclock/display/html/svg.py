@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement
 
-from ipclock.display.formatting import columns, cut, outcome, size, span
+from ipclock.display.cells import columns, shortened
+from ipclock.display.formatting import outcome, size, span
 from ipclock.display.html import timeline
 from ipclock.i18n import _
 from ipclock.utf8 import printable
@@ -174,8 +175,8 @@ def _hold(plot: Element, piece: Piece, top: int, across: Callable[[float], str],
     add(bar, "rect", x=x, y=top + rise, width=_percent(share), height=BAR + ABOVE - rise)
     label = printable(piece.row.label) + (f" ×{piece.row.slots}" if piece.row.slots > 1 else "")
     room = int((share * WIDE - 12) / LETTER)
-    if columns(label) > room >= SHORTEST:
-        label = cut(label, room - 1).rstrip() + "…"
+    if room >= SHORTEST:
+        label = shortened(label, room)
     if columns(label) <= room:
         fits = columns(label) * LETTER + 12 <= share * NARROW
         # an svg of its own cuts off what is longer than the bar after all

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -212,3 +214,53 @@ def test_a_user_who_may_write_to_the_history_of_the_machine_keeps_that(
 def test_days_are_a_whole_number(text: str) -> None:
     with pytest.raises(ValueError, match="whole number of days"):
         values.days(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("0", "2026-01-11T14:00:00"),
+        ("90s", "2026-01-11T13:58:30"),
+        ("7d", "2026-01-04T14:00:00"),
+        ("1w", "2026-01-04T14:00:00"),
+        ("1.5w", "2026-01-01T02:00:00"),
+        ("today", "2026-01-11T00:00:00"),
+        ("yesterday", "2026-01-10T00:00:00"),
+        ("2026-01-02", "2026-01-02T00:00:00"),
+        ("2026-01-02T03:04", "2026-01-02T03:04:00"),
+        ("2026-01-02 03:04:05", "2026-01-02T03:04:05"),
+        ("2026-01-11T14:00+09:00", "2026-01-11T05:00:00"),
+        ("1e300", "1970-01-01T00:00:00"),
+    ],
+)
+def test_a_moment_is_a_span_a_day_or_a_time(monkeypatch: pytest.MonkeyPatch, text: str, moment: str) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    monkeypatch.setattr(time, "time", datetime(2026, 1, 11, 14, tzinfo=UTC).timestamp)
+
+    found = values.since(text)
+
+    monkeypatch.undo()
+    time.tzset()
+    assert datetime.fromtimestamp(found, UTC).replace(tzinfo=None).isoformat() == moment
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "w",
+        "1hw",
+        "-1w",
+        "soon",
+        "tomorrow",
+        "2999-01-01",
+        "2026-13-01",
+        "\ud55c",
+        "\udcff",
+        "nan",
+    ],
+)
+def test_what_is_no_moment_of_the_past_is_refused_with_the_forms_that_it_may_have(text: str) -> None:
+    with pytest.raises(ValueError, match="7d, 1w, yesterday, 2026-01-11 or 2026-01-11T14:00"):
+        values.since(text)

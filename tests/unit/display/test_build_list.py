@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ipclock.display.build_list import lines
-from ipclock.display.formatting import columns
+from ipclock.display.cells import columns
 from tests.helpers.histories import GB, build, wait
 
 ROWS = [
