@@ -50,9 +50,9 @@ if TYPE_CHECKING:
 
 FIRST_CHUNK_S = 0.1  # a waiter that does not get its unit at once shows so soon
 GATE_CHUNK_S = 1.0
-BLIND_CHUNK_S = 0.33  # the one at the gate looks for holders that died, where their end does not wake it
+BLIND_CHUNK_S = 0.33  # the waiter at the gate looks for dead holders where their end does not wake it
 KEEP_DUE_S = 1.0
-RECOVER_DUE_S = 0.5  # without a section; with the nap of one who is near less than two seconds
+RECOVER_DUE_S = 0.5  # without a section; with the nap of a near waiter less than two seconds
 LEAVE_PATIENCE_S = 10.0  # for the mutex on the way out; the beacon is out by then, so nothing depends on it
 
 
@@ -207,7 +207,7 @@ class Pool(Administration):
             if self._overtakes(entry, holders):
                 self.store.move(entry, GATE, QUEUED)
         if at_gate and not self.store.entries(GATE):
-            self.recover()  # what was reserved for the one who stood there is free again
+            self.recover()  # what was reserved for the waiter there is free again
 
     def wait_turn(self, claim: Claim, context: WaitContext) -> None:
         """Sleep until the claim's record lies in `gate/`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -142,3 +143,38 @@ def test_the_writer_ends_with_the_last_that_can_write_and_has_then_written_all(t
         0,
         True,
     )
+
+
+def test_killed_anywhere_in_a_cut_the_log_is_the_old_or_the_new_one(tmp_path: Path) -> None:
+    text = b"".join(lines(LEAST // len(lines(1)[0])))
+
+    def cut(nth: int) -> tuple[int, bytes, set[str]]:
+        """Cut a full log in a process that dies before its nth change; return how often it got there, and the log."""
+        path = tmp_path / f"log-{nth}"
+        path.write_bytes(text)
+        pid = os.fork()
+        if pid == 0:
+            seen = 0
+
+            def hook(event: str, arguments: tuple[object, ...]) -> None:
+                nonlocal seen
+                if event in ("open", "os.remove", "os.chown", "os.chmod", "os.rename"):
+                    seen += 1
+                    if seen == nth:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+            log = CappedFile(os.open(path, os.O_RDWR | os.O_APPEND), str(path), LEAST)
+            sys.addaudithook(hook)
+            log.add(b"last\n")
+            os._exit(seen)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        left = {one.name for one in tmp_path.iterdir() if one.name.endswith(path.name)}
+        return status, path.read_bytes(), left - {path.name}
+
+    events, whole, left = cut(0)
+    found = [cut(nth) for nth in range(1, events + 1)]
+
+    assert (events >= 4, whole.endswith(b"last\n"), len(CUT.findall(whole)), left) == (True, True, 1, set())
+    assert {status for status, _, _ in found} == {-signal.SIGKILL}
+    assert all(log == whole or log.startswith(text) for _, log, _ in found)
+    assert all(name.startswith(".log-") for _, _, names in found for name in names)  # a draft, hidden and not a log
