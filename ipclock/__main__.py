@@ -9,7 +9,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # `signal` takes 3.5 ms, in which Ctrl-C would show a traceback
 
 if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-    # a Ctrl-C ends us as any signal does, whatever we just load; who has to tidy up has a handler of its own
+    # a Ctrl-C ends us as any signal does, whatever we just load; what has to tidy up has a handler of its own
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 import gc

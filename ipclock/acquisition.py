@@ -89,10 +89,10 @@ class BuildWait(WaitContext):
             self._pool.resize(capacity, self)
 
     def refused(self, error: IpclockError) -> None:
-        """The wait has ended without a slot; nobody else knows yet."""
+        """The wait has ended without a slot; hooks and history do not know yet."""
 
     def admitted(self) -> None:
-        """The claim holds a slot; nobody else knows yet."""
+        """The claim holds a slot; hooks and history do not know yet."""
 
 
 def acquire(

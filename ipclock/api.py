@@ -97,7 +97,7 @@ def slot(
     label came), CancelledError (`ipclock cancel` took it out of the line), TooManySlotsError and
     PriorityNotAllowedError (the pool never gives that);
     InvalidValueError and SettingsError (a setting, or the file of them, is wrong), UnsupportedError (with ENGINE);
-    PoolPermissionError (the pool is somebody else's: ForeignPoolError; shared with a group that we are no member of:
+    PoolPermissionError (the pool is another user's: ForeignPoolError; shared with a group that we are no member of:
     NoMemberError), PoolElsewhereError (it lies in another directory than LOCK_DIR, which cannot be used);
     PoolCreateError (nothing can be written there; FewDescriptorsError: no file can be opened any more), NoPoolError (it
     is removed again and again), SemaphoreError (what lies there is none);

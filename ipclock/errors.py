@@ -421,7 +421,7 @@ class NoTicket(IpclockError):
 
 
 class StatusUnknown(IpclockError):
-    """A build that was waited for has ended without an exit status of its own, or nobody knows it."""
+    """A build that was waited for has ended without an exit status of its own, or with an unknown one."""
 
     status = 80
     what = N_("ticket {ticket} has ended without an exit status: {reason}")

@@ -72,7 +72,7 @@ def _files_of(uid: int) -> list[str] | None:
 
 def _differing(here: dict[str, Source], there: dict[str, Source]) -> Iterator[Source]:
     for key in POOL:
-        # one who types the name will type it there too
+        # a user who types the name types it there too
         if here[key].where != here[key].setting.option and _meant(here[key]) != _meant(there[key]):
             yield there[key]
             return  # by the engine, whatever the name; and in another pool, how many slots there are is no matter

@@ -435,7 +435,7 @@ def value(store: Store, gate: Semaphore) -> Check:
 
 
 def turns(store: Store, name: str) -> Check:
-    """Whether turns are left to which no record leads: those of another user, who may not remove them."""
+    """Whether turns are left to which no record leads: those of another user, which we may not remove."""
 
     def look() -> set[int]:
         found = semaphores.Turns(name, store).tickets()
@@ -460,7 +460,7 @@ def turns(store: Store, name: str) -> Check:
 
 
 def locks(store: Store) -> Check:
-    """Whether slots are held that no record lists: by builds of an earlier folder, or by one who pretends to be one."""
+    """Whether slots are held that no record lists: by builds of an earlier directory, or by a pretender."""
     units = 0 if store.settled else store.unlisted()
     if not units:
         return Check("locks", "locks-listed", OK, _("all held slots have a record"))

@@ -45,7 +45,7 @@ def leave_at_signals() -> None:
 
 
 def write_out(data: bytes) -> None:
-    """Write to stdout, as it is. Raises BrokenPipeError once nobody reads it any more."""
+    """Write to stdout, as it is. Raises BrokenPipeError once it has no reader any more."""
     while data:
         data = data[os.write(1, data) :]
 

@@ -1,4 +1,4 @@
-"""`ipclock status`: who builds, who waits."""
+"""`ipclock status`: the builds that run, and those that wait."""
 
 from __future__ import annotations
 

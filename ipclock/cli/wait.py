@@ -142,7 +142,7 @@ class _Wait:
             pause = float("inf")
             try:
                 pause = follower.show() if follower else pause
-            except BrokenPipeError:  # nobody reads the log any more, but the status is still wanted
+            except BrokenPipeError:  # the log has no reader any more, but the status is still wanted
                 follower = None
             seconds = self._until - time.monotonic()
             if seconds <= 0:

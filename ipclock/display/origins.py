@@ -1,6 +1,6 @@
 """Where a build comes from: its command line, its directory, who has asked for it, on which terminal.
 
-Read from the processes when somebody looks, and kept nowhere: a command line may hold a password. What may not be seen
+Read from the processes at a look, and kept nowhere: a command line may hold a password. What may not be seen
 is not known: another user's directory, and all of a process in another PID namespace.
 """
 

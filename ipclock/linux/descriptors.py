@@ -78,7 +78,7 @@ def _descriptors() -> Iterator[str]:
 
 
 def lockers(start: int, listed: Container[tuple[int, int]]) -> list[int]:
-    """Return the PIDs of those who have a file locked from *start* on, but for the *listed* (st_dev, st_ino).
+    """Return the PIDs of the processes that have a file locked from *start* on, but for the *listed* (st_dev, st_ino).
 
     As far as we may look. Slow: walks all of /proc.
     """
@@ -102,7 +102,7 @@ def _locks(path: str) -> list[list[str]]:
 
 
 def keepers_of(device: int, inode: int, start: int) -> list[int]:
-    """Return the PIDs of those who share the open file by which the file is locked from *start* on.
+    """Return the PIDs of the processes that share the open file by which the file is locked from *start* on.
 
     As far as we may look. One who merely reads the file has another open file, without the lock. Slow: walks all of
     /proc.

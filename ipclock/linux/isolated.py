@@ -80,7 +80,7 @@ def _answer_of(function: Callable[[], object]) -> bytes:
         value, kind = error, _FAILURE
     if value is None:
         return _NOTHING
-    import pickle  # not for those who only write
+    import pickle  # not needed to write
 
     return kind + pickle.dumps(value)
 

@@ -47,7 +47,7 @@ class Termination:
         self._kill_at = min(self._kill_at, time.monotonic() + grace_s)
 
     def step(self) -> bool:
-        """Ask or kill who is to be by now; return whether it is to be called again.
+        """Ask or kill what is due by now; return whether it is to be called again.
 
         After the last one `left` has the PIDs of those that could not be ended: not permitted, or in an uninterruptible
         sleep.

@@ -36,7 +36,7 @@ class Administration(Sections):
     """A pool as its administrators use it."""
 
     def resize(self, capacity: int, context: WaitContext) -> None:
-        """Make *capacity* the pool's, for those who wait already too. Running builds are never stopped for it."""
+        """Make *capacity* the pool's, for waiting builds too. Running builds are never stopped for it."""
         self._wanted = capacity
         self.tidy(context)
 

@@ -163,7 +163,7 @@ class Build:
             return
 
         def keepers() -> list[int]:
-            return liveness.keepers(store, self.record, whosever=True)
+            return liveness.keepers(store, self.record, any_owner=True)
 
         command = liveness.command(self.record)
         # its command first: of the processes of a build it is the one that lasts

@@ -60,7 +60,7 @@ class Engine(Protocol):
         """Return the holders that this client has found dead and cleared away, each of them once."""
 
     def resize(self, capacity: int, context: WaitContext) -> None:
-        """Make *capacity* the pool's, for those who wait already too."""
+        """Make *capacity* the pool's, for waiting builds too."""
 
 
 class Client(Engine, Protocol):
@@ -105,7 +105,7 @@ class Client(Engine, Protocol):
     def release(self, claim: Claim, ended: int | None = None) -> None:
         """Give the slot back, trying again for a while if no server answers. One that was taken away gives nothing.
 
-        *ended* is the exit status of its build, or -n for signal n, for those who wait for its end.
+        *ended* is the exit status of its build, or -n for signal n, for processes that wait for its end.
         """
 
     def headroom(self, need: int) -> Headroom:

@@ -1,6 +1,6 @@
 """Whether there is memory for one more build: what is left, less what the running ones have still to grow.
 
-Asked by the one at the gate only, once a second at most. Errs towards waiting, but never for ever: a build is always
+Asked by the waiter at the gate only, once a second at most. Errs towards waiting, but never for ever: a build is always
 admitted where no other one runs.
 """
 

@@ -50,15 +50,15 @@ def command(record: Record) -> process.Identity | None:
     return bound._replace(pid=pid, start=start)
 
 
-def keepers(store: Store, record: Record, *, whosever: bool = False) -> list[int]:
-    """Return the PIDs of those who keep the slot: by the beacon, or by being the process that the record names.
+def keepers(store: Store, record: Record, *, any_owner: bool = False) -> list[int]:
+    """Return the PIDs of the processes that keep the slot: by the beacon, or as the process that the record names.
 
     What a record merely names, a process or the file of another one, is believed of its owner's processes alone: a
-    reset by root would end whatever another user has written there. With *whosever* each process that holds the beacon
+    reset by root would end whatever another user has written there. With *any_owner* each process that holds the beacon
     counts, for callers that end nothing; what root writes in the pool of a user is a file of that user.
     """
     found = descriptors.keepers_of(record.device, record.inode, store.beacons.holder().start)
-    if record.names_beacon and not whosever:
+    if record.names_beacon and not any_owner:
         found = [pid for pid in found if _is_owners(pid, record)]
     bound = identity(record) if record.kind == "pid" else command(record)
     if bound and bound.pid not in found and process.exists(bound) and _is_owners(bound.pid, record):
@@ -82,7 +82,7 @@ def processes(record: Record) -> list[int]:
 
 
 def lockers(store: Store) -> list[int]:
-    """Return the PIDs of those who hold units under the pool's name that no record here lists, as far as we see."""
+    """Return the PIDs of processes that hold units under the pool's name, listed by no record here."""
     records = (store.read(HOLDING, entry) for entry in store.entries(HOLDING))
     listed = {(record.device, record.inode) for record in records if record}
     return descriptors.lockers(store.beacons.holder().start, listed)

@@ -96,7 +96,7 @@ class LocalPool(Pool):
         found: set[int] = set()
         for entry in self.store.entries(HOLDING):
             if entry.ticket == ticket and (record := self.store.read(HOLDING, entry)):
-                found.update(liveness.keepers(self.store, record, whosever=True))
+                found.update(liveness.keepers(self.store, record, any_owner=True))
                 bound = liveness.identity(record)
                 if bound and record.kind == "fd":
                     found.update(filter(descriptors.hides_descriptors, process.descendants_of(bound.pid)))

@@ -50,7 +50,7 @@ class NoteFiles(Numbers):
 
     @property
     def resized(self) -> Resize | None:
-        """Who has given the pool the capacity that it has, and when; None where nobody has changed it."""
+        """Who has given the pool the capacity that it has, and when; None where it was not changed."""
         with suppress(OSError):
             found = Resize.read(*(self._note("resized") or ({}, 0)))
             return found if found and found.capacity == self.capacity else None
@@ -96,7 +96,7 @@ class NoteFiles(Numbers):
             os.close(fd)
 
     def _lay_down(self, name: str, fields: dict[str, str]) -> None:
-        """Write a note. In the mutex, in which nobody sweeps what has no lock in `new/`."""
+        """Write a note. In the mutex, in which no client sweeps what has no lock in `new/`."""
         fd, draft = self._new_file()
         try:
             os.write(fd, lines(fields))

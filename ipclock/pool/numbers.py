@@ -43,7 +43,7 @@ class Numbers(Directory):
         self._lock_mutex(fd, busy)
         self._seen = {}  # what was listed before it had the mutex, others have changed since
         try:
-            # names the owner to those who wait (INV-7a); its time stamp says when a section ran last (`idle_s`)
+            # names the owner to the waiters (INV-7a); its time stamp says when a section ran last (`idle_s`)
             os.pwrite(fd, b"%-20d\n" % os.getpid(), 0)
             yield
         except FileNotFoundError:

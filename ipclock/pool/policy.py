@@ -1,4 +1,4 @@
-"""Who is alive, who may have a slot, who is next: pure functions over plain values.
+"""Which clients live, which build may have a slot, which is next: pure functions over plain values.
 
 Knows nothing of files, processes or time; the caller holds the pool's mutex. PROTOCOL.md gives the reasons.
 A build takes one unit of the pool, or more (`--slots`); what is said of units is said of slots.
@@ -79,7 +79,7 @@ def may_admit(held: int, wanted: int, allowed: int) -> bool:
 
 
 def units_to_reserve(held: int, wanted: int, allowed: int) -> int:
-    """Return how many of its units the one at the gate can be given beforehand, so that it need not ask for them."""
+    """Return how many of its units the waiter at the gate can be given beforehand, so that it need not ask for them."""
     return min(wanted, max(0, allowed - held))
 
 
@@ -100,7 +100,7 @@ def rank(entry: RecordName) -> tuple[int, int]:
 def nap(place: float) -> float:
     """Return how many seconds a waiter at this place in line, from 1, may sleep before it looks after the pool.
 
-    So that all who are not near, however many, cost little more than those who are.
+    So that all that are not near, however many, cost little more than those that are.
     """
     return min(LONGEST_NAP_S, NEAR_NAP_S * max(1.0, place / NEAR) ** 2)
 

@@ -324,13 +324,13 @@ class Pool(Administration):
                 self.store.fairness = fairness._replace(admissions=policy.noted(fairness.admissions, latest))
 
     def _overtakes(self, entry: RecordName, holders: list[RecordName]) -> bool:
-        """Return whether a waiter precedes the one at the gate: a newcomer, or one that was passed over so far."""
+        """Return whether a waiter precedes the waiter at the gate: a newcomer, or one that was passed over so far."""
         return self._first([entry, *self.store.entries(QUEUED)], holders, entry) != entry
 
     def release(self, claim: Claim, ended: int | None = None) -> None:
         """Give the slot back. A claim whose record is gone (a reset) gives nothing: its slot is not its own.
 
-        *ended* is the exit status of its build, or -n for signal n, for those who wait for its end.
+        *ended* is the exit status of its build, or -n for signal n, for processes that wait for its end.
         """
         self._leave(claim, ended, HOLDING)
 
@@ -409,7 +409,7 @@ class Pool(Administration):
         """Take note of what another client has added to the claim's record: that it is cancelled."""
         mine = self.stake(claim)
         if mine.record and (cancelled := Cancellation.read(mine.record.news())):
-            with suppress(OSError):  # of a full file system: then the one who cancels ends the build itself
+            with suppress(OSError):  # of a full file system: then the canceller ends the build itself
                 mine.write(**{ENDING: 1})
             claim.cancelled = cancelled
 

@@ -266,7 +266,7 @@ class Sections:
         )
 
     def _taken(self) -> int:
-        """Return how many units are given, or kept for the one at the gate."""
+        """Return how many units are given, or kept for the waiter at the gate."""
         return policy.units(self.store.entries(HOLDING)) + sum(entry.reserved for entry in self.store.entries(GATE))
 
     def _is_dead(self, state: str, entry: RecordName) -> bool:

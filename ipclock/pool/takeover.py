@@ -55,7 +55,7 @@ def replace(name: str, lock_dir: str, group: int | None, context: WaitContext, *
         with ExitStack() as closing:
             old = _opened(pool, context, closing, required=idle)
             if old and idle:
-                old.require_owner()  # before anything is made: nobody else may rename the place
+                old.require_owner()  # before anything is made: no other user may rename the place
                 _require_idle(old)
                 group = old.group if group is None else group
             new = _stage(pool, lock_dir, group)

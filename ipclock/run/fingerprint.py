@@ -1,4 +1,4 @@
-"""What stands for a command in a directory, so that two builds are known to be the same and nobody learns the words."""
+"""What stands for a command in a directory, so that two builds are known to be the same and the words stay private."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def of(command: Sequence[str]) -> str:
     """Return that of a command in our directory; "" where that is gone."""
-    import hashlib  # takes as long to load as a build to start: only for those who wait
+    import hashlib  # takes as long to load as a build to start: only for waiters
 
     try:
         words = [os.getcwd(), *command]

@@ -98,9 +98,9 @@ def run(
     *keep_open* is a descriptor that the command inherits; *on_start* gets its PID; *on_tick* is called about every
     *tick_s* seconds, and soon after the start, and what it returns ends the command; *on_reaped* gets what each process
     has used that we have waited for.
-    *leftovers* says what becomes of processes of the command that outlive
-    it, whosever children they are by then: "release" leaves them alone, "wait" waits for their end (a signal that asks
-    to leave ends them), "kill" ends them. Processes in a session of *apart* are none of them. *on_leftovers* gets
+    *leftovers* says what becomes of processes of the command that outlive it, whichever process is their parent by
+    then: "release" leaves them alone, "wait" waits for their end (a signal that asks to leave ends them), "kill" ends
+    them. Processes in a session of *apart* are none of them. *on_leftovers* gets
     "wait" or "kill" and their PIDs before it, "stay" and those of who could not be ended. A *relay* has the command's
     output.
     Leaves what is heeded blocked, so that the caller can tidy up undisturbed.
@@ -176,7 +176,7 @@ def run(
 
 
 def _begin_to_end(why: Ending, pid: int, spared: set[int], apart: Collection[int]) -> Termination:
-    """Return what ends the command *pid*, whosever children its processes are by then."""
+    """Return what ends the command *pid*, whichever process is their parent by then."""
     with suppress(OSError, ImportError):  # those that have lost their parents before are `besides`
         process.adopt_orphans()
 

@@ -1,7 +1,7 @@
 """A pool that several hosts share, kept by ZooKeeper servers. contrib/engine.md tells why it is as it is.
 
     /oracle-build                        {"capacity": 2, "drain": null}
-    /oracle-build/line/<id>-0000000016   one who waits, by the session of its process: it goes when that does
+    /oracle-build/line/<id>-0000000016   a waiter, by the session of its process: it goes when that does
     /oracle-build/slots/17.1             who holds slot 1 with ticket 17 (the number in line, and one)
 
 The way of kazoo's Semaphore, whose nodes these are but for their names: one stands in line under a number of the
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 CHUNK_S = 0.25  # of sleep, between two looks at signals and the clock
 LOOK_S = 60.0  # a waiter looks so often by itself, beside its watches
 AGAIN_S = 0.1
-GLANCE_S = 0.5  # for what one who waits only shows
+GLANCE_S = 0.5  # for what a waiter only shows
 LEAVE_S = 3.0  # for an answer to who leaves, or changes the pool
 BEATS = 10  # proofs in a session's time
 MARGIN = 6  # the last part of a session's time, of so many, in which the session is not relied on any more
@@ -372,7 +372,7 @@ class SharedPool:
         except Cut:
             if self._seen is None and not self._data:
                 raise EngineFailed(self.where, N_("no ZooKeeper server responds")) from None
-        return self._seen or empty(self.name, self.capacity)  # one who waits goes on, whatever it could be shown
+        return self._seen or empty(self.name, self.capacity)  # a waiter goes on, whatever it could be shown
 
     def holds(self, ticket: int) -> bool:
         """Return whether the ticket has a slot."""
@@ -397,7 +397,7 @@ class SharedPool:
     # What an administrator does.
 
     def resize(self, capacity: int, context: WaitContext) -> None:
-        """Make *capacity* the pool's; the first in line sees it by its watch. One who waits does so when it can."""
+        """Make *capacity* the pool's; the first in line sees it by its watch. A waiter does so when it can."""
         self._wanted = capacity
         if not self._data:
             self._insist(self._make, context.chunk(LEAVE_S))
