@@ -36,7 +36,7 @@ class Activity(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """A pool as it stands: what each build uses by ticket, what is usual by label, how much longer each waiter waits."""
+    """A pool as it stands: what each build uses by ticket, what is usual by label, how long each still waits."""
 
     pool: Snapshot
     uses: dict[int, Activity]

@@ -28,10 +28,10 @@ class RecordName(NamedTuple):
 
     `slot` is 0 outside of `holding/`. `units` are the slots that the build takes. `limit` is how many of its label may
     run at once, 0 any number; `key` stands for the label then. `reserved` are units kept for the waiter at the gate
-    until it can have all. `by` is the ticket of the build that supersedes this one, 0 none. `within` is the ticket that has
-    taken the slot in which a nested build runs, 0 for one with a slot of its own. `silent` is 1 for a waiter that was
-    called and did not act. `party` stands for its user or session in a pool that is fair between these, "" where it is
-    not. `rest` is what we do not know.
+    until it can have all. `by` is the ticket of the build that supersedes this one, 0 none. `within` is the ticket that
+    has taken the slot in which a nested build runs, 0 for one with a slot of its own. `silent` is 1 for a waiter that
+    was called and did not act. `party` stands for its user or session in a pool that is fair between these, "" where it
+    is not. `rest` is what we do not know.
     """
 
     ticket: int
