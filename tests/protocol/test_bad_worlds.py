@@ -632,7 +632,7 @@ def test_a_damaged_holder_counts_is_shown_and_goes_by_a_reset(world: World) -> N
     assert (refused, shown, line, reset, another_build(world)) == (
         75,
         [(5, 1, "unknown")],
-        "  - [?] ? (PID: ?) unknown: its process is not visible from here",
+        "  - [?] ? (PID: ?) unknown: its process is not visible from here · ticket 5",
         0,
         (0, 1, {}),
     )

@@ -233,8 +233,9 @@ class Storm:
                 self.ended[str(status)] = self.ended.get(str(status), 0) + 1
         for cancel in [cancel for cancel in self.cancels if cancel.poll() is not None]:
             self.cancels.remove(cancel)
+            said = cancel.communicate()[1].decode(errors="replace")
             if cancel.returncode not in (0, 2) and not (self.removals and cancel.returncode == 69):
-                self.odd.append(f"cancel: {cancel.returncode}: {cancel.communicate()[1].decode(errors='replace')}")
+                self.odd.append(f"cancel: {cancel.returncode}: {said}")
         time.sleep(LOOK_S)
 
     def _is_sane(self, status: int, job: Job, said: str) -> bool:
