@@ -77,12 +77,12 @@ def examine(settings: Settings, survey: Survey) -> list[Check]:
     store = gate = None
     try:
         store = Store.open(settings.lock_dir, settings.semaphore_name[1:], create=False)
-        folder, path = parts(store), store.path
+        directory, path = parts(store), store.path
     except NoPoolError:
         at = path_of(settings.semaphore_name[1:])
-        folder = no_pool(at if os.path.lexists(at) else path)
+        directory = no_pool(at if os.path.lexists(at) else path)
     except (IpclockError, OSError) as error:
-        folder = failed("pool", error, path)
+        directory = failed("pool", error, path)
     try:
         gate = semaphore.open_existing(settings.semaphore_name, store.trusts if store else lambda _: True)
         units = semaphore_file(settings.semaphore_name, store)
@@ -91,7 +91,7 @@ def examine(settings: Settings, survey: Survey) -> list[Check]:
     try:
         return [
             *of_machine(settings, store, path),
-            folder,
+            directory,
             units,
             *(inside(store, gate, settings.semaphore_name) if store else []),
             *of_settings(survey),
@@ -107,7 +107,7 @@ def examine(settings: Settings, survey: Survey) -> list[Check]:
 
 
 def of_machine(settings: Settings, store: Store | None, path: str) -> Iterator[Check]:
-    """Make the checks of what is under the pool whose folder is *path*."""
+    """Make the checks of what is under the pool whose directory is *path*."""
     yield versions()
     yield from place("shm", semaphore.FOLDER)
     lock_dir = os.path.dirname(store.path) if store else settings.lock_dir
@@ -146,7 +146,7 @@ def versions() -> Check:
 
 
 def place(name: str, path: str, inner: str | None = None) -> Iterator[Check]:
-    """Whether files can be made in the folder (of a pool that is there: in its folder *inner*), and whose it is."""
+    """Whether files can be made there (of a pool that is there: in its directory *inner*), and whose it is."""
     where = path
     while name == "lock-dir" and not os.path.lexists(where):  # it is made, with its parents, when it is needed
         where = os.path.dirname(where)
@@ -163,7 +163,7 @@ def place(name: str, path: str, inner: str | None = None) -> Iterator[Check]:
 
 
 def writable(name: str, path: str, inner: str) -> Check:
-    """Whether the folder takes files, other users cannot remove them, and it is a tmpfs."""
+    """Whether the directory takes files, other users cannot remove them, and it is a tmpfs."""
     status = os.stat(path)
     if not is_safe(path, status):
         text = _("{path}: all users may remove each other's files")
@@ -199,7 +199,7 @@ def _amount(number: float) -> str:
 
 
 def shared(name: str, path: str) -> Check:
-    """Whether other builds on the machine see the same folder: builds that do not have slots of their own."""
+    """Whether other builds on the machine see the same directory: builds that do not have slots of their own."""
     remedy = _(
         "Let builds use the directory of the machine: no private one in the systemd unit, and 'docker run --ipc=host'."
     )
@@ -239,13 +239,13 @@ def remove_ipc(path: str, name: str) -> Check:
     in_shm = path.startswith(semaphore.FOLDER + "/")
     if not in_shm and _link_owner(semaphore.path_of(name)) == 0:
         return Check("remove-ipc", "logout-safe", OK, _("logind deletes no files of this pool at a logout"))
-    text = _("logind deletes the files of {user} in {folder} at the last logout (RemoveIPC=yes)")
+    text = _("logind deletes the files of {user} in {directory} at the last logout (RemoveIPC=yes)")
     remedy = _("Run 'loginctl enable-linger {user}', or set LOCK_DIR=/run/ipclock and run '{sudo} init' first.")
     return Check(
         "remove-ipc",
         "logout-deletes",
         WARN,
-        text.format(user=user, folder=semaphore.FOLDER),
+        text.format(user=user, directory=semaphore.FOLDER),
         remedy.format(user=user, sudo=advice.as_root()),
     )
 
@@ -324,7 +324,7 @@ def no_pool(path: str) -> Check:
 
 
 def parts(store: Store) -> Check:
-    """Whether all that belongs into the pool's folder has the pool's owners and modes."""
+    """Whether all that belongs into the pool's directory has the pool's owners and modes."""
     owner, mode = process.user_name(_link_owner(store.path) or 0), f"{store.mode:04o}"
     if store.group is not None:
         owner += f":{store.group}"  # as chown(1) takes it

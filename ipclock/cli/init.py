@@ -51,7 +51,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, settings: Settings) -> int:
-    """Make the pool, with the semaphore's value at the free slots, and print its folder on stdout.
+    """Make the pool, with the semaphore's value at the free slots, and print its directory on stdout.
 
     Mode and group are an existing pool's from now on, where they are given.
     """

@@ -36,7 +36,7 @@ MUTEX_PATIENCE_S = 10.0  # how long a command that does not wait for a slot wait
 def add_pool_options(parser: ArgumentParser, *, create: bool = False, place: bool = False) -> None:
     """Add the options that say which pool is meant; each is also a key of environment and settings file.
 
-    With *create* also how many slots it has and, as with *place* alone, in which folder a new one lies.
+    With *create* also how many slots it has and, as with *place* alone, in which directory a new one lies.
     """
     group = parser.add_argument_group(_("pool"))
     group.add_argument("--config", metavar="FILE", help=_("read settings from FILE"))
@@ -206,7 +206,7 @@ def open_for_build(args: Namespace, settings: Settings) -> Client:
         return open_pool(settings, create=True)
     pool = local.open_pool(settings)
     if args.verbose and os.path.dirname(pool.where) != os.path.realpath(settings.lock_dir):
-        say(_("ipclock: the pool's directory is {folder}").format(folder=pool.where))
+        say(_("ipclock: the pool's directory is {directory}").format(directory=pool.where))
     if not args.quiet:
         _tell_of_capacity(pool, settings)
     return pool

@@ -49,7 +49,7 @@ def run(args: Namespace, settings: Settings) -> int:
         raise TicketWaits(args.ticket)
     # nested ones first: they need not be children of the build around them any more
     holders = [holder for holder in reversed(now.holders) if (holder.within or holder.ticket) in slots]
-    # builds of a folder that was removed lose their slots with all others, not with one ticket's
+    # builds of a directory that was removed lose their slots with all others, not with one ticket's
     others = args.ticket is None and now.unlisted > 0
     evicted: list[RemovedHolder] = []
     if args.kill:
