@@ -575,7 +575,7 @@ def test_a_paused_terminal_keeps_the_command_waiting_and_loses_nothing(
     screen = terminal(*WRAP, "sh", "-c", "echo ready; read -r word; seq 30000; echo done")
     screen.wait_for("ready")
     screen.type("\x13\n")  # Ctrl-S
-    pid = world.status()["holders"][0]["command_pid"]
+    pid = until(lambda: world.status()["holders"][0]["command_pid"], "the command noted")
     children = Path(f"/proc/{pid}/task/{pid}/children")
     seq = until(lambda: children.read_text(), "the output")
     until(lambda: "wait_woken" in Path(f"/proc/{seq.strip()}/wchan").read_text(), "a full terminal")
