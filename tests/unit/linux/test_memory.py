@@ -413,7 +413,8 @@ def test_the_peak_stays_known_after_the_memory_is_given_back() -> None:
 
     for fd in (reading, writing, heard, told):
         os.close(fd)
-    assert (peak.bytes >= 64 * MIB, later < 64 * MIB) == (True, True)
+    # the rest is a copy of what this process has
+    assert (peak.bytes >= 64 * MIB, peak.bytes - later > 32 * MIB) == (True, True)
 
 
 def test_a_later_and_higher_use_becomes_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
