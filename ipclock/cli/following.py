@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from ipclock._typing import TYPE_CHECKING
 from ipclock.cli import waiting
@@ -16,6 +16,7 @@ from ipclock.run.log_reader import LogReader
 from ipclock.run.logs import Log
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
     from typing import NoReturn
 
@@ -33,15 +34,24 @@ def refuse_servers(settings: Settings, what: str) -> None:
         raise UnsupportedError(settings.engine.partition("?")[0], what)
 
 
-def leave_at_signals() -> None:
-    """Raise Interrupted where a signal asks us to leave, so that the terminal is left clean. No build gets it."""
+@contextmanager
+def leaving_at_signals() -> Iterator[None]:
+    """Raise Interrupted in the block where a signal asks us to leave, so that the terminal is left clean.
+
+    After it a signal ends us as before: one that came while an error is told would otherwise show a traceback. No build
+    gets it.
+    """
 
     def leave(number: int, _frame: FrameType | None) -> NoReturn:
         raise Interrupted(number)
 
-    for number in supervisor.ENDING:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, leave)
+    heeded = [number for number in supervisor.ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, leave) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def write_out(data: bytes) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ipclock.bounded import LAST_TICKET, LAST_WORD, whole
 from ipclock.cli import options
-from ipclock.cli.following import Follower, leave_at_signals, log_of, refuse_servers, write_out
+from ipclock.cli.following import Follower, leaving_at_signals, log_of, refuse_servers, write_out
 from ipclock.errors import N_, NoLog
 from ipclock.i18n import _
 from ipclock.linux import clocks
@@ -49,20 +49,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, settings: Settings) -> int:
     """Write the log to stdout."""
     refuse_servers(settings, "logs")
-    leave_at_signals()
-    watch = PoolWatch(settings)
-    log, build = _find(watch, settings, args.build)
-    try:
-        reader = LogReader(log.path, build.uid if build else None, watch.inotify if args.follow else None)
-    except FileNotFoundError:  # pruned just now
-        raise _no_log(settings, args.build) from None
-    if args.lines is not None:
-        reader.skip_to_last(args.lines)
-    if args.follow and build:
-        _follow(watch, build, settings, reader)
-    while data := reader.read():
-        write_out(data)
-    return 0
+    with leaving_at_signals():
+        watch = PoolWatch(settings)
+        log, build = _find(watch, settings, args.build)
+        try:
+            reader = LogReader(log.path, build.uid if build else None, watch.inotify if args.follow else None)
+        except FileNotFoundError:  # pruned just now
+            raise _no_log(settings, args.build) from None
+        if args.lines is not None:
+            reader.skip_to_last(args.lines)
+        if args.follow and build:
+            _follow(watch, build, settings, reader)
+        while data := reader.read():
+            write_out(data)
+        return 0
 
 
 def _follow(watch: PoolWatch, build: Build, settings: Settings, reader: LogReader) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ipclock.bounded import LAST_WORD
 from ipclock.cli import endings, options
-from ipclock.cli.following import Follower, leave_at_signals, refuse_servers
+from ipclock.cli.following import Follower, leaving_at_signals, refuse_servers
 from ipclock.config import values
 from ipclock.config.settings import checked
 from ipclock.console import say
@@ -68,16 +68,16 @@ def run(args: Namespace, settings: Settings) -> int:
         raise UsageError(_("-f follows one build"), "ipclock wait")
     seconds = float("inf") if args.seconds is None else checked(values.seconds, args.seconds, "--wait")
     until = time.monotonic() + seconds
-    leave_at_signals()
-    if args.idle:
-        options.require_pool(settings)
-    watch = PoolWatch(settings)
-    around = watch.around_us()
-    if around and (args.idle or set(around).intersection(args.tickets)):
-        raise UsageError(_("this command runs inside the build that it would wait for"), "ipclock wait")
-    if args.idle:
-        return _until_idle(watch, until)
-    return _Wait(watch, settings, list(dict.fromkeys(args.tickets)), until).run(follow=args.follow)
+    with leaving_at_signals():
+        if args.idle:
+            options.require_pool(settings)
+        watch = PoolWatch(settings)
+        around = watch.around_us()
+        if around and (args.idle or set(around).intersection(args.tickets)):
+            raise UsageError(_("this command runs inside the build that it would wait for"), "ipclock wait")
+        if args.idle:
+            return _until_idle(watch, until)
+        return _Wait(watch, settings, list(dict.fromkeys(args.tickets)), until).run(follow=args.follow)
 
 
 def _until_idle(watch: PoolWatch, until: float) -> int:
