@@ -98,3 +98,17 @@ def acting_as(uid: int, gid: int) -> Iterator[None]:
     finally:
         os.seteuid(0)
         os.setegid(own_gid)
+
+
+def is_private_group(gid: int) -> bool:
+    """Return whether a group is that of our user alone: both have one name, as pam_umask(8) tells it. Root has none."""
+    if os.geteuid() == 0:
+        return False
+    import grp  # few paths are a group's to write
+    import pwd
+
+    try:
+        user = pwd.getpwuid(os.geteuid())
+        return gid == user.pw_gid and grp.getgrgid(gid).gr_name == user.pw_name
+    except KeyError:
+        return False

@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from urllib.parse import quote, unquote
 
-from ipclock import utf8
+from ipclock import users, utf8
 from ipclock._typing import TYPE_CHECKING, NamedTuple
 from ipclock.errors import N_, LogFailed, LogUnreadable, reason_of
 from ipclock.linux import trusted_path
@@ -82,7 +82,7 @@ def create(directory: str, pool: str, ticket: int, label: str, group: int | None
     name = f"{pool.removeprefix('/')}.{ticket}.{_quoted(label)}.{time.time():.0f}{SUFFIX}"
     path = os.path.join(directory, name)
     try:
-        os.makedirs(directory, mode=0o755 if group is not None or os.geteuid() == 0 else 0o700, exist_ok=True)
+        _make(directory, 0o755 if group is not None or os.geteuid() == 0 else 0o700)
         _require_trusted(directory)
         fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         if group is not None:
@@ -94,11 +94,26 @@ def create(directory: str, pool: str, ticket: int, label: str, group: int | None
     return fd, path
 
 
+def _make(directory: str, mode: int) -> None:
+    umask = os.umask(0o077)
+    try:
+        # what is made on the way there is no group's to write, as with a umask of 002 it would be
+        os.umask(umask | 0o022)
+        os.makedirs(directory, mode=mode, exist_ok=True)
+    finally:
+        os.umask(umask)
+
+
 def _require_trusted(directory: str) -> None:
-    """Raise LogFailed (73) unless only root and we can have put the directory there, and can put names in it."""
+    """Raise LogFailed (73) unless only root and we can have put the directory there, and can put names in it.
+
+    Our private group is ourselves: with it comes a umask of 002, by which all directories at home are that group's too.
+    """
     for at, status, _link in trusted_path.steps(directory):
         ours = trusted_path.is_roots(status) or (status.st_uid == os.geteuid() and os.geteuid() != 0)
-        if not ours or any(trusted_path.writers(status, new=at == directory)):
+        writers = trusted_path.writers(status, new=at == directory)
+        shared = writers.group and not (ours and users.is_private_group(status.st_gid))
+        if not ours or writers.others or shared:
             raise LogFailed(directory, N_("writable by other users"))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.helpers.crash_at import OTHER_USER, USER, Client, Crash, needs_root, stopped_owner
+from tests.helpers.detached import detach, keep_logs
 from tests.helpers.terminal import Terminal
 from tests.helpers.world import let_everybody_in, until
 
@@ -21,30 +22,19 @@ if TYPE_CHECKING:
     from tests.helpers.sample import Sample
     from tests.helpers.world import World
 
+DAEMON = 1  # the user daemon, whose group has its name
+
 
 @pytest.fixture(autouse=True)
 def logs(world: World, tmp_path: Path) -> Path:
     """Where the world's builds keep their output."""
-    folder = tmp_path / "logs"
-    folder.mkdir(mode=0o700)
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_mode & 0o022 and not path.stat().st_mode & 0o1000:
-            pytest.skip(f"{path} is writable by other users")
-    world.env["LOG_DIR"] = str(folder)
-    return folder
+    return keep_logs(world, tmp_path)
 
 
 def written(logs: Path, ticket: int) -> str:
     """Return the output of a build so far."""
     (found,) = logs.glob(f"*.{ticket}.*.log")
     return found.read_text()
-
-
-def detach(world: World, script: str, *options: str, label: str = "staging") -> int:
-    """Start a build of a shell script; return its ticket."""
-    done = world.run("wrap", "--detach", *options, label, "--", "sh", "-c", script)
-    assert (done.returncode, done.stderr) == (0, "")
-    return int(done.stdout)
 
 
 def ended(world: World) -> bool:
@@ -135,6 +125,31 @@ def test_a_log_that_cannot_be_made_is_told_and_the_build_leaves_the_line(world: 
 
     assert (done.returncode, done.stdout, "writable by other users" in done.stderr) == (73, "", True)
     assert world.settled() == (1, {})
+
+
+@pytest.mark.parametrize(("uid", "status"), [(DAEMON, 0), (USER, 73)], ids=["a private group", "another group"])
+def test_directories_of_a_private_group_are_the_users_own(uid: int, status: int, world: World, logs: Path) -> None:
+    """With a umask of 002, which private groups have, all that lies at home may be written by the group."""
+    needs_root(uid)
+    let_everybody_in(logs.parent)
+    home = logs.parent / "home"
+    for folder in (home, home / ".local"):
+        folder.mkdir()
+        folder.chmod(0o775)
+        os.chown(folder, uid, uid)
+    env = world.env | {"HOME": str(home), "LOG_DIR": "auto"}
+
+    client = Client("wrap", "--detach", "a", "--", "true", env=env, uid=uid, umask=0o002)
+    found = client.line(), client.wait(), "writable by other users" in client.errors()
+    client.close()
+    until(lambda: ended(world), "the end of the build")
+
+    assert found == ("" if status else "1", status, status != 0)
+    if not status:
+        made = [
+            oct(path.stat().st_mode & 0o777) for path in (home / ".local/state", home / ".local/state/ipclock/logs")
+        ]
+        assert made == ["0o755", "0o700"]
 
 
 def test_a_ticket_that_cannot_be_printed_is_of_no_build(world: World, tmp_path: Path) -> None:
