@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 from contextlib import contextmanager, suppress
 
@@ -11,6 +10,7 @@ from ipclock._typing import TYPE_CHECKING
 from ipclock.cli import waiting
 from ipclock.display.waiting_line import WaitingLine
 from ipclock.errors import Interrupted, UnsupportedError
+from ipclock.linux import polling
 from ipclock.run import supervisor
 from ipclock.run.log_reader import LogReader
 from ipclock.run.logs import Log
@@ -108,7 +108,7 @@ class Follower:
         self._line.clear()
         self._show_log()
         if self._writer >= 0:
-            select.select([self._writer], [], [], WRITER_S)
+            polling.readable([self._writer], WRITER_S)
             self._show_log()
 
     def clear(self) -> None:

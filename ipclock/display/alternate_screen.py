@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import sys
 import termios
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ipclock.errors import Interrupted
+from ipclock.linux import polling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +59,7 @@ def opened() -> Iterator[Callable[[float], str]]:
         take()
 
     def typed(seconds: float) -> str:
-        ready = select.select([bell] if keys is None else [bell, keys], [], [], seconds)[0]
+        ready = polling.readable([bell] if keys is None else [bell, keys], seconds)
         if bell in ready:
             os.read(bell, 4096)
         return os.read(keys, 100).decode(errors="replace") if keys is not None and keys in ready else ""

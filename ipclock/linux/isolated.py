@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import signal
 import time
 from contextlib import suppress
 
 from ipclock._typing import TYPE_CHECKING
 from ipclock.errors import N_
+from ipclock.linux import polling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -89,7 +89,7 @@ def _answer(reading: int, seconds: float) -> bytes:
     end = time.monotonic() + seconds
     parts = []
     while (left := end - time.monotonic()) > 0:
-        if select.select([reading], [], [], min(left, POLL_S))[0]:
+        if polling.readable([reading], min(left, POLL_S)):
             parts.append(os.read(reading, 1 << 16))
             if not parts[-1]:
                 return b"".join(parts)
@@ -114,7 +114,7 @@ def end(pid: int) -> None:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         os.kill(pid, signal.SIGKILL)
         while not os.waitpid(pid, os.WNOHANG)[0] and pause < GONE_S:
-            select.select([], [], [], pause)
+            polling.readable([], pause)
             pause *= 2
 
 

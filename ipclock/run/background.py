@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import select
+from contextlib import suppress
 
 from ipclock._typing import TYPE_CHECKING
 from ipclock.errors import Interrupted
-from ipclock.linux import terminal
+from ipclock.linux import polling, terminal
 from ipclock.run import supervisor
 
 if TYPE_CHECKING:
@@ -42,13 +42,14 @@ class Background:
 
     def let_go(self, out: int | None = None) -> None:
         """Let the parent return 0, and leave its session; *out* takes the place of both output streams."""
-        os.write(self._writing, b"k")
+        with suppress(BrokenPipeError):  # it was killed just now: what it has told its caller holds
+            os.write(self._writing, b"k")
         os.close(self._writing)
         terminal.leave(out)
 
     def _wait_for(self, pid: int, reading: int) -> int:
         asked = False
-        while not select.select([reading], [], [], POLL_S)[0]:
+        while not polling.readable([reading], POLL_S):
             try:
                 self._signals.check()
             except Interrupted as interrupted:

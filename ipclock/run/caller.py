@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import select
 
 from ipclock.errors import N_, CancelledError, InvalidValueError
+from ipclock.linux import polling
 
 
 class Caller:
@@ -35,6 +35,4 @@ class Caller:
     @property
     def has_ended(self) -> bool:
         """Whether it has ended."""
-        poll = select.poll()  # select(2) knows no descriptor above 1023
-        poll.register(self._fd, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(polling.readable([self._fd], 0))

@@ -7,11 +7,10 @@ sees by a pidfd, and when the slot is released or lost.
 from __future__ import annotations
 
 import os
-import select
 from typing import TYPE_CHECKING
 
 from ipclock.history import recorder
-from ipclock.linux import process
+from ipclock.linux import polling, process
 from ipclock.run.background import Background
 from ipclock.zookeeper.lease_guard import LeaseGuard
 
@@ -37,7 +36,7 @@ class HolderProcess(Background):
         guard = LeaseGuard(pool, claim, settings, lambda: [script.pid] if process.exists(script) else [])
         # the identity once more, now that the descriptor is there: the PID may be another process's by now
         while ended >= 0 and process.exists(script) and not (claim.evicted or guard.lost):
-            if select.select([ended], [], [], pool.tick_s)[0]:
+            if polling.readable([ended], pool.tick_s):
                 break
             guard.tick()
             self._signals.check()

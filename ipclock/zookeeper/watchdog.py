@@ -7,12 +7,11 @@ supervisor tells the watchdog that moment again and again; if it does not, the w
 from __future__ import annotations
 
 import os
-import select
 import struct
 import time
 from contextlib import suppress
 
-from ipclock.linux import process, terminal, terminate
+from ipclock.linux import polling, process, terminal, terminate
 
 NEWS = struct.Struct("idd")
 LOOK_S = 1.0
@@ -49,7 +48,7 @@ def _stand_by(reading: int) -> None:
     supervised = True
     while supervised or (build and process.exists(build)):
         left = max(0.0, min(LOOK_S, until - grace - time.monotonic())) if build else LOOK_S
-        if select.select([reading] if supervised else [], [], [], left)[0]:
+        if polling.readable([reading] if supervised else [], left):
             news = os.read(reading, NEWS.size)
             supervised = len(news) == NEWS.size
             if supervised:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -105,6 +106,27 @@ def test_what_cannot_start_is_told_before_it_returns(
 
     assert (done.returncode, done.stdout, told in done.stderr, world.waiting()) == (status, "", True, 0), done.stderr
     assert (holder.end(), world.settled(), list(logs.iterdir())) == (0, (1, {}), [])
+
+
+MANY_OPEN = """
+ulimit -n 4096
+for fd in $(seq 10 1500); do eval "exec $fd</dev/null"; done
+ipclock() { "$PYTHON" -m ipclock "$@"; }
+ipclock wrap -q attached -- true
+ticket=$(ipclock wrap --detach detached -- sh -c 'exit 3')
+ipclock wait "$ticket"
+echo $?
+"""
+
+
+def test_more_open_files_than_select_knows_change_nothing(world: World, logs: Path) -> None:
+    env = {"HISTORY": str(logs.parent / "history.db"), "PYTHON": sys.executable}
+
+    done = subprocess.run(["bash", "-c", MANY_OPEN], env=world.env | env, capture_output=True, text=True, check=False)
+
+    kept = world.run("log", "--json", env=env).stdout
+    assert (done.stdout, done.stderr) == ("3\n", "")
+    assert [row["outcome"] for row in json.loads(kept)["builds"]] == ["failed", "done"]
 
 
 def test_another_users_pool_is_refused_before_it_returns(world: World, logs: Path) -> None:
